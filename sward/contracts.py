@@ -1,7 +1,7 @@
 """What students, methods and the loop hand each other. Levels are named by stride: s4, s8, s16, s32."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -47,8 +47,10 @@ class Student(nn.Module):
     """Base of students: declares ``channels``, level -> channels, shallow to deep, as ``forward`` returns them.
 
     A level's name is its nominal stride (a dilated stage keeps its name; its true stride is in ``strides``).
+    ``reads``: what ``forward`` takes; a teacher head reads cached features in place of images.
     """
 
+    reads: Literal["images", "features"] = "images"
     channels: dict[str, int]
     strides: dict[str, int]
     num_classes: int

@@ -1,0 +1,134 @@
+"""Deterministic augmented views: where a crop box is drawn, and how a view is rendered.
+
+A view is explicit parameters, drawn from (seed, sample digest, view number) alone, so adding or removing
+images changes no other view. The stored parameters, not the seed, are what is replayed; the digest of the
+rendered pixels proves that a replay is the same view. View 0 is the identity: the whole image, resized.
+"""
+
+import hashlib
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+from pydantic import Field, field_validator
+
+from sward import seeds
+from sward.contracts import Config
+
+GENERATOR = 1  # bump when draw() gives other views for the same key: old stores stay readable, not extendable
+RESIZE = "pillow-bilinear-antialias/nearest"
+Size = tuple[int, int]  # (height, width)
+
+
+class ViewsConfig(Config):
+    """What a view may be. Ranges are inclusive; a factor range r means uniform in [1 - r, 1 + r]."""
+
+    count: int = Field(1, ge=1, description="K, views per training image; view 0 is the whole image")
+    seed: int = Field(0, ge=0, description="base seed of all views")
+    zoom: tuple[float, float] = Field((1.0, 1.5), description="range of the magnification; the box is base/zoom")
+    base: Literal["image", "native"] = Field(
+        "image", description="box at zoom 1: the whole image, or `size` source pixels (Cityscapes crops)"
+    )
+    hflip: bool = Field(True, description="mirror left-right with probability 1/2")
+    vflip: bool = Field(True, description="mirror top-bottom with probability 1/2")
+    rot90: bool = Field(False, description="rotate by a multiple of 90 degrees (square sizes only)")
+    brightness: float = Field(0.2, ge=0, lt=1, description="brightness factor range")
+    contrast: float = Field(0.2, ge=0, lt=1, description="contrast factor range")
+    saturation: float = Field(0.2, ge=0, lt=1, description="saturation factor range")
+    photometric: Literal["shared", "student"] = Field(
+        "shared", description="shared: the teacher saw the colours; student: drawn anew each epoch in stage 2"
+    )
+
+    @field_validator("zoom")
+    @classmethod
+    def _ordered(cls, zoom: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < zoom[0] <= zoom[1]:
+            raise ValueError(f"zoom must be 0 < low <= high, found {zoom}")
+        return zoom
+
+
+@dataclass(frozen=True)
+class View:
+    """One view. The box is in source pixels; then resize, flips, rotation (counter-clockwise), colours."""
+
+    number: int
+    top: int
+    left: int
+    height: int
+    width: int
+    hflip: bool = False
+    vflip: bool = False
+    rot90: int = 0
+    brightness: float = 1.0
+    contrast: float = 1.0
+    saturation: float = 1.0
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def draw(config: ViewsConfig, size: Size, image_size: Size, digest: str, number: int) -> View:
+    """The view ``number`` of the sample ``digest``; sizes are (height, width)."""
+    if number == 0:
+        return View(0, 0, 0, *image_size)
+    u = seeds.uniforms(6, "view", GENERATOR, config.seed, digest, number)
+    low, high = config.zoom
+    height, width = _box_size(config.base, size, image_size, low + (high - low) * u[0])
+    top, left = int(u[1] * (image_size[0] - height + 1)), int(u[2] * (image_size[1] - width + 1))
+    hflip, vflip = bool(config.hflip and u[3] < 0.5), bool(config.vflip and u[4] < 0.5)
+    turns = int(u[5] * 4) if config.rot90 else 0
+    shared = config.photometric == "shared"
+    colours = photometric_factors(config, digest, number) if shared else (1.0, 1.0, 1.0)
+    return View(number, top, left, height, width, hflip, vflip, turns, *colours)
+
+
+def _box_size(base: str, size: Size, image_size: Size, zoom: float) -> Size:
+    """Box (height, width), shrunk to fit into the image with its aspect kept."""
+    full = image_size if base == "image" else size
+    zoom = max(zoom, full[0] / image_size[0], full[1] / image_size[1])
+    return max(1, round(full[0] / zoom)), max(1, round(full[1] / zoom))
+
+
+def photometric_factors(config: ViewsConfig, digest: str, number: int, *when: int) -> tuple[float, ...]:
+    """(brightness, contrast, saturation); ``when`` is (run seed, epoch) for draws made in stage 2."""
+    u = seeds.uniforms(3, "photometric", GENERATOR, config.seed, digest, number, *when)
+    ranges = (config.brightness, config.contrast, config.saturation)
+    return tuple(round(1 + r * (2 * float(x) - 1), 6) for r, x in zip(ranges, u, strict=True))
+
+
+def render(image: np.ndarray, label: np.ndarray, view: View, size: Size) -> tuple[np.ndarray, np.ndarray]:
+    """Render a view of ``image`` (H, W, 3) uint8 and ``label`` (H, W) uint8 at ``size`` (height, width)."""
+    box = (view.left, view.top, view.left + view.width, view.top + view.height)
+    pixels = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR, box=box))
+    classes = np.asarray(Image.fromarray(label).resize(size[::-1], Image.Resampling.NEAREST, box=box))
+    pixels = adjust_colours(_orient(pixels, view), view.brightness, view.contrast, view.saturation)
+    return np.ascontiguousarray(pixels), np.ascontiguousarray(_orient(classes, view))
+
+
+def _orient(array: np.ndarray, view: View) -> np.ndarray:
+    array = array[:, ::-1] if view.hflip else array
+    array = array[::-1] if view.vflip else array
+    return np.rot90(array, view.rot90)
+
+
+def adjust_colours(image: np.ndarray, brightness: float, contrast: float, saturation: float) -> np.ndarray:
+    """Brightness, contrast about the mean grey, saturation about each pixel's grey; (H, W, 3) uint8."""
+    if (brightness, contrast, saturation) == (1.0, 1.0, 1.0):
+        return image
+    x = np.minimum(image.astype(np.float64) * brightness, 255)
+    x = (x - _grey(x).mean()) * contrast + _grey(x).mean()
+    grey = _grey(x)[..., None]
+    return np.clip(np.rint(grey + (x - grey) * saturation), 0, 255).astype(np.uint8)
+
+
+def _grey(x: np.ndarray) -> np.ndarray:
+    return 0.299 * x[..., 0] + 0.587 * x[..., 1] + 0.114 * x[..., 2]
+
+
+def pixel_digest(image: np.ndarray, label: np.ndarray) -> str:
+    """Digest of a rendered view: shape and bytes of image and label."""
+    h = hashlib.sha256(repr((image.shape, label.shape)).encode())
+    h.update(image.tobytes())
+    h.update(label.tobytes())
+    return h.hexdigest()

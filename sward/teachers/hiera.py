@@ -1,0 +1,169 @@
+"""The frozen Hiera trunk of SAM 2 / SAM 2.1 / MedSAM2, built from the `sam2` package's own class.
+
+SAM 2.0 and 2.1 have the same trunks; MedSAM2's is the tiny one (512 px). Stored are the outputs of the four
+trunk stages (strides 4, 8, 16, 32), not the 256-channel neck, which can be rebuilt from them. Importing
+`sam2` claims Hydra's process-wide state, so the import happens here, inside `make_trunk`, and nowhere else.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from sward.contracts import TEACHER_LEVELS, Config
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as SAM 2 normalises RGB in [0, 1]
+
+# The trunk sections of sam2's own yaml files; `pocket` is this project's embedded teacher.
+SMALL_MAP = {"window_pos_embed_bkg_spatial_size": (7, 7)}
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "pocket": {"embed_dim": 32, "stages": (1, 2, 3, 1), "global_att_blocks": (4,)} | SMALL_MAP,
+    "tiny": {"embed_dim": 96, "stages": (1, 2, 7, 2), "global_att_blocks": (5, 7, 9)} | SMALL_MAP,
+    "small": {"embed_dim": 96, "stages": (1, 2, 11, 2), "global_att_blocks": (7, 10, 13)} | SMALL_MAP,
+    "base_plus": {"embed_dim": 112, "num_heads": 2},
+    "large": {"embed_dim": 144, "num_heads": 2, "stages": (2, 6, 36, 4), "global_att_blocks": (23, 33, 43)}
+    | SMALL_MAP
+    | {"window_spec": (8, 4, 16, 8)},
+}
+PREFIXES = ("image_encoder.trunk.", "trunk.", "")
+PARTS = ("patch_embed.", "blocks.", "pos_embed")
+
+
+class TrunkMismatch(ValueError):
+    """The checkpoint is not the trunk the configuration asks for."""
+
+
+class HieraConfig(Config):
+    """A Hiera trunk and where its weights are."""
+
+    kind: Literal["hiera"] = "hiera"
+    architecture: Literal["pocket", "tiny", "small", "base_plus", "large"] = Field(
+        description="trunk architecture; MedSAM2 is `tiny`"
+    )
+    weights: str = Field(
+        description="path of a .pt or .safetensors file, or hub:<owner>/<repository>/<file>, "
+        "e.g. hub:facebook/sam2.1-hiera-tiny/sam2.1_hiera_tiny.pt"
+    )
+    digest: str | None = Field(
+        None, description="expected digest of the loaded trunk tensors; pins the teacher for stage 2 as well"
+    )
+    autocast: bool = Field(False, description="bfloat16 autocast, on GPU only")
+
+    def build(self, state: Mapping[str, Tensor]) -> "HieraTeacher":
+        """The frozen teacher with ``state`` loaded strictly.
+
+        Raises:
+            TrunkMismatch: keys or shapes differ; names them and the architecture they fit.
+        """
+        trunk = make_trunk(self.architecture)
+        tensors = trunk_tensors(state)
+        if problems := key_problems(trunk, tensors):
+            fits = likely_architecture(tensors) or "no architecture known here"
+            raise TrunkMismatch(
+                f"the checkpoint {self.weights} is not a Hiera `{self.architecture}` trunk:\n  "
+                + "\n  ".join(problems)
+                + f"\n  its tensors fit: {fits}; set teacher.architecture to that"
+            )
+        trunk.load_state_dict(tensors)
+        return HieraTeacher(trunk, self.autocast)
+
+
+def make_trunk(architecture: str) -> nn.Module:
+    """sam2's own Hiera class, randomly initialised."""
+    from sam2.modeling.backbones.hieradet import Hiera
+
+    return Hiera(**ARCHITECTURES[architecture])
+
+
+def trunk_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Trunk tensors by their name in Hiera, from Meta's ``{"model": ...}`` or a bare state dict.
+
+    Raises:
+        TrunkMismatch: no such keys.
+    """
+    inner = state.get("model", state)
+    for prefix in PREFIXES:
+        wanted = tuple(prefix + part for part in PARTS)
+        if found := {k.removeprefix(prefix): v.float() for k, v in inner.items() if k.startswith(wanted)}:
+            return found
+    raise TrunkMismatch(
+        "no Hiera trunk in the checkpoint: expected keys like image_encoder.trunk.blocks.0…, "
+        f"found {sorted(inner)[:5]}"
+    )
+
+
+def key_problems(trunk: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
+    """What stands between ``tensors`` and a strict load, one line a kind."""
+    wanted = trunk.state_dict()
+    shapes = [
+        f"{k} {tuple(tensors[k].shape)} instead of {tuple(v.shape)}"
+        for k, v in wanted.items()
+        if k in tensors and tensors[k].shape != v.shape
+    ]
+    found = {
+        "missing": sorted(wanted.keys() - tensors.keys()),
+        "unexpected": sorted(tensors.keys() - wanted.keys()),
+        "of another shape": shapes,
+    }
+    return [f"{len(v)} {kind}: {', '.join(v[:3])}{' …' if len(v) > 3 else ''}" for kind, v in found.items() if v]
+
+
+def likely_architecture(tensors: Mapping[str, Tensor]) -> str | None:
+    """The architecture whose width and depth the tensors have."""
+    depth = len({k.split(".")[1] for k in tensors if k.startswith("blocks.")})
+    width = tensors["pos_embed"].shape[1] if "pos_embed" in tensors else 0
+    for name, a in ARCHITECTURES.items():
+        if (a["embed_dim"], sum(a.get("stages", (2, 3, 16, 3)))) == (width, depth):
+            return name
+    return None
+
+
+class HieraTeacher(nn.Module):
+    """Frozen trunk: always in eval mode, never with gradients.
+
+    ``channels``: level -> channels, e.g. {"s4": 96, "s8": 192, "s16": 384, "s32": 768} for tiny.
+    """
+
+    def __init__(self, trunk: nn.Module, autocast: bool = False) -> None:
+        super().__init__()
+        self.trunk = trunk.requires_grad_(False)
+        self.autocast = autocast
+        self.channels = trunk_channels(trunk)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> "HieraTeacher":
+        """A frozen teacher stays in eval mode whatever the caller asks for."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Level -> features (B, C, H/stride, W/stride) float32 of normalised images (B, 3, H, W).
+
+        Raises:
+            ValueError: H or W is not a multiple of 32 (Hiera tiles its position map by whole windows).
+        """
+        height, width = images.shape[-2:]
+        if height % 32 or width % 32:
+            fit = f"{-(-height // 32) * 32}×{-(-width // 32) * 32}"
+            raise ValueError(f"teacher input is {height}×{width}; sides must be multiples of 32: use {fit}")
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.autocast and images.is_cuda):
+            outputs = self.trunk(images)
+        return {level: f.float() for level, f in zip(TEACHER_LEVELS, outputs, strict=True)}
+
+    def digest(self) -> str:
+        """sha256 over name, dtype, shape and bytes of the loaded trunk tensors."""
+        h = hashlib.sha256()
+        for name, tensor in sorted(self.trunk.state_dict().items()):
+            array = tensor.detach().cpu().contiguous().numpy()
+            h.update(repr((name, str(array.dtype), array.shape)).encode())
+            h.update(array.tobytes())
+        return h.hexdigest()
+
+
+def trunk_channels(trunk: nn.Module) -> dict[str, int]:
+    """Level -> channels of a Hiera (whose own list runs from deep to shallow)."""
+    channels: list[int] = trunk.channel_list  # type: ignore[assignment]
+    return dict(zip(TEACHER_LEVELS, reversed(channels), strict=True))
