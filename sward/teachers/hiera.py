@@ -90,8 +90,7 @@ def trunk_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
         if found := {k.removeprefix(prefix): v.float() for k, v in inner.items() if k.startswith(wanted)}:
             return found
     raise TrunkMismatch(
-        "no Hiera trunk in the checkpoint: expected keys like image_encoder.trunk.blocks.0…, "
-        f"found {sorted(inner)[:5]}"
+        f"no Hiera trunk in the checkpoint: expected keys like image_encoder.trunk.blocks.0…, found {sorted(inner)[:5]}"
     )
 
 

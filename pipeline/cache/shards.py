@@ -1,0 +1,104 @@
+"""One Zarr v3 shard file: uncompressed inner chunks, then their index. Written whole, read by byte range.
+
+Format (Zarr v3, sharding_indexed): chunk bytes in any order; at the end, for every inner chunk, offset and
+length as little-endian uint64, then the crc32c of that index as uint32. An absent chunk has both at 2**64 -
+1. zarr-python writes the metadata and reads these files; we write and read the bytes, because its per-chunk
+machinery reads at 15-55 % of what the disk gives.
+"""
+
+import os
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+
+ABSENT = np.uint64(2**64 - 1)
+
+
+class StoreDamaged(ValueError):
+    """Bytes of a store are missing or changed."""
+
+
+class ShardWriter:
+    """Appends records to a new shard file, keeping its checksum; ``close`` adds the index and syncs."""
+
+    def __init__(self, path: Path, num_chunks: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("wb")
+        self._index = np.full((num_chunks, 2), ABSENT, dtype="<u8")
+        self._size, self._count, self._crc = 0, 0, 0
+
+    def append(self, chunk: np.ndarray) -> None:
+        data = np.ascontiguousarray(chunk).data.cast("B")
+        self._index[self._count] = self._size, data.nbytes
+        self._count += 1
+        self._write(data)
+
+    def _write(self, data: memoryview | bytes) -> None:
+        self._file.write(data)
+        self._crc = google_crc32c.extend(self._crc, bytes(data))
+        self._size += len(data)
+
+    def close(self) -> dict[str, int]:
+        """Size and crc32c of the whole file."""
+        index = self._index.tobytes()
+        self._write(index + google_crc32c.value(index).to_bytes(4, "little"))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        return {"bytes": self._size, "crc32c": self._crc}
+
+    def abandon(self) -> None:
+        self._file.close()
+
+
+def read_index(path: Path, num_chunks: int) -> np.ndarray:
+    """(num_chunks, 2) offsets and lengths.
+
+    Raises:
+        StoreDamaged: the file is missing, too short, or its index does not match its checksum.
+    """
+    size = 16 * num_chunks + 4
+    try:
+        with path.open("rb") as file:
+            file.seek(-size, os.SEEK_END)
+            tail = file.read(size)
+    except OSError as error:
+        raise StoreDamaged(f"{path}: shard missing or too short for its index ({error}); {REMEDY}") from error
+    if google_crc32c.value(tail[:-4]) != int.from_bytes(tail[-4:], "little"):
+        raise StoreDamaged(f"{path}: the shard's index does not match its checksum; {REMEDY}")
+    return np.frombuffer(tail[:-4], dtype="<u8").reshape(num_chunks, 2)
+
+
+REMEDY = "run `sward verify`, delete the receipt it names, and `sward extract` computes that shard again"
+
+
+def read_chunk(path: Path, index: np.ndarray, chunk: int, out: np.ndarray) -> None:
+    """Read one inner chunk straight into ``out`` (C-contiguous, of exactly the chunk's bytes).
+
+    Raises:
+        StoreDamaged: the chunk is absent, of another length, or the file ends early.
+    """
+    offset, length = index[chunk]
+    if offset == ABSENT or length != out.nbytes:
+        raise StoreDamaged(f"{path}: inner chunk {chunk} is absent or not {out.nbytes} bytes; {REMEDY}")
+    target, start = memoryview(out).cast("B"), int(offset)
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        done = 0
+        while done < out.nbytes:
+            count = os.preadv(handle, [target[done:]], start + done)
+            if count == 0:
+                raise StoreDamaged(f"{path}: ends within inner chunk {chunk}; {REMEDY}")
+            done += count
+    finally:
+        os.close(handle)
+
+
+def file_crc32c(path: Path) -> int:
+    """crc32c of a whole file, read in 8 MiB pieces."""
+    crc = 0
+    with path.open("rb") as file:
+        while piece := file.read(1 << 23):
+            crc = google_crc32c.extend(crc, piece)
+    return crc

@@ -1,0 +1,242 @@
+"""A store on disk: plans, receipts, Zarr metadata; and the reader that trusts nothing else.
+
+    store.zarr/
+      plan/0000.json              what will be written: identity, units, records with their views; immutable
+      receipts/train-00000.json   written last: this unit is complete (sizes, checksums, statistics)
+      train/s4/c/0/0/0/0 …        one shard file per (unit, array); arrays s4 s8 s16 s32 image label
+      full_labels/<digest>.png    label at the source's resolution, for evaluation
+      zarr.json …                 metadata: any Zarr v3 reader opens the named arrays
+
+A unit is one shard of every array of a subset. Rows that no plan names (the rest of a generation's last
+shard) hold nothing. An extension is a new plan; plans and receipts are never changed.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache, cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from pydantic import TypeAdapter
+from torch import Tensor
+
+from pipeline.cache.codecs import CodecConfig
+from pipeline.cache.shards import REMEDY, StoreDamaged, read_chunk, read_index
+from pipeline.files import read_json
+from pipeline.views import View
+
+ArraySpecs = dict[str, tuple[tuple[int, ...], str]]
+
+
+class StoreIncomplete(ValueError):
+    """Planned shards have no receipt yet."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One (sample, view): where it is and how its view was made."""
+
+    subset: str
+    row: int
+    id: str
+    digest: str
+    image_size: tuple[int, int]
+    view: View
+
+    @property
+    def name(self) -> str:
+        """Identity of the record everywhere: sample digest and view number."""
+        return f"{self.digest}/{self.view.number}"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One shard of every array of a subset: what one writer owns."""
+
+    name: str
+    subset: str
+    shard: int
+    records: tuple[Record, ...]
+
+
+def read_plans(path: Path) -> list[dict[str, Any]]:
+    """All plans, oldest first; empty where there is no store."""
+    return [read_json(p) for p in sorted((path / "plan").glob("[0-9]*.json"))]
+
+
+def plan_units(plan: dict[str, Any]) -> Iterator[Unit]:
+    """The units of one plan."""
+    for unit in plan["units"]:
+        yield Unit(
+            unit["name"],
+            unit["subset"],
+            unit["shard"],
+            tuple(record_from_json(unit["subset"], r) for r in unit["records"]),
+        )
+
+
+def record_from_json(subset: str, r: dict[str, Any]) -> Record:
+    return Record(subset, r["row"], r["id"], r["digest"], tuple(r["image_size"]), View(**r["view"]))
+
+
+def record_to_json(record: Record) -> dict[str, Any]:
+    """The plan's entry of a record; the unit holds the subset."""
+    return {
+        "row": record.row,
+        "id": record.id,
+        "digest": record.digest,
+        "image_size": list(record.image_size),
+        "view": record.view.to_json(),
+    }
+
+
+def receipt_path(path: Path, unit: str) -> Path:
+    return path / "receipts" / f"{unit}.json"
+
+
+def shard_path(path: Path, subset: str, array: str, shard: int, ndim: int) -> Path:
+    """File of one shard of one array, by Zarr's default chunk keys; ``ndim`` counts the record axis."""
+    return path / subset / array / "c" / "/".join([str(shard), *["0"] * (ndim - 1)])
+
+
+def array_specs(codec: CodecConfig, channels: dict[str, int], size: tuple[int, int]) -> ArraySpecs:
+    """Array name -> (shape of one record, dtype) of a subset with views of ``size``."""
+    height, width = size
+    specs: ArraySpecs = {"image": ((3, height, width), "uint8"), "label": ((height, width), "uint8")}
+    for level, c in channels.items():
+        stride = int(level[1:])
+        specs |= codec.arrays(level, (c, height // stride, width // stride))
+    return specs
+
+
+class Store:
+    """A complete store, opened for reading; safe to share between threads.
+
+    Raises on opening:
+        FileNotFoundError: no store there.
+        StoreIncomplete: planned shards are missing (``partial=True`` leaves their records out instead).
+        StoreDamaged: a file's size is not what its receipt says.
+    """
+
+    def __init__(self, path: str | Path, partial: bool = False) -> None:
+        self.path = Path(path)
+        self.plans = read_plans(self.path)
+        if not self.plans:
+            raise FileNotFoundError(f"no feature store at {self.path}; make it: sward extract <cache config>")
+        self.identity: dict[str, Any] = self.plans[-1]["identity"]
+        self.content_id: str = self.plans[-1]["content_id"]
+        self.codec: CodecConfig = TypeAdapter(CodecConfig).validate_python({"kind": self.identity["precision"]})
+        self.channels: dict[str, int] = self.plans[0]["channels"]
+        self.shard_records: int = self.plans[0]["shard_records"]
+        self.units = [unit for plan in self.plans for unit in plan_units(plan)]
+        self.missing = [u.name for u in self.units if not receipt_path(self.path, u.name).is_file()]
+        if self.missing and not partial:
+            raise StoreIncomplete(
+                f"the store {self.path} is incomplete: {len(self.missing)} of {len(self.units)} shards have no receipt "
+                f"(first: {self.missing[0]}); continue it with the same `sward extract` command"
+            )
+        self._check_sizes()
+        self._index = lru_cache(maxsize=None)(self._read_index)
+
+    @cached_property
+    def receipts(self) -> dict[str, dict[str, Any]]:
+        """Receipt by unit name."""
+        return {u.name: read_json(receipt_path(self.path, u.name)) for u in self.units if u.name not in self.missing}
+
+    @cached_property
+    def records(self) -> dict[str, list[Record]]:
+        """Readable records by subset, in row order."""
+        found: dict[str, list[Record]] = {"train": [], "val": [], "test": []}
+        for unit in self.units:
+            if unit.name not in self.missing:
+                found[unit.subset].extend(unit.records)
+        return {subset: sorted(records, key=lambda r: r.row) for subset, records in found.items()}
+
+    @property
+    def classes(self) -> list[str]:
+        return self.identity["data.classes"]
+
+    @property
+    def evaluation_subset(self) -> str:
+        """Where results are reported: test, or val where test has no labels (Cityscapes)."""
+        return "test" if self.records["test"] else "val"
+
+    @property
+    def normalisation(self) -> tuple[list[float], list[float]]:
+        """(mean, std) of RGB in [0, 1]."""
+        return self.identity["input.mean"], self.identity["input.std"]
+
+    def size(self, subset: str) -> tuple[int, int]:
+        height, width = self.identity["input.size" if subset == "train" else "input.eval_size"]
+        return height, width
+
+    @cache  # noqa: B019 - a store lives as long as the process that reads it
+    def specs(self, subset: str) -> ArraySpecs:
+        """Array name -> (shape of one record, dtype)."""
+        return array_specs(self.codec, self.channels, self.size(subset))
+
+    def level_arrays(self, level: str) -> list[str]:
+        """Names of the arrays that hold a level.
+
+        Raises:
+            KeyError: the store has no such level; lists the ones it has.
+        """
+        if level not in self.channels:
+            raise KeyError(f"the store {self.path} has no level {level}; it has {', '.join(self.channels)}")
+        return list(self.codec.arrays(level, (1, 1, 1)))
+
+    def read(self, record: Record, out: dict[str, np.ndarray]) -> None:
+        """Read the arrays named in ``out`` of one record straight into its (C-contiguous) buffers.
+
+        Raises:
+            StoreDamaged: bytes are missing.
+        """
+        shard, chunk = divmod(record.row, self.shard_records)
+        for name, buffer in out.items():
+            path = shard_path(self.path, record.subset, name, shard, buffer.ndim + 1)
+            read_chunk(path, self._index(path), chunk, buffer)
+
+    def _read_index(self, path: Path) -> np.ndarray:
+        return read_index(path, self.shard_records)
+
+    def features(self, record: Record, levels: list[str] | None = None) -> dict[str, Tensor]:
+        """Decoded features of one record, level -> (C, h, w) float32: for tools; training uses the stream."""
+        specs, decoded = self.specs(record.subset), {}
+        for level in levels or self.channels:
+            parts = {n: np.empty(*specs[n]) for n in self.level_arrays(level)}
+            self.read(record, parts)
+            decoded[level] = self.codec.decode(level, {n: torch.from_numpy(a)[None] for n, a in parts.items()})[0]
+        return decoded
+
+    def full_label(self, record: Record) -> np.ndarray:
+        """(H, W) uint8 label at the source's own resolution (validation and test records)."""
+        with Image.open(full_label_path(self.path, record.digest)) as image:
+            return np.array(image)
+
+    def statistics(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Level -> per-channel (mean, std) of the teacher over all training records, each (C,) float32."""
+        receipts = [self.receipts[u.name] for u in self.units if u.subset == "train" and u.name not in self.missing]
+        found = {}
+        for level in self.channels:
+            count = sum(r["levels"][level]["count"] for r in receipts)
+            first, second = (
+                np.sum([r["levels"][level][k] for r in receipts], axis=0) / count for k in ("sum", "sum_squares")
+            )
+            std = np.sqrt(np.maximum(second - first**2, 0))
+            found[level] = torch.tensor(first, dtype=torch.float32), torch.tensor(std, dtype=torch.float32)
+        return found
+
+    def _check_sizes(self) -> None:
+        for name, receipt in self.receipts.items():
+            for file, facts in receipt["files"].items():
+                path = self.path / file
+                size = path.stat().st_size if path.is_file() else None
+                if size != facts["bytes"]:
+                    raise StoreDamaged(f"{path}: {size} bytes, the receipt {name} says {facts['bytes']}; {REMEDY}")
+
+
+def full_label_path(path: Path, digest: str) -> Path:
+    return path / "full_labels" / f"{digest}.png"

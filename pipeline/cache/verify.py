@@ -1,0 +1,173 @@
+"""Is this store still what it says? Checksums, the sources' digests, and the teacher run again on random records."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import UnidentifiedImageError
+
+from pipeline.cache.extract import render_record
+from pipeline.cache.identity import CacheConfig
+from pipeline.cache.shards import file_crc32c
+from pipeline.cache.store import Record, Store, full_label_path
+from pipeline.config import validate
+from pipeline.datasets import DatasetError, Sample, load_dataset
+from pipeline.devices import resolve_device
+from pipeline.views import pixel_digest
+from pipeline.weights import WeightsError, load_teacher
+from sward import seeds
+from sward.teachers.hiera import TrunkMismatch
+
+COSINE_GOOD, COSINE_WRONG = 0.9999, 0.99  # same stack; below 0.99: other preprocessing or weights (anchors: osam#87)
+RELATIVE_ERROR = {"fp16": 1e-3, "int8": 1.5e-2}  # per level, against channel-centred features
+
+
+@dataclass
+class Verification:
+    """Findings; ``problems`` fail, ``notes`` don't. ``levels``: level -> (worst cosine, worst relative error)."""
+
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    levels: dict[str, tuple[float, float]] = field(default_factory=dict)
+    records: int = 0
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+
+def verify(
+    path: Path, records: int = 8, seed: int = 0, config: CacheConfig | None = None, sources: bool = True
+) -> Verification:
+    """Check a store.
+
+    Args:
+        path: the store.
+        records: how many random records to render and extract again.
+        seed: which ones.
+        config: where the sources are; default: as recorded when the store was made.
+        sources: False checks the files alone (data set and teacher aren't needed).
+
+    Raises:
+        FileNotFoundError, StoreIncomplete, StoreDamaged: there is no complete store to verify.
+    """
+    store, result = Store(path), Verification()
+    check_sums(store, result)
+    if sources:
+        config = config or validate(CacheConfig, store.plans[-1]["config"], f"the configuration recorded in {path}")
+        samples = check_samples(store, config, result)
+        teacher = check_teacher(store, config, result)
+        if teacher is not None and not result.problems:
+            check_records(store, config, samples, teacher, records, seed, result)
+    return result
+
+
+def check_sums(store: Store, result: Verification) -> None:
+    """Every file against its receipt."""
+    for unit, receipt in store.receipts.items():
+        for file, facts in receipt["files"].items():
+            found = file_crc32c(store.path / file)
+            if found != facts["crc32c"]:
+                result.problems.append(
+                    f"damaged file: {store.path / file} (crc32c {found:08x}, receipt {unit} says {facts['crc32c']:08x}); "
+                    f"delete {store.path / 'receipts' / unit}.json and extract again"
+                )
+    for record in (r for subset in ("val", "test") for r in store.records[subset]):
+        try:
+            store.full_label(record)
+        except (OSError, UnidentifiedImageError) as error:
+            result.problems.append(f"damaged file: {full_label_path(store.path, record.digest)} ({error})")
+
+
+def check_samples(store: Store, config: CacheConfig, result: Verification) -> dict[tuple[str, str], Sample]:
+    """The data set's bytes against the digests of the plan; returns samples by (subset, digest)."""
+    try:
+        dataset = load_dataset(config.dataset, config.split)
+    except (DatasetError, OSError) as error:
+        result.problems.append(f"data set: {error}")
+        return {}
+    by_name = {(s.subset, s.id): s for s in dataset.samples}
+    for subset, records in store.records.items():
+        for name, digest in sorted({(r.id, r.digest) for r in records}):
+            sample = by_name.get((subset, name))
+            if sample is None:
+                result.problems.append(
+                    f"missing sample: {subset}/{name} is in the store but not in the split {config.split}"
+                )
+            elif sample.digest != digest:
+                result.problems.append(
+                    f"changed image: {sample.image_path} or its mask {sample.mask_path} is not what was extracted (digest {digest[:12]} then, {sample.digest[:12]} now)"
+                )
+    return {(s.subset, s.digest): s for s in dataset.samples}
+
+
+def check_teacher(store: Store, config: CacheConfig, result: Verification) -> Any:
+    """The teacher, if its tensors are those the store was made with."""
+    try:
+        teacher = load_teacher(config.teacher)
+    except (WeightsError, TrunkMismatch) as error:
+        result.problems.append(f"teacher: {error}")
+        return None
+    expected = store.identity["teacher.digest"]
+    if teacher.digest() != expected:
+        result.problems.append(
+            f"changed weights: {config.teacher.weights} has digest {teacher.digest()}, the store was made with {expected}"
+        )
+        return None
+    return teacher
+
+
+def check_records(
+    store: Store,
+    config: CacheConfig,
+    samples: dict[tuple[str, str], Sample],
+    teacher: Any,
+    count: int,
+    seed: int,
+    result: Verification,
+) -> None:
+    """Random records again from their source: same pixels, same features."""
+    device = resolve_device(config.device)
+    teacher = teacher.to(device)
+    every = [r for subset in ("train", "val", "test") for r in store.records[subset]]
+    for i in seeds.permutation(len(every), "verify", seed)[:count]:
+        record, result.records = every[i], result.records + 1
+        image, label = render_record(record, samples, store.size(record.subset))
+        if pixel_digest(image, label) != stored_pixels(store, record):
+            result.problems.append(
+                f"other pixels: {record.subset}/{record.id} view {record.view.number} renders differently (Pillow version, or the stored image was changed)"
+            )
+            continue
+        compare_features(store, record, teach_one(store, teacher, image, device), result)
+
+
+def stored_pixels(store: Store, record: Record) -> str:
+    out = {name: np.empty(*store.specs(record.subset)[name]) for name in ("image", "label")}
+    store.read(record, out)
+    return pixel_digest(out["image"].transpose(1, 2, 0), out["label"])
+
+
+def teach_one(store: Store, teacher: Any, image: np.ndarray, device: torch.device) -> dict[str, torch.Tensor]:
+    mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in store.normalisation)
+    x = torch.from_numpy(image).to(device).permute(2, 0, 1).float() / 255
+    return {level: f[0].cpu() for level, f in teacher(((x - mean) / std)[None]).items()}
+
+
+def compare_features(store: Store, record: Record, now: dict[str, torch.Tensor], result: Verification) -> None:
+    """Gate on the cosine and the relative error of channel-centred features, per level."""
+    limit = RELATIVE_ERROR[store.codec.kind]
+    for level, stored in store.features(record).items():
+        a, b = (
+            f.flatten(1).double() - now[level].flatten(1).double().mean(1, keepdim=True) for f in (stored, now[level])
+        )
+        cosine = float((a * b).sum() / (a.norm() * b.norm()))
+        error = float((a - b).norm() / b.norm())
+        worst = result.levels.get(level, (1.0, 0.0))
+        result.levels[level] = min(worst[0], cosine), max(worst[1], error)
+        where = f"{level} of {record.subset}/{record.id} view {record.view.number}: cosine {cosine:.6f}, relative error {error:.2e}"
+        if cosine < COSINE_WRONG or error > limit:
+            result.problems.append(f"other features: {where} (limit {limit:.1e})")
+        elif cosine < COSINE_GOOD:
+            result.notes.append(f"suspicious: {where}")

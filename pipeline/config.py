@@ -1,0 +1,99 @@
+"""Configuration files: YAML that states only what differs, `--set a.b=c`, and one error for all mistakes."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+Model = TypeVar("Model", bound=BaseModel)
+INCLUDES = ("cache", "train")  # keys whose value may be the path of another file
+
+
+class ConfigError(ValueError):
+    """Everything that is wrong with a configuration, together."""
+
+
+def load_config(model: type[Model], path: str | Path, overrides: Iterable[str] = ()) -> Model:
+    """Read, include, override, validate.
+
+    Args:
+        model: the pydantic model the file describes.
+        path: YAML file; paths inside it are relative to the working directory.
+        overrides: `a.b=value` texts; the value is YAML (`lr=1e-3`, `size=[256,256]`).
+
+    Raises:
+        ConfigError: the file is missing or no YAML mapping, or values are wrong: all mistakes at once.
+    """
+    values = read_yaml(Path(path))
+    for text in overrides:
+        override(values, text)
+    return validate(model, values, str(path))
+
+
+def validate(model: type[Model], values: Any, source: str) -> Model:
+    """The model, or ConfigError with one line for every mistake."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(
+            f"{source} is not a valid {model.__name__}:\n" + "\n".join(map(_line, error.errors()))
+        ) from None
+
+
+def _line(mistake: Any) -> str:
+    where = ".".join(str(part) for part in mistake["loc"]) or "(whole)"
+    if mistake["type"] == "extra_forbidden":
+        return f"  {where}: unknown key; remove it or correct its name"
+    return f"  {where}: {mistake['msg']}; found {mistake['input']!r:.80}"
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping with its includes read in."""
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the configuration {path}: {error.strerror}; give the path of a YAML file"
+        ) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected `key: value` lines, found {type(values).__name__}")
+    for key in INCLUDES:
+        if isinstance(values.get(key), str):
+            values[key] = read_yaml(Path(values[key]))
+    return values
+
+
+def override(values: dict[str, Any], text: str) -> None:
+    """Apply one `a.b=value` to nested values, in place."""
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise ConfigError(f"--set {text}: expected name=value, e.g. --set optimizer.lr=1e-3")
+    *parents, last = name.split(".")
+    for part in parents:
+        values = values.setdefault(part, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"--set {text}: {part} is not a group of settings")
+    values[last] = parse_value(value)
+
+
+def parse_value(text: str) -> Any:
+    """A YAML scalar or list; also reads 1e-3 as a number, which YAML 1.1 takes for a string."""
+    value = yaml.safe_load(text)
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def as_overrides(values: dict[str, Any]) -> list[str]:
+    """{"a.b": 1} as ["a.b=1"]: how a Prefect parameter reaches the same loader."""
+    return [
+        f"{name}={yaml.safe_dump(value, default_flow_style=True).strip().removesuffix('...').strip()}"
+        for name, value in values.items()
+    ]

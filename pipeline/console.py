@@ -1,0 +1,80 @@
+"""What the terminal shows: a progress bar with rate and time left, plain lines where there is no terminal."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.files import read_json
+
+Show = Callable[..., None]
+QUIET_SECONDS = 10  # between lines where there is no terminal
+
+
+@contextmanager
+def progress(title: str, unit: str) -> Iterator[Show]:
+    """Yields ``show(done, total, value=None)``."""
+    if not sys.stderr.isatty():
+        yield _lines(title, unit)
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=None, rate="")
+        rate = _Rate()
+
+        def show(done: int, total: int, value: float | None = None) -> None:
+            loss = "" if value is None else f"  loss {value:.4f}"
+            bar.update(task, completed=done, total=total, rate=f"{rate(done):.1f} {unit}/s{loss}")
+
+        yield show
+
+
+class _Rate:
+    """Units a second since the first call (what was done before, by an earlier session, doesn't count)."""
+
+    def __init__(self) -> None:
+        self.began, self.first = time.monotonic(), -1
+
+    def __call__(self, done: int) -> float:
+        self.first = done if self.first < 0 else self.first
+        return (done - self.first) / max(time.monotonic() - self.began, 1e-9)
+
+
+def _lines(title: str, unit: str) -> Show:
+    rate, last = _Rate(), [0.0]
+
+    def show(done: int, total: int, value: float | None = None) -> None:
+        speed = rate(done)
+        if done < total and time.monotonic() - last[0] < QUIET_SECONDS:
+            return
+        last[0] = time.monotonic()
+        left = f", {(total - done) / speed:.0f} s left" if speed and done < total else ""
+        loss = "" if value is None else f", loss {value:.4f}"
+        print(f"{title}: {done}/{total} {unit}, {speed:.1f}/s{left}{loss}", file=sys.stderr, flush=True)
+
+    return show
+
+
+def run_lines(folder: Path) -> list[str]:
+    """The result of a finished run."""
+    facts = read_json(folder / "run.json")
+    metrics = "  ".join(f"{k} {v:.4f}" for k, v in facts["test"].items() if v is not None)
+    return [f"{folder}: {facts['subset']} {metrics}", f"student: {folder / 'student.safetensors'}"]

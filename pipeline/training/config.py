@@ -1,0 +1,68 @@
+"""The configuration of one training run."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pipeline.cache.identity import CacheConfig, digest
+from sward.contracts import Config
+from sward.methods import MethodConfig
+from sward.methods.plain import PlainConfig
+from sward.students import StudentConfig
+from sward.teachers.head import TeacherHeadConfig
+
+TrainableConfig = Annotated[StudentConfig | TeacherHeadConfig, Field(discriminator="kind")]
+
+
+class OptimizerConfig(Config):
+    """AdamW with a learning-rate schedule over the run's steps (paper: polyps 5e-4 cosine, Cityscapes 1e-3 poly)."""
+
+    lr: float = Field(5e-4, gt=0, description="initial learning rate")
+    weight_decay: float = Field(1e-4, ge=0, description="AdamW's decoupled weight decay")
+    schedule: Literal["cosine", "poly", "constant"] = Field("cosine", description="how the rate falls to 0")
+    power: float = Field(0.9, gt=0, description="exponent of poly")
+    warmup_steps: int = Field(0, ge=0, description="linear warm-up")
+    clip_norm: float | None = Field(5.0, gt=0, description="gradient norm limit; null: none")
+
+
+class TrainConfig(Config):
+    """One student, one method, one seed, from one store."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9._-]+$", description="name of the run; its folder is <runs>/<name>-<identity>"
+    )
+    runs: str = Field("runs", description="folder of run folders")
+    cache: CacheConfig = Field(
+        description="the store this run expects: path of its cache config, checked before the first batch"
+    )
+    student: TrainableConfig
+    method: MethodConfig = PlainConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    steps: int = Field(ge=1, description="optimiser steps")
+    batch_size: int = Field(8, ge=1, description="records a step, over all ranks")
+    seed: int = Field(0, ge=0, description="initialisation, order, offsets, dropout")
+    views: int | None = Field(None, ge=1, description="train on the first N views only; null: all in the store")
+    per_epoch: Literal["all", "one"] = Field(
+        "all", description="an epoch is every record, or one view an image, rotating"
+    )
+    eval_every: int = Field(0, ge=0, description="steps between validations; 0: only at the end")
+    checkpoint_every: int = Field(200, ge=1, description="steps between checkpoints (last.ckpt)")
+    log_every: int = Field(10, ge=1, description="steps between logged lines")
+    signal_every: int = Field(100, ge=0, description="steps between measurements of the relational signal; 0: never")
+    workers: int = Field(2, ge=0, description="reading threads (never changes the result)")
+    prefetch: int = Field(2, ge=1, description="batches read ahead")
+    device: str = Field("auto", description="auto, cpu, cuda …")
+    precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="Fabric precision; losses stay float32")
+
+    def identity(self) -> str:
+        """Hash of everything that can change the result; place, threads and logging can't."""
+        free = {"name", "runs", "workers", "prefetch", "device", "checkpoint_every", "log_every"}
+        values = self.model_dump(mode="json", exclude=free)
+        for key in ("store", "shard_records", "batch_size", "workers", "device"):
+            values["cache"].pop(key)
+        return digest(values)
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.runs) / f"{self.name}-{self.identity()[:10]}"

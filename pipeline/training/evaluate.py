@@ -1,0 +1,75 @@
+"""Evaluation at the source's resolution: logits are upsampled bilinearly to the full label, then argmax."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from pipeline.cache.store import Record, Store
+from pipeline.files import atomic, write_json
+from pipeline.training.stream import Order, Stream
+from sward.contracts import Batch, Student
+from sward.metrics import SegmentationMetrics
+
+
+def headline(num_classes: int) -> str:
+    """The metric by which students are chosen and tables are sorted."""
+    return "dice" if num_classes == 2 else "miou"
+
+
+@torch.no_grad()
+def evaluate(
+    student: Student, store: Store, subset: str, device: torch.device, batch_size: int, predictions: Path | None = None
+) -> dict[str, Any]:
+    """Metrics of a student on a subset's identity views.
+
+    Args:
+        predictions: folder for the predicted masks (indexed PNG, one per image); None writes none.
+
+    Returns:
+        {"subset", "metrics": aggregates, "per_image": [{"id", ...}]}
+    """
+    metrics = SegmentationMetrics(len(store.classes))
+    student.eval()
+    for records, batch in batches(student, store, subset, device, batch_size):
+        logits = student(batch.images if student.reads == "images" else batch.features).logits.float()
+        for record, z in zip(records, logits, strict=True):
+            label = store.full_label(record)
+            prediction = full_prediction(z, label.shape)
+            metrics.update(prediction, label, record.id)
+            if predictions:
+                save_mask(predictions / f"{record.id.replace('/', '__')}.png", prediction)
+    return {"subset": subset, "metrics": metrics.compute(), "per_image": metrics.per_image}
+
+
+def batches(
+    student: Student, store: Store, subset: str, device: torch.device, batch_size: int
+) -> Iterator[tuple[list[Record], Batch]]:
+    """(records, batch) of a subset in row order."""
+    records = store.records[subset]
+    levels = tuple(store.channels) if student.reads == "features" else ()
+    stream = Stream(store, Order(tuple(records), batch_size, 0), levels, device)
+    for start in range(0, len(records), batch_size):
+        chosen = records[start : start + batch_size]
+        yield chosen, stream.of(chosen)
+
+
+def full_prediction(logits: Tensor, size: tuple[int, ...]) -> np.ndarray:
+    """Class map (H, W) int64 at ``size`` of logits (K, h, w)."""
+    full = F.interpolate(logits[None], tuple(size), mode="bilinear", align_corners=False)[0]
+    return full.argmax(0).cpu().numpy()
+
+
+def save_mask(path: Path, prediction: np.ndarray) -> None:
+    """An indexed mask as lossless PNG."""
+    with atomic(path) as file:
+        Image.fromarray(prediction.astype(np.uint8)).save(file, format="png")
+
+
+def save_evaluation(path: Path, result: dict[str, Any]) -> None:
+    write_json(path, result)

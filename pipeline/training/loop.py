@@ -1,0 +1,251 @@
+"""Stage 2: trains a student from a store. The teacher is never loaded.
+
+Five steps to read: `train` (checks, builds), `fit` (the loop), `validate`, `finish` (test split, student file),
+and small helpers. Interrupted and resumed equals uninterrupted, bit for bit on CPU: every draw is keyed by the
+step, and a checkpoint holds the rest.
+"""
+
+import math
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from pipeline.cache.identity import declared, differences, require_same
+from pipeline.cache.store import Store
+from pipeline.devices import resolve_device
+from pipeline.paths import locate
+from pipeline.training import checkpoint
+from pipeline.training.config import OptimizerConfig, TrainConfig
+from pipeline.training.evaluate import evaluate, headline, save_evaluation
+from pipeline.training.rundir import RunFolder
+from pipeline.training.stream import Order, Stream
+from sward import seeds
+from sward.contracts import Student
+from sward.objective import Losses, Objective
+from sward.signal import gradient_shares
+from sward.students import build_student
+from sward.teachers.head import TeacherHeadConfig
+
+Progress = Callable[[int, int, dict[str, float]], None]
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run was asked to stop; its checkpoint is written."""
+
+
+@dataclass
+class Run:
+    """What the loop works on."""
+
+    config: TrainConfig
+    store: Store
+    stream: Stream
+    fabric: Fabric
+    student: Student
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    folder: RunFolder
+    best: float = -math.inf
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {"config": self.config.identity(), "store": self.store.content_id}
+
+
+def train(config: TrainConfig, progress: Progress = lambda step, steps, logged: None) -> Path:
+    """Train, resume or (if it is finished) just return the run folder of ``config``.
+
+    Raises:
+        CacheMismatch, StoreIncomplete, StoreDamaged: before the first batch.
+        NonFiniteError: a loss is NaN or infinite; names terms and samples.
+        Interrupted: after SIGTERM or Ctrl-C, with a checkpoint written.
+    """
+    store = open_store(config)
+    folder = RunFolder(config.folder)
+    if folder.finished:
+        return folder.path
+    run = setup(config, store, folder)
+    first = resume(run)
+    with stop_requests() as stopping, folder.logging():
+        fit(run, first, stopping, progress)
+    finish(run)
+    return folder.path
+
+
+def open_store(config: TrainConfig) -> Store:
+    """The expected store, its identity checked field by field."""
+    store = Store(locate(config.cache.store))
+    lines = differences(declared(config.cache), store.identity)
+    require_same(
+        store.path, lines, "Point cache.store at the store you mean, or make this one anew with `sward extract`."
+    )
+    if config.views is not None and config.views > store.identity["views.count"]:
+        require_same(
+            store.path,
+            [f"views: expected {config.views}, found {store.identity['views.count']}"],
+            "Raise cache.views.count and run `sward extract`: it adds the missing views.",
+        )
+    return store
+
+
+def setup(config: TrainConfig, store: Store, folder: RunFolder) -> Run:
+    """Build everything, deterministically from the configuration and the store."""
+    device = resolve_device(config.device)
+    fabric = Fabric(
+        accelerator=device.type, devices=[device.index or 0] if device.type == "cuda" else 1, precision=config.precision
+    )
+    torch.manual_seed(seeds.torch_seed(config.seed, "setup"))
+    num_classes = len(store.classes)
+    student = build_trainable(config, store.channels, num_classes)
+    method = config.method.build(store.channels, student.channels, num_classes)
+    levels = tuple(store.channels) if student.reads == "features" else method.needs
+    records = [r for r in store.records["train"] if config.views is None or r.view.number < config.views]
+    order = Order(tuple(records), config.batch_size, config.seed, config.per_epoch)
+    stream = Stream(store, order, levels, fabric.device, config.workers, config.prefetch)
+    objective = Objective(method).to(fabric.device)
+    method.prepare(
+        stream.fixed(min(16, len(records))),
+        {k: (m.to(fabric.device), s.to(fabric.device)) for k, (m, s) in store.statistics().items()},
+    )
+    trained = [p for m in (student, objective) for p in m.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=config.optimizer.lr, weight_decay=config.optimizer.weight_decay)
+    student, optimizer = fabric.setup(student, optimizer)
+    return Run(config, store, stream, fabric, student, objective, optimizer, folder)
+
+
+def build_trainable(config: TrainConfig, teacher_channels: dict[str, int], num_classes: int) -> Student:
+    if isinstance(config.student, TeacherHeadConfig):
+        return config.student.build(teacher_channels, num_classes)
+    return build_student(config.student, num_classes, config.seed)
+
+
+def resume(run: Run) -> int:
+    """Restore the last checkpoint; returns the first step still to do."""
+    run.folder.create(run.config, run.store)
+    if not run.folder.last.is_file():
+        return 0
+    facts = checkpoint.load(
+        run.folder.last, student=run.student, method=run.objective, optimizer=run.optimizer, expected=run.facts
+    )
+    run.best = facts["best"]
+    run.folder.drop_log_after(facts["step"])
+    return facts["step"]
+
+
+def fit(run: Run, first: int, stopping: Callable[[], bool], progress: Progress) -> None:
+    """The loop: steps ``first`` to the end, with logs, validations and checkpoints."""
+    config = run.config
+    for step, batch in enumerate(run.stream.batches(first, config.steps), start=first):
+        torch.manual_seed(seeds.torch_seed(config.seed, "step", step))  # dropout: a function of (seed, step)
+        for group in run.optimizer.param_groups:
+            group["lr"] = learning_rate(config.optimizer, step, config.steps)
+        run.student.train()
+        output = run.student(batch.images if run.student.reads == "images" else batch.features)
+        losses = run.objective(output, batch, step)
+        run.objective.check_finite(losses, output, batch, step)
+        shares = signal_of(run, losses, step)
+        run.fabric.backward(losses.total)
+        if config.optimizer.clip_norm:
+            nn.utils.clip_grad_norm_(
+                [p for g in run.optimizer.param_groups for p in g["params"]], config.optimizer.clip_norm
+            )
+        run.optimizer.step()
+        run.optimizer.zero_grad()
+        done = step + 1
+        if done % config.log_every == 0 or done == config.steps or shares:
+            logged = {"loss": losses.total.item(), "lr": run.optimizer.param_groups[0]["lr"]}
+            logged |= {f"term/{k}": v.item() for k, v in losses.terms.items()} | shares
+            run.folder.log(done, logged)
+            progress(done, config.steps, logged)
+        if done == config.steps or (config.eval_every and done % config.eval_every == 0):
+            validate(run, done)
+        if done % config.checkpoint_every == 0 or done == config.steps or stopping():
+            save_checkpoint(run, done)
+        if stopping() and done < config.steps:
+            raise Interrupted(f"stopped after step {done}; the same command continues from there")
+
+
+def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
+    """The rate at ``step`` of ``steps``: warm-up, then the schedule to 0."""
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / config.warmup_steps
+    fraction = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
+    factor = {
+        "cosine": 0.5 * (1 + math.cos(math.pi * fraction)),
+        "poly": (1 - fraction) ** config.power,
+        "constant": 1.0,
+    }
+    return config.lr * factor[config.schedule]
+
+
+def signal_of(run: Run, losses: Losses, step: int) -> dict[str, float]:
+    """Relational-signal monitors and each term's share of the gradient, now and then."""
+    if not run.config.signal_every or step % run.config.signal_every:
+        return {}
+    parameters = [p for p in run.student.parameters() if p.requires_grad]
+    return {f"share/{k}": v for k, v in gradient_shares(losses, parameters).items()} | run.objective.method.monitors()
+
+
+def validate(run: Run, step: int) -> None:
+    """Metrics on the validation split; keeps the best student."""
+    result = evaluate(run.student, run.store, "val", run.fabric.device, run.config.batch_size)
+    score = result["metrics"][headline(len(run.store.classes))]
+    run.folder.log(step, {f"val/{k}": v for k, v in result["metrics"].items()})
+    if score > run.best:
+        run.best = score
+        run.folder.save_student(run.student, run.config, run.store, step, result["metrics"])
+
+
+def save_checkpoint(run: Run, step: int) -> None:
+    checkpoint.save(
+        run.folder.last,
+        student=run.student,
+        method=run.objective,
+        optimizer=run.optimizer,
+        step=step,
+        facts=run.facts | {"best": run.best},
+    )
+
+
+def finish(run: Run) -> None:
+    """Evaluate the best student on the test split (val where test has no labels) and mark the run finished."""
+    run.folder.load_student(run.student)
+    result = evaluate(
+        run.student,
+        run.store,
+        run.store.evaluation_subset,
+        run.fabric.device,
+        run.config.batch_size,
+        predictions=run.folder.path / "predictions",
+    )
+    save_evaluation(run.folder.path / "evaluation.json", result)
+    run.folder.mark_finished({"test": result["metrics"], "subset": result["subset"], "best_val": run.best})
+
+
+@contextmanager
+def stop_requests() -> Iterator[Callable[[], bool]]:
+    """Turns SIGTERM and Ctrl-C into a question asked after every step; a second Ctrl-C stops at once."""
+    asked: list[int] = []
+
+    def ask(number: int, frame: Any) -> None:
+        if asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    if os.getenv("SWARD_NO_SIGNALS"):
+        yield lambda: False
+        return
+    before = {n: signal.signal(n, ask) for n in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

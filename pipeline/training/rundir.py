@@ -1,0 +1,134 @@
+"""A run's folder: what was run, its logs, its checkpoints, its student.
+
+config.yaml       the resolved configuration          run.json          identity, store, versions, status, result
+metrics.jsonl     one line a logged step              tensorboard/      the same, live
+last.ckpt         everything to resume                student.safetensors + student.json   best student and its card
+evaluation.json   test metrics, per image too         predictions/      predicted test masks
+"""
+
+import json
+import math
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from pipeline.cache.store import Store
+from pipeline.files import atomic, read_json, write_json
+from pipeline.training.config import TrainConfig
+
+
+class RunFolder:
+    """Paths and writers of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.last, self.student, self.card = path / "last.ckpt", path / "student.safetensors", path / "student.json"
+        self.log_file, self.facts = path / "metrics.jsonl", path / "run.json"
+        self._board: Any = None
+        self._began = time.monotonic()
+
+    @property
+    def finished(self) -> bool:
+        return self.facts.is_file() and read_json(self.facts)["status"] == "finished"
+
+    def create(self, config: TrainConfig, store: Store) -> None:
+        """Write config and facts; keeps what an earlier session of the same run wrote."""
+        with atomic(self.path / "config.yaml") as file:
+            file.write(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode())
+        seconds = read_json(self.facts)["seconds"] if self.facts.is_file() else 0.0
+        write_json(
+            self.facts,
+            {
+                "status": "running",
+                "identity": config.identity(),
+                "store": str(store.path),
+                "content_id": store.content_id,
+                "seed": config.seed,
+                "seconds": seconds,
+                "commit": commit(),
+                "versions": {n: version(n) for n in ("sward", "torch", "numpy")},
+                "threads": torch.get_num_threads(),
+            },
+        )
+
+    def mark_finished(self, results: dict[str, Any]) -> None:
+        facts = read_json(self.facts)
+        seconds = facts["seconds"] + time.monotonic() - self._began
+        write_json(self.facts, facts | {"status": "finished", "seconds": round(seconds, 2)} | results)
+
+    @contextmanager
+    def logging(self) -> Iterator[None]:
+        """Keeps the log open; on the way out adds the time spent so far to run.json."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._board = SummaryWriter(str(self.path / "tensorboard"))
+        try:
+            yield
+        finally:
+            self._board.close()
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """One JSON line (NaN and infinity as null) and the same scalars for TensorBoard."""
+        clean = {k: v if math.isfinite(v) else None for k, v in values.items()}
+        with self.log_file.open("a") as file:
+            file.write(json.dumps({"step": step} | clean) + "\n")
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+
+    def drop_log_after(self, step: int) -> None:
+        """Forget lines of steps that will be done again, and a torn last line."""
+        if not self.log_file.is_file():
+            return
+        lines = [line for line in self.log_file.read_text().splitlines() if line.endswith("}")]
+        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        with atomic(self.log_file) as file:
+            file.write("".join(line + "\n" for line in kept).encode())
+
+    def save_student(
+        self, student: nn.Module, config: TrainConfig, store: Store, step: int, metrics: dict[str, Any]
+    ) -> None:
+        """The student alone, without method or optimiser, and what one must know to use it."""
+        from safetensors.torch import save
+
+        tensors = {k: v.detach().cpu().contiguous() for k, v in student.state_dict().items()}
+        mean, std = store.normalisation
+        card = {
+            "student": config.student.model_dump(mode="json"),
+            "method": config.method.kind,
+            "classes": store.classes,
+            "size": list(store.size("val")),
+            "mean": mean,
+            "std": std,
+            "step": step,
+            "validation": metrics,
+            "run": config.identity(),
+            "content_id": store.content_id,
+            "teacher_channels": store.channels,
+        }
+        with atomic(self.student) as file:
+            file.write(save(tensors))
+        write_json(self.card, card)
+
+    def load_student(self, student: nn.Module) -> None:
+        from safetensors.torch import load_file
+
+        student.load_state_dict(load_file(self.student))
+
+
+def commit() -> str | None:
+    """The checkout's commit, `-dirty` with uncommitted changes; None outside a checkout."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

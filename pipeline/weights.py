@@ -1,0 +1,69 @@
+"""Opens checkpoints in ways that cannot run code: safetensors, or torch.load with weights_only."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.paths import locate
+from sward.teachers import TeacherConfig
+
+
+class WeightsError(ValueError):
+    """A weights file is missing, unreadable, or not the one pinned."""
+
+
+def load_teacher(config: TeacherConfig) -> Any:
+    """The frozen teacher of ``config``.
+
+    Raises:
+        WeightsError: file or hub out of reach, unreadable, or its digest isn't ``config.digest``.
+        sward.teachers.hiera.TrunkMismatch: not the architecture asked for.
+    """
+    teacher = config.build(read_state(find(config.weights)))
+    if config.digest not in (None, teacher.digest()):
+        raise WeightsError(
+            f"teacher.digest: expected {config.digest}, found {teacher.digest()} in {config.weights}; "
+            "the file was changed or exchanged: restore it, or set the digest of the one you mean"
+        )
+    return teacher
+
+
+def find(weights: str) -> Path:
+    """The local file of a path or of ``hub:<owner>/<repository>/<file>``."""
+    if weights.startswith("hub:"):
+        return _download(weights.removeprefix("hub:"))
+    path = locate(weights)
+    if not path.is_file():
+        raise WeightsError(
+            f"teacher weights not found: {path}; set teacher.weights to a .pt or .safetensors file, "
+            "or to hub:<owner>/<repository>/<file>"
+        )
+    return path
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    owner, repository, file = name.split("/", 2)
+    try:
+        return Path(hf_hub_download(f"{owner}/{repository}", file))
+    except Exception as error:  # the hub's client raises a dozen unrelated kinds for "not reachable"
+        raise WeightsError(
+            f"the hub has not given {name}: {error}; download the file elsewhere and set teacher.weights to its path"
+        ) from error
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Tensors of a checkpoint by name."""
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # both readers raise format-specific kinds; the user needs the file's name
+        raise WeightsError(
+            f"cannot read {path}: {error}; expected safetensors, or a .pt that holds tensors only "
+            "(it is opened with weights_only=True, so it cannot run code)"
+        ) from error
