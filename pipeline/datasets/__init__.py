@@ -1,0 +1,21 @@
+"""Data sets: cards, splits, checks, reading."""
+
+from pipeline.datasets.card import Card, Subset, read_card
+from pipeline.datasets.loading import Dataset, check, check_all, load_dataset
+from pipeline.datasets.problems import DatasetError, Problem
+from pipeline.datasets.reading import Sample, read_image, read_label
+
+__all__ = [
+    "Card",
+    "Dataset",
+    "DatasetError",
+    "Problem",
+    "Sample",
+    "Subset",
+    "check",
+    "check_all",
+    "load_dataset",
+    "read_card",
+    "read_image",
+    "read_label",
+]
