@@ -1,0 +1,19 @@
+"""SWARD's losses for anybody's training loop: ``from sward import MWAD, PDR``. Imported on first use."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sward.mwad import MWAD
+    from sward.mwad_config import MWADConfig
+    from sward.pdr import PDR, PDRConfig
+
+__all__ = ["MWAD", "PDR", "MWADConfig", "PDRConfig"]
+
+_HOME = {"MWAD": "mwad", "MWADConfig": "mwad_config", "PDR": "pdr", "PDRConfig": "pdr"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'sward' has no attribute {name!r}; it exports {__all__}")
+    return getattr(import_module(f"sward.{_HOME[name]}"), name)

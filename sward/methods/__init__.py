@@ -1,0 +1,11 @@
+"""The table of methods. Its union is registry, schema and error message at once."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from sward.methods.plain import PlainConfig
+from sward.methods.sward import SwardConfig
+
+# A new method: its own file with a config (a ``kind`` and ``build``), and its config's name in this line.
+MethodConfig = Annotated[PlainConfig | SwardConfig, Field(discriminator="kind")]

@@ -1,0 +1,74 @@
+"""Bringing two networks together: which levels pair, one grid for maps (Eq. 2-3) and for labels."""
+
+# B batch, C channels, H W height and width of a map, h w of the labels
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sward.contracts import IGNORE
+
+
+def pair_levels(
+    teacher: Sequence[str],
+    student: Sequence[str],
+    pairing: Literal["auto", "stride", "order"] | list[tuple[str, str]] = "auto",
+) -> list[tuple[str, str]]:
+    """(teacher level, student level) of every stage, shallow to deep.
+
+    Args:
+        teacher: the teacher's levels, shallow to deep.
+        student: the student's.
+        pairing: 'stride' pairs equal names; 'order' pairs from the deepest upwards and drops the shallowest
+            of the longer list; 'auto' is by stride where every level of the shorter list has a partner, else
+            by order; or the pairs themselves.
+
+    Raises:
+        ValueError: unknown levels, a teacher level used twice, or no pair at all; all mistakes together.
+    """
+    if isinstance(pairing, list):
+        return _checked(teacher, student, pairing)
+    equal = [(level, level) for level in teacher if level in student]
+    count = min(len(teacher), len(student))
+    by_stride = pairing == "stride" or (pairing == "auto" and len(equal) == count)
+    pairs = equal if by_stride else list(zip(teacher[-count:], student[-count:], strict=True))
+    if not pairs or not count:
+        raise ValueError(
+            f"no levels pair by {pairing!r}: teacher {list(teacher)}, student {list(student)}; list the pairs"
+        )
+    return pairs
+
+
+def _checked(teacher: Sequence[str], student: Sequence[str], pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    mistakes = [f"teacher has no {t} (it has {list(teacher)})" for t, _ in pairs if t not in teacher]
+    mistakes += [f"student has no {s} (it has {list(student)})" for _, s in pairs if s not in student]
+    used = [t for t, _ in pairs]
+    mistakes += [f"teacher {t} is used twice" for t in sorted({t for t in used if used.count(t) > 1})]
+    if not pairs:
+        mistakes = ["the list is empty"]
+    if mistakes:
+        raise ValueError("pairing: " + "; ".join(mistakes))
+    return list(pairs)
+
+
+def resize(f_BCHW: Tensor, size: tuple[int, int], antialias: bool = False) -> Tensor:
+    """Bilinear, corners not aligned (Eq. 2); the map itself where it has the size."""
+    if f_BCHW.shape[-2:] == size:
+        return f_BCHW
+    return F.interpolate(f_BCHW, size, mode="bilinear", align_corners=False, antialias=antialias)
+
+
+def labels_on_grid(labels_Bhw: Tensor, size: tuple[int, int], pure: bool = False) -> Tensor:
+    """Labels on a map's grid, (B, H, W) int64.
+
+    Nearest sampling takes each cell's first pixel (as ``interpolate(mode="nearest")``). ``pure`` keeps a cell
+    only where all of its pixels agree, and makes the others ``IGNORE``.
+    """
+    y = labels_Bhw[:, None].float()  # exact for labels below 2**24
+    if not pure:
+        return F.interpolate(y, size, mode="nearest")[:, 0].long()
+    highest, lowest = F.adaptive_max_pool2d(y, size), -F.adaptive_max_pool2d(-y, size)
+    return torch.where(highest == lowest, highest, IGNORE)[:, 0].long()

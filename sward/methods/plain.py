@@ -1,0 +1,36 @@
+"""The student alone: cross-entropy and nothing else. The row every other method must beat."""
+
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from sward.contracts import Batch, Config, Method, StudentOutput
+
+
+class PlainConfig(Config):
+    """Training from scratch, without a teacher."""
+
+    kind: Literal["plain"] = Field(default="plain", description="The student alone.")
+    alpha: float = Field(default=1.0, gt=0, description="Weight of the task loss.")
+
+    def build(
+        self,
+        teacher_channels: dict[str, int],
+        student_channels: dict[str, int],
+        num_classes: int,
+        penultimate_channels: int,
+    ) -> "Plain":
+        """The method; reads no teacher level."""
+        return Plain(self)
+
+
+class Plain(Method):
+    """No term of its own."""
+
+    def __init__(self, config: PlainConfig) -> None:
+        super().__init__()
+        self.weights = {"task": config.alpha}
+
+    def forward(self, output: StudentOutput, batch: Batch, step: int) -> dict[str, Tensor]:
+        return {}

@@ -1,0 +1,96 @@
+"""SWARD: MWAD from the teacher's features plus PDR on the student's, paper Eq. 20."""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from sward.contracts import Batch, Config, Method, StudentOutput
+from sward.mwad import MWAD
+from sward.mwad_config import MWADConfig
+from sward.pdr import PDR, PDRConfig
+
+
+class SwardConfig(Config):
+    """Weights of Eq. 19 and 20 (the paper's values) and the switches of both modules."""
+
+    kind: Literal["sward"] = Field(default="sward", description="MWAD and PDR.")
+    alpha: float = Field(default=1.0, gt=0, description="Weight of the task loss.")
+    beta: float = Field(default=2.0, ge=0, description="Weight of MWAD's terms; 0 leaves MWAD (and the teacher) out.")
+    gamma: float = Field(default=1.0, ge=0, description="Weight of PDR; 0 leaves PDR out.")
+    lambda1: float = Field(default=1.0, ge=0, description="Weight of separation within PDR.")
+    lambda2: float = Field(default=1.0, ge=0, description="Weight of compactness within PDR.")
+    mwad: MWADConfig = Field(default=MWADConfig(), description="Multi-Scale Windowed Attention Distillation.")
+    pdr: PDRConfig = Field(default=PDRConfig(), description="Prototype Discriminative Regularization.")
+
+    def build(
+        self,
+        teacher_channels: dict[str, int],
+        student_channels: dict[str, int],
+        num_classes: int,
+        penultimate_channels: int,
+    ) -> "Sward":
+        """The method for this teacher and student. Raises ValueError where levels do not fit."""
+        return Sward(self, teacher_channels, student_channels, num_classes)
+
+
+class Sward(Method):
+    """Terms ``attn``, ``value``, ``context`` (and ``aux``), ``separation``, ``compactness``."""
+
+    def __init__(
+        self,
+        config: SwardConfig,
+        teacher_channels: dict[str, int],
+        student_channels: dict[str, int],
+        num_classes: int,
+    ) -> None:
+        super().__init__()
+        self.weights = {"task": config.alpha}
+        self.mwad = self.pdr = None
+        self._last: tuple[dict[str, Tensor], dict[str, tuple[int, ...]], int, int] | None = None
+        if config.beta > 0:
+            self.mwad = MWAD(teacher_channels, student_channels, config.mwad, num_classes)
+            self.needs = tuple(t for t, _ in self.mwad.pairs)
+            self.weights |= dict.fromkeys(config.mwad.terms.split("+"), config.beta)
+            if config.mwad.teacher_proj == "aux":
+                self.weights["aux"] = 1.0  # reaches only phi, Theta_t and the classifier
+        if config.gamma > 0:
+            self.pdr = PDR(config.pdr, num_classes)
+            self.level = _level(config.pdr.features, list(student_channels))
+            self.weights |= {
+                "separation": config.gamma * config.lambda1,
+                "compactness": config.gamma * config.lambda2,
+            }
+
+    def prepare(self, batch: Batch, statistics: dict[str, tuple[Tensor, Tensor]]) -> None:
+        if self.mwad is not None:
+            self.mwad.prepare(batch.features, statistics, batch.seed)
+
+    def forward(self, output: StudentOutput, batch: Batch, step: int) -> dict[str, Tensor]:
+        terms: dict[str, Tensor] = {}
+        if self.mwad is not None:
+            terms |= self.mwad(batch.features, output.features, seed=batch.seed, step=step, labels=batch.labels)
+            sizes = {level: tuple(f.shape[-2:]) for level, f in output.features.items()}
+            self._last = (batch.features, sizes, batch.seed, step)  # references until the next step, no copies
+        if self.pdr is not None:
+            f = output.penultimate if self.level == "penultimate" else output.features[self.level]
+            terms |= self.pdr(f, batch.labels)
+        return terms
+
+    @torch.no_grad()
+    def monitors(self) -> dict[str, float]:
+        """``signal/<level>/<name>`` of the last step's batch, recomputed here: other steps pay nothing."""
+        if self.mwad is None or self._last is None:
+            return {}
+        features, sizes, seed, step = self._last
+        found = self.mwad.signal(features, sizes, seed=seed, step=step)
+        return {f"signal/{level}/{name}": float(x) for level, xs in found.items() for name, x in xs.items()}
+
+
+def _level(features: str, levels: list[str]) -> str:
+    if features == "deepest":
+        return levels[-1]
+    if features != "penultimate" and features not in levels:
+        raise ValueError(f"pdr.features is {features}; this student has {levels}, 'deepest' and 'penultimate'")
+    return features

@@ -1,0 +1,104 @@
+"""The training objective, paper Eq. 20: the one place where terms are weighted and summed."""
+
+# B batch, K classes, h w of the logits, H W of the labels
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sward.contracts import IGNORE, Batch, Method, StudentOutput
+
+TASK = "task"
+
+
+@dataclass
+class Losses:
+    """total: scalar to differentiate. terms: scalars by name, unweighted. weighted: times their weights."""
+
+    total: Tensor
+    terms: dict[str, Tensor]
+    weighted: dict[str, Tensor]
+
+
+class NonFiniteError(RuntimeError):
+    """A term of the objective is NaN or infinite; the step must not be taken."""
+
+
+class Objective(nn.Module):
+    """Task cross-entropy plus the method's terms, weighted by ``method.weights`` (with ``task``)."""
+
+    def __init__(self, method: Method) -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(self, output: StudentOutput, batch: Batch, step: int) -> Losses:
+        """Losses of one step. Raises ValueError where terms and weights do not name the same things."""
+        terms = {TASK: cross_entropy(output.logits, batch.labels), **self.method(output, batch, step)}
+        weights = self.method.weights
+        if terms.keys() != weights.keys():
+            raise ValueError(
+                f"{type(self.method).__name__}: `weights` and `forward` must name the same terms; "
+                f"without a weight: {sorted(terms.keys() - weights.keys())}, "
+                f"without a term: {sorted(weights.keys() - terms.keys())}"
+            )
+        weighted = {name: weights[name] * term for name, term in terms.items()}
+        return Losses(torch.stack(list(weighted.values())).sum(), terms, weighted)
+
+    def check_finite(self, losses: Losses, output: StudentOutput, batch: Batch, step: int) -> None:
+        """Stops at a NaN or an infinity; waits for the device. Only then samples are examined one by one.
+
+        Raises:
+            NonFiniteError: naming the terms, and the samples with what is not finite in each.
+        """
+        if math.isfinite(losses.total.item()):
+            return
+        terms = [name for name, term in losses.terms.items() if not torch.isfinite(term)]
+        samples = [
+            f"{name} ({', '.join(what)})"
+            for i, name in enumerate(batch.ids)
+            if (what := self._not_finite(*_sample(output, batch, i), step))
+        ]
+        raise NonFiniteError(
+            f"step {step}: not finite: {', '.join(terms) or 'the weighted sum'}. "
+            f"Samples: {'; '.join(samples) or 'none alone, only the batch together'}. "
+            "Images or teacher features: verify the store. Student or terms: lower the learning rate, "
+            "clip the gradient, or use bf16-mixed or 32-true instead of 16-mixed"
+        )
+
+    @torch.no_grad()
+    def _not_finite(self, output: StudentOutput, batch: Batch, step: int) -> list[str]:
+        tensors = {"images": batch.images, "logits": output.logits}
+        tensors |= {f"teacher {level}": f for level, f in batch.features.items()}
+        tensors |= {f"student {level}": f for level, f in output.features.items()}
+        tensors |= {f"term {name}": term for name, term in self(output, batch, step).terms.items()}
+        return [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy over the pixels that are not ``IGNORE``, in float32 or wider; 0 where all are.
+
+    Args:
+        logits: (B, K, h, w), upsampled bilinearly to the labels' size (corners not aligned).
+        labels: (B, H, W) int64.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if logits.shape[-2:] != labels.shape[-2:]:
+        logits = F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)
+    total = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
+    return total / (labels != IGNORE).sum().clamp_min(1)
+
+
+def _sample(output: StudentOutput, batch: Batch, i: int) -> tuple[StudentOutput, Batch]:
+    one = slice(i, i + 1)
+    features = {level: f[one] for level, f in output.features.items()}
+    alone = replace(
+        batch,
+        images=batch.images[one],
+        labels=batch.labels[one],
+        features={level: f[one] for level, f in batch.features.items()},
+        ids=batch.ids[one],
+    )
+    return StudentOutput(output.logits[one], features, output.penultimate[one]), alone
