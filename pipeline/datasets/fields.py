@@ -20,22 +20,22 @@ def grid(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
 
 def field(draw: Draw, what: str, size: tuple[int, int], cells: float) -> np.ndarray:
     """(H, W) smooth noise, mean 0, deviation about 0.7: a cubic B-spline with ``cells`` knots a side."""
-    rows, columns = (_spline(n, min(size), cells) for n in size)
-    knots = draw(what, rows.shape[1] * columns.shape[1]).reshape(rows.shape[1], columns.shape[1])
-    return rows @ (5.0 * knots.astype(np.float32) - 2.5) @ columns.T
+    (rows, down), (columns, across) = (_spline(n, min(size), cells) for n in size)
+    shape = rows[-1] + 4, columns[-1] + 4
+    knots = 5.0 * draw(what, shape[0] * shape[1]).reshape(shape).astype(np.float32) - 2.5
+    # Four taps a side instead of a matrix product, whose threads and rounding differ from machine to machine.
+    lines = sum(weight[:, None] * knots[rows + k] for k, weight in enumerate(down))
+    return sum(weight * lines[:, columns + k] for k, weight in enumerate(across))
 
 
 @lru_cache(maxsize=64)
-def _spline(length: int, short: int, cells: float) -> np.ndarray:
-    """(length, knots) values of the uniform cubic B-spline basis at the pixel centres."""
+def _spline(length: int, short: int, cells: float) -> tuple[np.ndarray, np.ndarray]:
+    """First knot (length,) and weights (4, length) of the uniform cubic B-spline at the pixel centres."""
     position = (np.arange(length) + 0.5) / short * cells
     first = np.floor(position).astype(int)
     t = position - first
     weights = ((1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3)
-    basis = np.zeros((length, first.max() + 4), np.float32)
-    for offset, weight in enumerate(weights):
-        basis[np.arange(length), first + offset] = weight / 6
-    return basis
+    return first, np.array(weights, np.float32) / np.float32(6)
 
 
 def smoothstep(x: np.ndarray, low: float, high: float) -> np.ndarray:
