@@ -47,13 +47,14 @@ class Student(nn.Module):
     """Base of students: declares ``channels``, level -> channels, shallow to deep, as ``forward`` returns them.
 
     A level's name is its nominal stride (a dilated stage keeps its name; its true stride is in ``strides``).
-    ``reads``: what ``forward`` takes; a teacher head reads cached features in place of images.
+    ``classifier`` is the last convolution; its input is the penultimate feature. ``reads``: what ``forward`` takes; a teacher head reads cached features in place of images.
     """
 
     reads: Literal["images", "features"] = "images"
     channels: dict[str, int]
     strides: dict[str, int]
     num_classes: int
+    classifier: nn.Conv2d
 
     def forward(self, images: Tensor) -> StudentOutput:
         raise TypeError(f"{type(self).__name__} does not define forward")

@@ -5,6 +5,7 @@ and small helpers. Interrupted and resumed equals uninterrupted, bit for bit on 
 step, and a checkpoint holds the rest.
 """
 
+import logging
 import math
 import os
 import signal
@@ -30,10 +31,11 @@ from pipeline.training.stream import Order, Stream
 from sward import seeds
 from sward.contracts import Student
 from sward.objective import Losses, Objective
-from sward.signal import gradient_shares
+from sward.signal import alarms, gradient_shares
 from sward.students import build_student
 from sward.teachers.head import TeacherHeadConfig
 
+log = logging.getLogger(__name__)
 Progress = Callable[[int, int, dict[str, float]], None]
 
 
@@ -105,7 +107,7 @@ def setup(config: TrainConfig, store: Store, folder: RunFolder) -> Run:
     torch.manual_seed(seeds.torch_seed(config.seed, "setup"))
     num_classes = len(store.classes)
     student = build_trainable(config, store.channels, num_classes)
-    method = config.method.build(store.channels, student.channels, num_classes)
+    method = config.method.build(store.channels, student.channels, num_classes, student.classifier.in_channels)
     levels = tuple(store.channels) if student.reads == "features" else method.needs
     records = [r for r in store.records["train"] if config.views is None or r.view.number < config.views]
     order = Order(tuple(records), config.batch_size, config.seed, config.per_epoch)
@@ -187,11 +189,14 @@ def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
 
 
 def signal_of(run: Run, losses: Losses, step: int) -> dict[str, float]:
-    """Relational-signal monitors and each term's share of the gradient, now and then."""
+    """Relational-signal monitors and each term's share of the gradient, now and then; warns of a dead signal."""
     if not run.config.signal_every or step % run.config.signal_every:
         return {}
     parameters = [p for p in run.student.parameters() if p.requires_grad]
-    return {f"share/{k}": v for k, v in gradient_shares(losses, parameters).items()} | run.objective.method.monitors()
+    monitors = run.objective.method.monitors()
+    for line in alarms(monitors):
+        log.warning("step %d: %s", step, line)
+    return {f"share/{k}": v for k, v in gradient_shares(losses, parameters).items()} | monitors
 
 
 def validate(run: Run, step: int) -> None:
