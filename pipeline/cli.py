@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return args.run(args) or 0
     except KeyboardInterrupt as stop:
-        print(f"\nstopped; {stop or 'what is finished is kept, the same command continues'}", file=sys.stderr)
+        print(f"\nstopped; {str(stop) or 'what is finished is kept, the same command continues'}", file=sys.stderr)
         return 130
     except Exception as error:
         if not any(kind.__name__ in EXPECTED for kind in type(error).__mro__):

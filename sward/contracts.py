@@ -47,7 +47,8 @@ class Student(nn.Module):
     """Base of students: declares ``channels``, level -> channels, shallow to deep, as ``forward`` returns them.
 
     A level's name is its nominal stride (a dilated stage keeps its name; its true stride is in ``strides``).
-    ``classifier`` is the last convolution; its input is the penultimate feature. ``reads``: what ``forward`` takes; a teacher head reads cached features in place of images.
+    ``classifier`` is the last convolution; its input is the penultimate feature.
+    ``reads``: what ``forward`` takes; a teacher head reads cached features in place of images.
     """
 
     reads: Literal["images", "features"] = "images"

@@ -1,5 +1,6 @@
 """`sward inspect`: what is in a store, from which teacher and data, how large, complete or not."""
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -38,25 +39,33 @@ def value_range(store: Store, level: str) -> tuple[float, float] | None:
     return (min(f["min"] for f in facts), max(f["max"] for f in facts)) if facts else None
 
 
+LINES = (
+    "teacher        {teacher.kind} {teacher.architecture}, digest {teacher.digest}",
+    "data           {data.name}, split {data.split}, classes {data.classes}",
+    "input          {input.size} (evaluation {input.eval_size}), {input.resize}",
+    "views          {views.count} per training image, seed {views.seed}, photometric {views.photometric}",
+    "precision      {precision}",
+)
+
+
 def describe(facts: dict[str, Any]) -> list[str]:
     """The facts as lines for people; decimal units."""
-    shards, identity = facts["shards"], facts["identity"]
+    shards = facts["shards"]
     state = "complete" if facts["complete"] else f"INCOMPLETE: {shards['done']} of {shards['planned']} shards"
     lines = [
         f"{facts['path']}: {state}, {facts['bytes'] / 1e9:.3f} GB, {facts['generations']} generation(s)",
         f"content id     {facts['content_id']}",
-        f"teacher        {identity['teacher.kind']} {identity['teacher.architecture']}, digest {identity['teacher.digest']}",
-        f"data           {identity['data.name']}, split {identity['data.split']}, classes {', '.join(identity['data.classes'])}",
-        f"input          {identity['input.size']} (evaluation {identity['input.eval_size']}), {identity['input.resize']}",
-        f"views          {identity['views.count']} per training image, seed {identity['views.seed']}, photometric {identity['views.photometric']}",
-        f"precision      {identity['precision']}",
+        *(fill(line, facts["identity"]) for line in LINES),
     ]
-    for subset, counts in facts["records"].items():
-        lines.append(
-            f"{subset:14} {counts['readable']} of {counts['planned']} records, {facts['images'][subset]} images"
-        )
+    for subset, n in facts["records"].items():
+        lines.append(f"{subset:14} {n['readable']} of {n['planned']} records, {facts['images'][subset]} images")
     for level, channels in facts["channels"].items():
         values = facts["range"][level]
         shown = f"values {values[0]:.4g} … {values[1]:.4g}" if values else "nothing stored yet"
         lines.append(f"{level:14} {channels} channels, {shown}")
     return lines
+
+
+def fill(line: str, identity: dict[str, Any]) -> str:
+    """The line with each {field} replaced by the identity's value."""
+    return re.sub(r"{([\w.]+)}", lambda match: str(identity[match[1]]), line)

@@ -133,22 +133,22 @@ def median_seconds(call: Callable[[], Any], repeats: int = 5) -> float:
 
 def describe(p: Plan, batch_size: int, steps_per_second: float) -> list[str]:
     """The plan as lines for people; decimal units."""
-    lines = [
-        f"records        {p.total_records} ({', '.join(f'{s} {n}' for s, n in p.records.items())}) in {p.shards} shards, {p.files} files",
-        *(f"bytes {c:8} {n / 1e9:.2f} GB{'   <- chosen' if c == p.codec else ''}" for c, n in p.bytes_by_codec.items()),
-        f"free disk      {p.free_bytes / 1e9:.1f} GB: {'fits' if p.fits else 'DOES NOT FIT with 10 % to spare'}",
-        f"teacher        {p.teacher_seconds * 1e3:.1f} ms a view, measured here: {p.extraction_seconds / 3600:.2f} h in all",
-        *(f"read {c:9} {s * 1e3:.2f} ms a record, measured here (warm)" for c, s in p.read_seconds.items()),
-    ]
-    per_record = p.bytes_by_codec[p.codec] / p.total_records
-    lines.append(
-        f"a student at {steps_per_second:g} steps/s of {batch_size} needs {per_record * batch_size * steps_per_second / 1e9:.3f} GB/s"
-    )
+    counts = ", ".join(f"{subset} {n}" for subset, n in p.records.items())
+    demand = p.bytes_by_codec[p.codec] / p.total_records * batch_size * steps_per_second / 1e9
     runs = p.break_even_runs(epochs=100)
-    lines.append(
+    verdict = (
         f"caching pays after {runs:.2f} runs of 100 epochs"
         if np.isfinite(runs)
         else "reading is slower than recomputing here: caching does not pay"
     )
-    ceilings = ", ".join(f"{k} {v:g}×" for k, v in CEILINGS.items())
-    return [*lines, f"ceiling of the gain per training run, by published FLOPs: {ceilings}"]
+    return [
+        f"records        {p.total_records} ({counts}) in {p.shards} shards, {p.files} files",
+        *(f"bytes {c:8} {n / 1e9:.2f} GB{'   <- chosen' if c == p.codec else ''}" for c, n in p.bytes_by_codec.items()),
+        f"free disk      {p.free_bytes / 1e9:.1f} GB: {'fits' if p.fits else 'DOES NOT FIT with 10 % to spare'}",
+        f"teacher        {p.teacher_seconds * 1e3:.1f} ms a view here; {p.extraction_seconds / 3600:.2f} h in all",
+        *(f"read {c:9} {s * 1e3:.2f} ms a record here (warm)" for c, s in p.read_seconds.items()),
+        f"a student at {steps_per_second:g} steps/s of {batch_size} needs {demand:.3f} GB/s",
+        verdict,
+        "ceiling of the gain per training run, by published FLOPs: "
+        + ", ".join(f"{pair} {gain:g}×" for pair, gain in CEILINGS.items()),
+    ]

@@ -63,8 +63,11 @@ class Unit:
 
 
 def read_plans(path: Path) -> list[dict[str, Any]]:
-    """All plans, oldest first; empty where there is no store."""
-    return [read_json(p) for p in sorted((path / "plan").glob("[0-9]*.json"))]
+    """All plans, oldest first, levels from shallow to deep; empty where there is no store."""
+    plans = [read_json(p) for p in sorted((path / "plan").glob("[0-9]*.json"))]
+    for plan in plans:
+        plan["channels"] = dict(sorted(plan["channels"].items(), key=lambda item: int(item[0][1:])))
+    return plans
 
 
 def plan_units(plan: dict[str, Any]) -> Iterator[Unit]:

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from PIL import UnidentifiedImageError
 
-from pipeline.cache.extract import render_record
 from pipeline.cache.identity import CacheConfig
 from pipeline.cache.shards import file_crc32c
-from pipeline.cache.store import Record, Store, full_label_path
+from pipeline.cache.store import Record, Store, full_label_path, receipt_path
+from pipeline.cache.unit import Samples, render_record
 from pipeline.config import validate
-from pipeline.datasets import DatasetError, Sample, load_dataset
+from pipeline.datasets import DatasetError, load_dataset
 from pipeline.devices import resolve_device
 from pipeline.views import pixel_digest
 from pipeline.weights import WeightsError, load_teacher
@@ -21,7 +21,7 @@ from sward import seeds
 from sward.teachers.hiera import TrunkMismatch
 
 COSINE_GOOD, COSINE_WRONG = 0.9999, 0.99  # same stack; below 0.99: other preprocessing or weights (anchors: osam#87)
-RELATIVE_ERROR = {"fp16": 1e-3, "int8": 1.5e-2}  # per level, against channel-centred features
+RELATIVE_ERROR = {"fp16": 1e-3, "int8": 1.5e-2}  # per level
 
 
 @dataclass
@@ -70,10 +70,9 @@ def check_sums(store: Store, result: Verification) -> None:
         for file, facts in receipt["files"].items():
             found = file_crc32c(store.path / file)
             if found != facts["crc32c"]:
-                result.problems.append(
-                    f"damaged file: {store.path / file} (crc32c {found:08x}, receipt {unit} says {facts['crc32c']:08x}); "
-                    f"delete {store.path / 'receipts' / unit}.json and extract again"
-                )
+                remedy = f"delete {receipt_path(store.path, unit)} and extract again"
+                sums = f"crc32c {found:08x}, its receipt says {facts['crc32c']:08x}"
+                result.problems.append(f"damaged file: {store.path / file} ({sums}); {remedy}")
     for record in (r for subset in ("val", "test") for r in store.records[subset]):
         try:
             store.full_label(record)
@@ -81,25 +80,23 @@ def check_sums(store: Store, result: Verification) -> None:
             result.problems.append(f"damaged file: {full_label_path(store.path, record.digest)} ({error})")
 
 
-def check_samples(store: Store, config: CacheConfig, result: Verification) -> dict[tuple[str, str], Sample]:
+def check_samples(store: Store, config: CacheConfig, result: Verification) -> Samples:
     """The data set's bytes against the digests of the plan; returns samples by (subset, digest)."""
     try:
         dataset = load_dataset(config.dataset, config.split)
     except (DatasetError, OSError) as error:
         result.problems.append(f"data set: {error}")
         return {}
-    by_name = {(s.subset, s.id): s for s in dataset.samples}
+    by_name: Samples = {(s.subset, s.id): s for s in dataset.samples}
     for subset, records in store.records.items():
         for name, digest in sorted({(r.id, r.digest) for r in records}):
             sample = by_name.get((subset, name))
             if sample is None:
-                result.problems.append(
-                    f"missing sample: {subset}/{name} is in the store but not in the split {config.split}"
-                )
+                result.problems.append(f"missing sample: {subset}/{name} of the store is not in split {config.split}")
             elif sample.digest != digest:
-                result.problems.append(
-                    f"changed image: {sample.image_path} or its mask {sample.mask_path} is not what was extracted (digest {digest[:12]} then, {sample.digest[:12]} now)"
-                )
+                which = f"{sample.image_path} or its mask {sample.mask_path}"
+                digests = f"digest {digest[:12]} then, {sample.digest[:12]} now"
+                result.problems.append(f"changed image: {which} is not what was extracted ({digests})")
     return {(s.subset, s.digest): s for s in dataset.samples}
 
 
@@ -112,9 +109,8 @@ def check_teacher(store: Store, config: CacheConfig, result: Verification) -> An
         return None
     expected = store.identity["teacher.digest"]
     if teacher.digest() != expected:
-        result.problems.append(
-            f"changed weights: {config.teacher.weights} has digest {teacher.digest()}, the store was made with {expected}"
-        )
+        found = f"{config.teacher.weights} has digest {teacher.digest()}"
+        result.problems.append(f"changed weights: {found}, the store was made with {expected}")
         return None
     return teacher
 
@@ -122,7 +118,7 @@ def check_teacher(store: Store, config: CacheConfig, result: Verification) -> An
 def check_records(
     store: Store,
     config: CacheConfig,
-    samples: dict[tuple[str, str], Sample],
+    samples: Samples,
     teacher: Any,
     count: int,
     seed: int,
@@ -136,9 +132,8 @@ def check_records(
         record, result.records = every[i], result.records + 1
         image, label = render_record(record, samples, store.size(record.subset))
         if pixel_digest(image, label) != stored_pixels(store, record):
-            result.problems.append(
-                f"other pixels: {record.subset}/{record.id} view {record.view.number} renders differently (Pillow version, or the stored image was changed)"
-            )
+            cause = "Pillow version, or the stored image was changed"
+            result.problems.append(f"other pixels: {where(record)} renders differently ({cause})")
             continue
         compare_features(store, record, teach_one(store, teacher, image, device), result)
 
@@ -156,18 +151,21 @@ def teach_one(store: Store, teacher: Any, image: np.ndarray, device: torch.devic
 
 
 def compare_features(store: Store, record: Record, now: dict[str, torch.Tensor], result: Verification) -> None:
-    """Gate on the cosine and the relative error of channel-centred features, per level."""
+    """Gate on the relative error, and on the cosine of channel-centred features, per level."""
     limit = RELATIVE_ERROR[store.codec.kind]
     for level, stored in store.features(record).items():
-        a, b = (
-            f.flatten(1).double() - now[level].flatten(1).double().mean(1, keepdim=True) for f in (stored, now[level])
-        )
-        cosine = float((a * b).sum() / (a.norm() * b.norm()))
+        a, b = (f.flatten(1).double() for f in (stored, now[level]))
         error = float((a - b).norm() / b.norm())
+        a, b = (f - b.mean(1, keepdim=True) for f in (a, b))
+        cosine = float((a * b).sum() / (a.norm() * b.norm()))
         worst = result.levels.get(level, (1.0, 0.0))
         result.levels[level] = min(worst[0], cosine), max(worst[1], error)
-        where = f"{level} of {record.subset}/{record.id} view {record.view.number}: cosine {cosine:.6f}, relative error {error:.2e}"
+        line = f"{level} of {where(record)}: cosine {cosine:.6f}, relative error {error:.2e}"
         if cosine < COSINE_WRONG or error > limit:
-            result.problems.append(f"other features: {where} (limit {limit:.1e})")
+            result.problems.append(f"other features: {line} (limit {limit:.1e})")
         elif cosine < COSINE_GOOD:
-            result.notes.append(f"suspicious: {where}")
+            result.notes.append(f"suspicious: {line}")
+
+
+def where(record: Record) -> str:
+    return f"{record.subset}/{record.id} view {record.view.number}"

@@ -1,10 +1,8 @@
 """Checkpoints: everything a step depends on, written atomically, opened without running code."""
 
-import random
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -63,22 +61,12 @@ def load(
 
 
 def generator_states() -> dict[str, Any]:
-    """Torch's, CUDA's, NumPy's and Python's global generators (our own draws need none)."""
-    words, position = np.random.get_state()[1:3]
-    version, internal, gauss = random.getstate()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": [torch.from_numpy(words.astype(np.int64)), int(position)],
-        "python": [version, list(internal), gauss],
-    }
+    """Torch's and CUDA's global generators; no other generator is used (`sward.seeds` keeps no state)."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"torch": torch.get_rng_state(), "cuda": cuda}
 
 
 def restore_generators(states: dict[str, Any]) -> None:
     torch.set_rng_state(states["torch"])
     if states["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(states["cuda"][: torch.cuda.device_count()])
-    words, position = states["numpy"]
-    np.random.set_state(("MT19937", words.numpy().astype(np.uint32), position))
-    version, internal, gauss = states["python"]
-    random.setstate((version, tuple(internal), gauss))

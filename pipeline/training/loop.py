@@ -7,10 +7,7 @@ step, and a checkpoint holds the rest.
 
 import logging
 import math
-import os
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +24,7 @@ from pipeline.training import checkpoint
 from pipeline.training.config import OptimizerConfig, TrainConfig
 from pipeline.training.evaluate import evaluate, headline, save_evaluation
 from pipeline.training.rundir import RunFolder
+from pipeline.training.stopping import stop_requests
 from pipeline.training.stream import Order, Stream
 from sward import seeds
 from sward.contracts import Student
@@ -233,24 +231,3 @@ def finish(run: Run) -> None:
     )
     save_evaluation(run.folder.path / "evaluation.json", result)
     run.folder.mark_finished({"test": result["metrics"], "subset": result["subset"], "best_val": run.best})
-
-
-@contextmanager
-def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Turns SIGTERM and Ctrl-C into a question asked after every step; a second Ctrl-C stops at once."""
-    asked: list[int] = []
-
-    def ask(number: int, frame: Any) -> None:
-        if asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    if os.getenv("SWARD_NO_SIGNALS"):
-        yield lambda: False
-        return
-    before = {n: signal.signal(n, ask) for n in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,0 +1,132 @@
+"""A finished run as others read it: its configuration, facts, log and metrics; and its student, ready to use.
+
+The student is rebuilt from student.json and student.safetensors alone: no store, no teacher, no download.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from pipeline.config import load_config
+from pipeline.files import read_json
+from pipeline.training.config import TrainableConfig, TrainConfig
+from sward.contracts import Student
+from sward.students import build_student
+from sward.teachers.head import TeacherHeadConfig
+
+REQUIRED = ("config.yaml", "run.json", "metrics.jsonl", "evaluation.json")
+
+
+class RunError(ValueError):
+    """A folder is no finished run, or runs do not belong together."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """config: what was run. facts: run.json. log: the lines of metrics.jsonl. evaluation: with per-image metrics."""
+
+    path: Path
+    config: TrainConfig
+    facts: dict[str, Any]
+    log: list[dict[str, Any]]
+    evaluation: dict[str, Any]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        return self.evaluation["metrics"]
+
+    def per_image(self, metric: str) -> dict[str, float]:
+        """Image id -> value."""
+        return {row["id"]: float(row[metric]) for row in self.evaluation["per_image"]}
+
+
+def load_run(folder: str | Path) -> Run:
+    """Read a finished run's folder.
+
+    Raises:
+        RunError: it is not a run's folder, or the run is not finished.
+        ConfigError: its configuration is not of this version.
+    """
+    folder = Path(folder)
+    facts = run_facts(folder)
+    if facts["status"] != "finished":
+        raise RunError(f"the run {folder} is {facts['status']}, not finished; continue it: sward train {folder}/config.yaml")
+    if missing := [name for name in REQUIRED if not (folder / name).is_file()]:
+        raise RunError(f"the run {folder} lacks {', '.join(missing)}; remove the folder and train it again")
+    log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    config = load_config(TrainConfig, folder / "config.yaml")
+    return Run(folder, config, facts, log, read_json(folder / "evaluation.json"))
+
+
+def run_facts(folder: Path) -> dict[str, Any]:
+    """run.json of a run, finished or not."""
+    if not (folder / "run.json").is_file():
+        raise RunError(f"{folder} is not a run: it has no run.json; give a folder that `sward train` made")
+    return read_json(folder / "run.json")
+
+
+def load_student(folder: str | Path) -> tuple[Student, dict[str, Any]]:
+    """(student in evaluation mode on the CPU, its card) of a run that has kept one.
+
+    Raises:
+        RunError: there is no student in the folder, or its weights don't fit its card.
+    """
+    from safetensors.torch import load_file
+
+    folder = Path(folder)
+    if not (folder / "student.json").is_file() or not (folder / "student.safetensors").is_file():
+        raise RunError(f"{folder} has no student.json with student.safetensors; a run writes them at its first validation")
+    card = read_json(folder / "student.json")
+    student = rebuild(card)
+    try:
+        student.load_state_dict(load_file(folder / "student.safetensors"))
+    except RuntimeError as error:
+        raise RunError(f"{folder}/student.safetensors does not fit student.json: {error}") from error
+    return student.eval(), card
+
+
+def rebuild(card: dict[str, Any]) -> Student:
+    """The card's student with fresh weights; pre-trained encoder weights are not fetched."""
+    config: Any = TypeAdapter(TrainableConfig).validate_python(card["student"])
+    if isinstance(config, TeacherHeadConfig):
+        return config.build(card["teacher_channels"], len(card["classes"]))
+    if getattr(config, "encoder_weights", None):
+        config = config.model_copy(update={"encoder_weights": None})
+    return build_student(config, len(card["classes"]), 0)
+
+
+def evaluate_run(folder: str | Path, subset: str = "test") -> dict[str, Any]:
+    """Metrics of a run's kept student, computed anew from the run's store: what ``evaluate`` returns.
+
+    Raises:
+        RunError: the store is not the one of the run any more, or the subset is empty.
+    """
+    from pipeline.devices import resolve_device
+    from pipeline.training.evaluate import evaluate
+    from pipeline.training.loop import open_store
+
+    run = load_run(folder)
+    student, card = load_student(folder)
+    store = open_store(run.config)
+    require_store([run.path], store.content_id)
+    if not store.records[subset]:
+        raise RunError(f"the store {store.path} has no {subset} images; evaluate with --subset {store.evaluation_subset}")
+    device = resolve_device(run.config.device)
+    return evaluate(student.to(device), store, subset, device, run.config.batch_size)
+
+
+def require_store(folders: list[Path], content_id: str) -> None:
+    """Refuse runs made from a store with another content id.
+
+    Raises:
+        RunError: with every such run.
+    """
+    found = {folder: run_facts(folder)["content_id"] for folder in folders}
+    if other := [f"  {folder}: {id[:16]}" for folder, id in found.items() if id != content_id]:
+        raise RunError(
+            f"expected runs from the store with content id {content_id[:16]}, found others (a store that has grown "
+            "is another one):\n" + "\n".join(other) + "\nremove these folders to train them again, or restore their store"
+        )
