@@ -146,7 +146,7 @@ def stored_pixels(store: Store, record: Record) -> str:
 
 def teach_one(store: Store, teacher: Any, image: np.ndarray, device: torch.device) -> dict[str, torch.Tensor]:
     mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in store.normalisation)
-    x = torch.from_numpy(image).to(device).permute(2, 0, 1).float() / 255
+    x = torch.tensor(image, device=device).permute(2, 0, 1).float() / 255
     return {level: f[0].cpu() for level, f in teacher(((x - mean) / std)[None]).items()}
 
 

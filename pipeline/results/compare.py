@@ -20,7 +20,7 @@ from pipeline.results.report import write_report
 from pipeline.results.runs import load_run, require_store
 from pipeline.results.summary import Row, summarise
 from pipeline.results.table import cells, comparison_csv, comparison_markdown, conclusions, header, markdown
-from pipeline.training.config import OptimizerConfig, TrainConfig
+from pipeline.training.config import OptimizerConfig, TrainableConfig, TrainConfig
 from pipeline.training.loop import open_store, train
 from sward.contracts import Config
 from sward.methods import MethodConfig
@@ -46,10 +46,16 @@ class CompareConfig(Config):
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]+$", description="name of the comparison; its folder is <out>/<name>")
     out: str = Field("runs/comparisons", description="folder of comparisons")
-    train: TrainConfig = Field(description="what all rows share: path of a train config; its method, seed, name are unused")
+    train: TrainConfig = Field(
+        description="what all rows share: path of a train config; its method, seed, name are unused"
+    )
     methods: dict[Label, MethodConfig] = Field(min_length=1, description="label -> method; the first is the baseline")
-    optimizers: dict[Label, OptimizerConfig] = Field({}, description="label -> that method's own optimiser, if not train's")
-    students: dict[Label, StudentConfig] = Field({}, description="label -> student, each with all methods; empty: train's")
+    optimizers: dict[Label, OptimizerConfig] = Field(
+        {}, description="label -> that method's own optimiser, if not train's"
+    )
+    students: dict[Label, StudentConfig] = Field(
+        {}, description="label -> student, each with all methods; empty: train's"
+    )
     seeds: list[Seed] = Field(min_length=2, description="every method runs once with each")
     teacher: TeacherRow | None = Field(None, description="the teacher's own row; null: none")
 
@@ -102,7 +108,8 @@ def compare(config: CompareConfig) -> str:
 def planned_rows(config: CompareConfig) -> list[PlannedRow]:
     """The teacher's row, then the methods of every student."""
     rows = [teacher_row(config.train, config.teacher)] if config.teacher else []
-    for name, student in (config.students or {"": config.train.student}).items():
+    students: dict[str, TrainableConfig] = {**config.students} or {"": config.train.student}
+    for name, student in students.items():
         labels = {method: f"{name}: {method}" if name else method for method in config.methods}
         baseline, *_ = labels.values()
         for method, label in labels.items():

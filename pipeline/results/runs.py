@@ -53,7 +53,9 @@ def load_run(folder: str | Path) -> Run:
     folder = Path(folder)
     facts = run_facts(folder)
     if facts["status"] != "finished":
-        raise RunError(f"the run {folder} is {facts['status']}, not finished; continue it: sward train {folder}/config.yaml")
+        raise RunError(
+            f"the run {folder} is {facts['status']}, not finished; continue it: sward train {folder}/config.yaml"
+        )
     if missing := [name for name in REQUIRED if not (folder / name).is_file()]:
         raise RunError(f"the run {folder} lacks {', '.join(missing)}; remove the folder and train it again")
     log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -78,7 +80,9 @@ def load_student(folder: str | Path) -> tuple[Student, dict[str, Any]]:
 
     folder = Path(folder)
     if not (folder / "student.json").is_file() or not (folder / "student.safetensors").is_file():
-        raise RunError(f"{folder} has no student.json with student.safetensors; a run writes them at its first validation")
+        raise RunError(
+            f"{folder} has no student.json with student.safetensors; a run writes them at its first validation"
+        )
     card = read_json(folder / "student.json")
     student = rebuild(card)
     try:
@@ -109,11 +113,13 @@ def evaluate_run(folder: str | Path, subset: str = "test") -> dict[str, Any]:
     from pipeline.training.loop import open_store
 
     run = load_run(folder)
-    student, card = load_student(folder)
+    student, _ = load_student(folder)
     store = open_store(run.config)
     require_store([run.path], store.content_id)
     if not store.records[subset]:
-        raise RunError(f"the store {store.path} has no {subset} images; evaluate with --subset {store.evaluation_subset}")
+        raise RunError(
+            f"the store {store.path} has no {subset} images; evaluate with --subset {store.evaluation_subset}"
+        )
     device = resolve_device(run.config.device)
     return evaluate(student.to(device), store, subset, device, run.config.batch_size)
 
@@ -128,5 +134,7 @@ def require_store(folders: list[Path], content_id: str) -> None:
     if other := [f"  {folder}: {id[:16]}" for folder, id in found.items() if id != content_id]:
         raise RunError(
             f"expected runs from the store with content id {content_id[:16]}, found others (a store that has grown "
-            "is another one):\n" + "\n".join(other) + "\nremove these folders to train them again, or restore their store"
+            "is another one):\n"
+            + "\n".join(other)
+            + "\nremove these folders to train them again, or restore their store"
         )

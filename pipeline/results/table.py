@@ -69,7 +69,7 @@ def caption(comparison: dict[str, Any]) -> str:
         f"{comparison['data']}: {comparison['images']} {comparison['subset']} images. {steps_text(comparison)}. "
         "Mean ± standard deviation over seeds; Δ: difference to the baseline's runs of the same seeds, in points, with "
         "95 % intervals over seeds (Student's t) and over images (bootstrap, seeds averaged). Adapters are trained "
-        "with the student and dropped after it. s/step: the whole run's time, validation and test included, over its steps. "
+        "with the student and dropped after it. s/step: the whole run's time over its steps, evaluations included. "
         f"Store {comparison['content_id'][:12]}, commit {', '.join(comparison['commits'])}."
     )
 
@@ -90,8 +90,8 @@ def conclusions(comparison: dict[str, Any]) -> list[str]:
 def conclusion(row: dict[str, Any]) -> str:
     d = row["difference"]
     return (
-        f"{row['label']} − {row['baseline']}: {points(d['mean'])} points of {NAMES[d['metric']]} over {len(row['seeds'])} "
-        f"seeds (95 % CI over seeds {interval(d['seeds'])}, over images {interval(d['images'])})"
+        f"{row['label']} − {row['baseline']}: {points(d['mean'])} points of {NAMES[d['metric']]} "
+        f"over {len(row['seeds'])} seeds (95 % CI over seeds {interval(d['seeds'])}, over images {interval(d['images'])})"
     )
 
 
@@ -101,7 +101,8 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
     widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(head))]
     rule = ["-" * widths[0], *("-" * (w - 1) + ":" for w in widths[1:])]
     padded = [
-        [c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))] for line in lines
+        [c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
+        for line in lines
     ]
     return "\n".join("| " + " | ".join(line) + " |" for line in [padded[0], rule, *padded[1:]])
 

@@ -1,0 +1,77 @@
+"""The deployments' file against the flows, and the flows' small helpers. No server."""
+
+import importlib
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from flows import child, extract, local, train, work
+
+ROOT = Path(__file__).resolve().parents[2]
+DEPLOYMENTS = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+FLOW_NAMES = {"extract": "extract-teacher-features", "train": "train-student", "ablate": "ablate-student"}
+
+
+def load(deployment: dict[str, Any]) -> Any:
+    file, name = deployment["entrypoint"].split(":")
+    return getattr(importlib.import_module(file.removesuffix(".py").replace("/", ".")), name)
+
+
+def test_every_flow_has_exactly_one_deployment_and_it_is_named_local() -> None:
+    assert [d["name"] for d in DEPLOYMENTS] == ["local"] * 3
+    assert {load(d).name for d in DEPLOYMENTS} == set(FLOW_NAMES.values())
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda d: d["entrypoint"])
+def test_an_entrypoint_imports_under_its_flows_name_and_takes_a_config_and_overrides(deployment: dict) -> None:
+    flow = load(deployment)
+    assert flow.name == FLOW_NAMES[Path(deployment["entrypoint"].split(":")[0]).stem]
+    assert flow.parameters.required == ["config"]
+    assert set(flow.parameters.properties) == {"config", "overrides"}
+
+
+def test_the_ablation_waits_in_another_pool_than_the_runs_it_waits_for() -> None:
+    pools = {load(d).name: d["work_pool"]["name"] for d in DEPLOYMENTS}
+    assert pools["ablate-student"] not in (pools["train-student"], pools["extract-teacher-features"])
+    assert set(pools.values()) == set(local.POOLS)
+
+
+def test_the_local_worker_takes_one_run_at_a_time() -> None:
+    assert local.POOLS["local"] == ("--limit", "1")
+
+
+def test_prefect_never_caches_and_tries_again_only_what_may_pass() -> None:
+    failed = {
+        kind: SimpleNamespace(result=lambda raise_on_failure, kind=kind: kind("x"))
+        for kind in (child.TransientError, child.ChildFailed, child.Stopped)
+    }
+    assert work.sward.cache_policy == work.NO_CACHE
+    assert [work.transient(None, None, state) for state in failed.values()] == [True, False, False]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("unit", ["records", "steps"])
+def test_the_plain_lines_of_the_console_are_understood_as_progress(unit: str, capsys: pytest.CaptureFixture) -> None:
+    from pipeline import console
+
+    with console.progress("a title-1", unit) as show:
+        show(30, 30, 0.25)
+    found = work.COUNTS.match(capsys.readouterr().err)
+    assert found is not None
+    assert (found["title"], found["done"], found["total"]) == ("a title-1", "30", "30")
+
+
+def test_the_receipt_says_what_was_added_and_what_there_is() -> None:
+    facts = {"path": "q.zarr", "content_id": "ab", "records": {"train": {"readable": 3}, "val": {"readable": 2}}}
+    made = extract.receipt(
+        facts, ["extracting: 5/5 records, 9.0/s", "q.zarr: 5 records, 2 computed now; content id ab"]
+    )
+    assert made == {"store": "q.zarr", "content_id": "ab", "records": 5, "computed": 2}
+
+
+def test_the_card_of_a_run_tells_how_to_look_at_it() -> None:
+    text = train.card(Path("runs/a-1"), {"store": "q.zarr", "content_id": "ab" * 32, "seconds": 61.2})
+    assert "sward report runs/a-1" in text
+    assert "61 s" in text

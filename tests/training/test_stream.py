@@ -1,0 +1,108 @@
+"""The stream: an order that is a function of (seed, epoch), whole, resumable, the same for any reader count."""
+
+from collections import Counter
+
+import pytest
+import torch
+from tiny import tiny_cache
+
+from pipeline.cache.extract import extract
+from pipeline.cache.store import Store
+from pipeline.training.stream import Order, Stream
+
+LEVELS = ("s8", "s32")
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module", params=["fp16", "int8"])
+def store(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    return Store(extract(tiny_cache(folder, codec={"kind": request.param})).path)
+
+
+def order(store, **changes):
+    return Order(**{"records": tuple(store.records["train"]), "batch_size": 5, "seed": 3} | changes)
+
+
+def ids(batches):
+    return [r.name for batch in batches for r in batch]
+
+
+def test_an_epoch_holds_every_record_once(store):
+    for epoch in range(3):
+        assert sorted(ids(order(store).epoch(epoch))) == sorted(r.name for r in store.records["train"])
+
+
+def test_batches_are_equal_to_within_one_record(store):
+    assert [len(b) for b in order(store).epoch(0)] == [4, 4, 4]
+
+
+def test_epochs_and_seeds_shuffle_differently(store):
+    one = order(store)
+    assert ids(one.epoch(0)) != ids(one.epoch(1))
+    assert ids(one.epoch(1)) != ids(order(store, seed=4).epoch(0))
+
+
+def test_one_view_per_image_goes_round_the_views(store):
+    rotating = order(store, per_epoch="one")
+    epochs = [Counter(name.split("/")[0] for name in ids(rotating.epoch(e))) for e in range(2)]
+    assert all(set(c.values()) == {1} and len(c) == 6 for c in epochs)
+    assert sorted(ids(rotating.epoch(0)) + ids(rotating.epoch(1))) == sorted(r.name for r in store.records["train"])
+
+
+def test_ranks_share_an_epoch_without_gaps_or_doubles(store):
+    parts = [ids(order(store, world=2, rank=rank).epoch(0)) for rank in range(2)]
+    assert sorted(parts[0] + parts[1]) == sorted(ids(order(store).epoch(0)))
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2, 5])
+def test_any_number_of_readers_gives_the_same_batches(store, workers):
+    reference = list(Stream(store, order(store), LEVELS, CPU, workers=0).batches(0, 7))
+    for ours, theirs in zip(Stream(store, order(store), LEVELS, CPU, workers).batches(0, 7), reference, strict=True):
+        assert ours.ids == theirs.ids
+        assert torch.equal(ours.images, theirs.images)
+        assert torch.equal(ours.labels, theirs.labels)
+        assert all(torch.equal(ours.features[level], theirs.features[level]) for level in LEVELS)
+
+
+def test_starting_at_any_step_continues_in_the_same_order(store):
+    stream = Stream(store, order(store), LEVELS, CPU)
+    whole = [b.ids for b in stream.batches(0, 8)]
+    for first in (1, 3, 4, 7):
+        assert [b.ids for b in stream.batches(first, 8)] == whole[first:]
+
+
+def test_batches_hold_the_stored_features_and_normalised_images(store):
+    batch = Stream(store, order(store), LEVELS, CPU).of(store.records["train"][2:4])
+    for i, record in enumerate(store.records["train"][2:4]):
+        assert torch.equal(batch.features["s32"][i], store.features(record, ["s32"])["s32"])
+    assert list(batch.features) == list(LEVELS)
+    assert batch.images.abs().max() < 3
+    assert batch.labels.dtype == torch.int64
+
+
+def test_reading_no_level_reads_no_feature_file(store, monkeypatch):
+    opened = []
+    monkeypatch.setattr("pipeline.cache.store.read_chunk", lambda path, *a: opened.append(path))
+    Stream(store, order(store), (), CPU).of(store.records["train"][:1])
+    assert {p.relative_to(store.path).parts[1] for p in opened} == {"image", "label"}
+
+
+def test_student_colours_are_drawn_anew_each_epoch_whatever_the_readers(tmp_path):
+    views = {"count": 1, "seed": 0, "photometric": "student"}
+    store = Store(extract(tiny_cache(tmp_path, views=views)).path)
+    streams = [Stream(store, order(store, batch_size=6), (), CPU, workers=w) for w in (0, 2)]
+    first, second = (list(s.batches(0, 2)) for s in streams)
+    assert all(torch.equal(a.images, b.images) for a, b in zip(first, second, strict=True))
+    by_id = [dict(zip(b.ids, b.images, strict=True)) for b in first]
+    assert all(not torch.equal(by_id[0][i], by_id[1][i]) for i in by_id[0])
+
+
+def test_a_stream_left_early_stops_its_threads(store):
+    import threading
+
+    before = threading.active_count()
+    stream = Stream(store, order(store), LEVELS, CPU, workers=3).batches(0, 1000)
+    next(stream)
+    stream.close()
+    assert threading.active_count() == before
