@@ -42,14 +42,15 @@ class TeacherRow(Config):
 
 
 class CompareConfig(Config):
-    """Rows of one table. The first method is the baseline of the others."""
+    """Rows of one table: the teacher, the baseline, the other methods."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]+$", description="name of the comparison; its folder is <out>/<name>")
     out: str = Field("runs/comparisons", description="folder of comparisons")
     train: TrainConfig = Field(
         description="what all rows share: path of a train config; its method, seed, name are unused"
     )
-    methods: dict[Label, MethodConfig] = Field(min_length=1, description="label -> method; the first is the baseline")
+    methods: dict[Label, MethodConfig] = Field(min_length=1, description="label -> method")
+    baseline: Label = Field("student alone", description="label of the method that the others are compared with")
     optimizers: dict[Label, OptimizerConfig] = Field(
         {}, description="label -> that method's own optimiser, if not train's"
     )
@@ -65,6 +66,8 @@ class CompareConfig(Config):
         problems = [f"seeds {s} repeat one; state each once" for s in every if len(set(s)) < len(s)]
         if unknown := sorted(set(self.optimizers) - set(self.methods)):
             problems.append(f"optimizers names {unknown}; the methods are {list(self.methods)}")
+        if self.baseline not in self.methods:
+            problems.append(f"baseline is {self.baseline!r}; the methods are {list(self.methods)}")
         if TEACHER in self.methods:
             problems.append(f"a method is labelled {TEACHER!r}, the label of the teacher's own row; rename it")
         if problems:
@@ -110,8 +113,8 @@ def planned_rows(config: CompareConfig) -> list[PlannedRow]:
     rows = [teacher_row(config.train, config.teacher)] if config.teacher else []
     students: dict[str, TrainableConfig] = {**config.students} or {"": config.train.student}
     for name, student in students.items():
-        labels = {method: f"{name}: {method}" if name else method for method in config.methods}
-        baseline, *_ = labels.values()
+        labels = {method: f"{name}: {method}" if name else method for method in [config.baseline, *config.methods]}
+        baseline = labels[config.baseline]
         for method, label in labels.items():
             common = {
                 "student": student,

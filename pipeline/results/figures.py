@@ -26,14 +26,22 @@ def learning_curves(rows: Mapping[str, Sequence[Run]], metric: str) -> str:
 
 
 def signal_curves(runs: Sequence[Run]) -> str | None:
-    """Monitors of the relational signal by level and each term's share of the gradient; None if not measured."""
-    names = sorted({key for run in runs for line in run.log for key in line if key.startswith(("signal/", "share/"))})
+    """Monitors of the relational signal by level and each term's share of the gradient; None without such a signal."""
+    keys = {key for run in runs for line in run.log for key in line}
+    if not any(key.startswith("signal/") for key in keys):
+        return None
+    names = sorted((k for k in keys if k.startswith(("signal/", "share/"))), key=by_stride)
     panels: dict[str, Series] = {}
     for name in names:
         group, *level, leaf = name.split("/")
         title = f"{leaf} of the teacher's relations" if group == "signal" else "share of the gradient"
         panels.setdefault(title, {})["/".join(level) or leaf] = series(runs, name)
-    return draw(panels) if panels else None
+    return draw(panels)
+
+
+def by_stride(key: str) -> list[tuple[int, str]]:
+    """Sorts s4 before s16."""
+    return [(len(part), part) if re.fullmatch(r"s\d+", part) else (0, part) for part in key.split("/")]
 
 
 def series(runs: Sequence[Run], key: str) -> list[tuple[list[int], list[float]]]:
@@ -74,8 +82,9 @@ def panel(axes: Any, title: str, lines: Series) -> None:
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     if handles:
-        names = [label.replace("$", r"\$").lstrip("_") for label in handles]
-        axes.legend(handles.values(), names, fontsize=8, framealpha=0)
+        names = [label[:40].replace("$", r"\$").lstrip("_") for label in handles]
+        legend = axes.legend(handles.values(), names, fontsize=8, framealpha=0)
+        legend.set_in_layout(False)  # a long name overlaps, instead of leaving no room for the curves
 
 
 def inline(svg: str, label: str) -> str:

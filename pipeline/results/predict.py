@@ -4,6 +4,7 @@ An image is brought to the student as training's identity view was (same resize,
 logits back to the image's own size before argmax.
 """
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from pipeline.views import View, render
 from sward.contracts import Student
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+OWN = re.compile(r"_(mask|overlay)\.png$")  # what this command writes; no input where it lies below `out`
 WIDE = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # grey of 16 bits
 
 
@@ -62,9 +64,7 @@ def find_images(paths: Sequence[Path], out: Path) -> tuple[dict[Path, Path], dic
             images[path] = path.parent
         elif path.is_dir():
             inside = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file()]
-            inside = [
-                p for p in inside if not p.resolve().is_relative_to(out.resolve()) or out.resolve() == path.resolve()
-            ]
+            inside = [p for p in inside if not (OWN.search(p.name) and p.resolve().is_relative_to(out.resolve()))]
             images |= {p: path for p in inside if p not in images}
             if not inside:
                 failed[path] = f"no images in this folder (looked for {', '.join(SUFFIXES)})"
@@ -118,7 +118,7 @@ def predict_one(student: Student, card: dict[str, Any], image: np.ndarray) -> np
     whole = View(0, 0, 0, height, width)
     pixels, _ = render(image, np.zeros((height, width), np.uint8), whole, (card["size"][0], card["size"][1]))
     device = student.classifier.weight.device
-    x = torch.from_numpy(pixels).to(device).permute(2, 0, 1).float() / 255
+    x = torch.tensor(pixels, device=device).permute(2, 0, 1).float() / 255
     mean, std = (torch.tensor(card[k], device=device).view(3, 1, 1) for k in ("mean", "std"))
     return full_prediction(student(((x - mean) / std)[None]).logits[0].float(), (height, width))
 

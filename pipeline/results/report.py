@@ -59,7 +59,9 @@ def compare_runs(paths: Sequence[Path]) -> tuple[dict[str, Any], Rows]:
     """Runs as rows of one seed each, without a baseline."""
     if mixed := [str(p) for p in paths if (p / "comparison.json").is_file()]:
         raise RunError(f"{', '.join(mixed)} is a comparison; give one comparison, or run folders only")
-    runs = {str(path): load_run(path) for path in paths}
+    names = [path.name for path in paths]
+    labels = [path.name if names.count(path.name) == 1 else str(path) for path in paths]
+    runs = {label: load_run(path) for label, path in zip(labels, paths, strict=True)}
     rows = [Row(label, None, (run,)) for label, run in runs.items()]
     return summarise(", ".join(run.config.name for run in runs.values()), rows), {k: [run] for k, run in runs.items()}
 

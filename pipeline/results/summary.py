@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pipeline.cache.identity import dataset_name
 from pipeline.results.runs import Run, RunError, load_student, require_store
 from pipeline.training.evaluate import headline
 from sward import seeds
@@ -43,7 +44,7 @@ def summarise(name: str, rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "name": name,
         "content_id": first.facts["content_id"],
-        "data": f"{first.config.cache.dataset}, split {first.config.cache.split}",
+        "data": f"{dataset_name(first.config.cache.dataset)}, split {first.config.cache.split}",
         "subset": first.evaluation["subset"],
         "images": len(first.evaluation["per_image"]),
         "classes": card["classes"],

@@ -91,7 +91,8 @@ def conclusion(row: dict[str, Any]) -> str:
     d = row["difference"]
     return (
         f"{row['label']} − {row['baseline']}: {points(d['mean'])} points of {NAMES[d['metric']]} "
-        f"over {len(row['seeds'])} seeds (95 % CI over seeds {interval(d['seeds'])}, over images {interval(d['images'])})"
+        f"over {len(row['seeds'])} seeds "
+        f"(95 % CI over seeds {interval(d['seeds'])}, over images {interval(d['images'])})"
     )
 
 
