@@ -7,12 +7,14 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from flows import child
 
+Verb = Callable[[str], None]
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -24,15 +26,15 @@ def alive(pid: int) -> bool:
         return False
 
 
-def wait_until(condition: object, seconds: float = 20) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
+    while not condition():
         assert time.monotonic() < deadline, "did not happen in time"
         time.sleep(0.05)
 
 
 @pytest.fixture
-def verb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def verb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Verb:
     """Replaces the command by a script of the test's own, behind the same leash."""
 
     def use(script: str) -> None:
@@ -46,14 +48,14 @@ def verb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     return use
 
 
-def test_every_line_of_both_streams_is_shown_and_the_last_ones_returned(verb) -> None:
+def test_every_line_of_both_streams_is_shown_and_the_last_ones_returned(verb: Verb) -> None:
     verb("print(arguments)\nprint('half … done', file=sys.stderr)\nprint('end')\nreturn 0")
     seen: list[str] = []
     assert child.run("extract", Path("c.yaml"), ["a.b=1", "size=[1, 2]"], seen.append) == seen
     assert seen == [str(["extract", "c.yaml", "--set", "a.b=1", "--set", "size=[1, 2]"]), "half … done", "end"]
 
 
-def test_a_line_is_shown_when_it_is_printed_not_at_the_end(verb) -> None:
+def test_a_line_is_shown_when_it_is_printed_not_at_the_end(verb: Verb) -> None:
     verb("print('now')\ntime.sleep(1)\nreturn 0")
     times: list[float] = []
     child.run("extract", Path("c"), [], lambda line: times.append(time.monotonic()))
@@ -68,19 +70,19 @@ def test_a_refusal_carries_the_verbs_own_message_of_several_lines() -> None:
     assert not isinstance(found.value, child.TransientError)
 
 
-def test_a_verb_that_ends_without_message_is_described_by_its_last_lines(verb) -> None:
+def test_a_verb_that_ends_without_message_is_described_by_its_last_lines(verb: Verb) -> None:
     verb("print('some words')\nraise SystemExit(1)")
     with pytest.raises(child.ChildFailed, match="some words"):
         child.run("train", Path("c"), [], lambda line: None)
 
 
-def test_a_killed_verb_is_named_with_its_signal(verb) -> None:
+def test_a_killed_verb_is_named_with_its_signal(verb: Verb) -> None:
     verb("os.kill(os.getpid(), signal.SIGKILL)")
     with pytest.raises(child.ChildFailed, match="ended by SIGKILL; what is finished is kept"):
         child.run("train", Path("c"), [], lambda line: None)
 
 
-def test_a_stopped_verb_is_told_apart_from_a_failed_one(verb) -> None:
+def test_a_stopped_verb_is_told_apart_from_a_failed_one(verb: Verb) -> None:
     verb("return 130")
     with pytest.raises(child.Stopped, match="a new run continues"):
         child.run("train", Path("c"), [], lambda line: None)
@@ -88,15 +90,19 @@ def test_a_stopped_verb_is_told_apart_from_a_failed_one(verb) -> None:
 
 @pytest.mark.parametrize(
     ("number", "kind"),
-    [(errno.EIO, child.TransientError), (errno.ESTALE, child.TransientError)]
-    + [(errno.ENOSPC, child.ChildFailed), (errno.ENOENT, child.ChildFailed)],
+    [
+        (errno.EIO, child.TransientError),
+        (errno.ESTALE, child.TransientError),
+        (errno.ENOSPC, child.ChildFailed),
+        (errno.ENOENT, child.ChildFailed),
+    ],
 )
 def test_only_input_output_that_may_pass_is_transient(number: int, kind: type) -> None:
     text = f"sward extract: {OSError(number, os.strerror(number), 'x.zarr')}"
     assert type(child.failure("extract", 1, ["noise", text])) is kind
 
 
-def test_an_error_while_watching_stops_the_verb_which_may_finish_its_work(verb, tmp_path: Path) -> None:
+def test_an_error_while_watching_stops_the_verb_which_may_finish_its_work(verb: Verb, tmp_path: Path) -> None:
     verb("""
 def stop(number, frame):
     open('checkpoint', 'w').close()
@@ -117,7 +123,7 @@ time.sleep(60)
     assert (tmp_path / "checkpoint").exists()
 
 
-def test_a_verb_that_ignores_the_request_is_killed(verb) -> None:
+def test_a_verb_that_ignores_the_request_is_killed(verb: Verb) -> None:
     verb("signal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint(os.getpid())\ntime.sleep(60)")
     pids: list[int] = []
 
@@ -134,7 +140,7 @@ PARENT = "from flows import child\nchild.run('train', 'c', [], lambda line: prin
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_a_silent_verb_dies_with_its_killed_parent_and_writes_its_checkpoint_first(verb, tmp_path: Path) -> None:
+def test_a_silent_verb_dies_with_its_killed_parent_and_writes_its_checkpoint_first(verb: Verb, tmp_path: Path) -> None:
     verb("""
 def stop(number, frame):
     print('into a pipe nobody reads')

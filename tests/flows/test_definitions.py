@@ -2,13 +2,12 @@
 
 import importlib
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
-from flows import child, extract, local, train, work
+from flows import extract, local, train
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOYMENTS = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
@@ -41,26 +40,6 @@ def test_the_ablation_waits_in_another_pool_than_the_runs_it_waits_for() -> None
 
 def test_the_local_worker_takes_one_run_at_a_time() -> None:
     assert local.POOLS["local"] == ("--limit", "1")
-
-
-def test_prefect_never_caches_and_tries_again_only_what_may_pass() -> None:
-    failed = {
-        kind: SimpleNamespace(result=lambda raise_on_failure, kind=kind: kind("x"))
-        for kind in (child.TransientError, child.ChildFailed, child.Stopped)
-    }
-    assert work.sward.cache_policy == work.NO_CACHE
-    assert [work.transient(None, None, state) for state in failed.values()] == [True, False, False]  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("unit", ["records", "steps"])
-def test_the_plain_lines_of_the_console_are_understood_as_progress(unit: str, capsys: pytest.CaptureFixture) -> None:
-    from pipeline import console
-
-    with console.progress("a title-1", unit) as show:
-        show(30, 30, 0.25)
-    found = work.COUNTS.match(capsys.readouterr().err)
-    assert found is not None
-    assert (found["title"], found["done"], found["total"]) == ("a title-1", "30", "30")
 
 
 def test_the_receipt_says_what_was_added_and_what_there_is() -> None:

@@ -1,0 +1,94 @@
+"""Methods × seeds under Prefect: each point a run of train-student/local, then the comparison of all.
+
+This flow only waits, so it runs in the pool `control`; in `local` it would take the place of the runs it waits
+for. A point counts as done when its run folder says so: Prefect's own state of a run may be stale.
+"""
+
+import time
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID
+
+import yaml
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas import FlowRun
+from prefect.deployments import run_deployment
+from prefect.runtime import flow_run
+
+from flows.work import log_config, sward
+from pipeline.config import as_overrides, load_config
+from pipeline.files import atomic
+from pipeline.results.compare import CompareConfig, planned_rows, running_order
+from pipeline.training.config import TrainConfig
+from pipeline.training.loop import open_store
+from pipeline.training.rundir import RunFolder
+
+POLL_SECONDS = 5.0
+
+
+@flow(name="ablate-student")
+def ablate_student(config: Path, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Train what is not finished yet, wait, then write table and report.
+
+    Args:
+        config: YAML file of the comparison, relative to the checkout.
+        overrides: single settings, e.g. {"seeds": [0, 1, 2]}.
+    """
+    settings = as_overrides(overrides or {})
+    checked = load_config(CompareConfig, config, settings)
+    open_store(checked.train)  # one refusal here instead of one a point
+    log_config(checked)
+    points = running_order(planned_rows(checked))
+    runs = [submit(point, checked.folder / "configs") for point in unfinished(points)]
+    wait(runs)
+    if failed := unfinished(points):
+        names = ", ".join(point.name for point in failed)
+        raise RuntimeError(f"not finished: {names}; see the runs of train-student/local, then start this again")
+    lines = sward("compare", config, settings)
+    create_markdown_artifact("\n".join(lines), key="comparison")
+    return {"comparison": str(checked.folder), "trained": len(runs), "runs": [str(p.folder) for p in points]}
+
+
+def unfinished(points: list[TrainConfig]) -> list[TrainConfig]:
+    return [point for point in points if not RunFolder(point.folder).finished]
+
+
+def submit(point: TrainConfig, folder: Path) -> UUID:
+    """Write the point's whole configuration and start its run.
+
+    When Prefect repeats this flow run, a point's run that is still going is found by its key, not started twice.
+    """
+    path = folder / f"{point.folder.name}.yaml"
+    with atomic(path) as file:
+        file.write(yaml.safe_dump(point.model_dump(mode="json"), sort_keys=False).encode())
+    attempt, run = 0, started(point, path, 0)
+    while run.state is not None and run.state.is_final():
+        attempt += 1
+        run = started(point, path, attempt)
+    return run.id
+
+
+def started(point: TrainConfig, path: Path, attempt: int) -> FlowRun:
+    """The run of this attempt at a point, started now or by an earlier execution of this flow run."""
+    run = run_deployment(
+        "train-student/local",
+        parameters={"config": str(path)},
+        flow_run_name=point.name,
+        timeout=0,
+        idempotency_key=f"{flow_run.id}-{point.folder.name}-{attempt}",
+    )
+    return cast(FlowRun, run)  # a coroutine only where an event loop runs
+
+
+def wait(runs: list[UUID]) -> None:
+    """Until every run has a final state."""
+    log, going = get_run_logger(), set(runs)
+    with get_client(sync_client=True) as client:
+        while going:
+            time.sleep(POLL_SECONDS)
+            for run in [client.read_flow_run(identity) for identity in going]:
+                if run.state is not None and run.state.is_final():
+                    going.remove(run.id)
+                    log.info("%s: %s, %d to go", run.name, run.state.name, len(going))

@@ -1,0 +1,54 @@
+"""Stage 1 under Prefect: `prefect deployment run extract-teacher-features/local -p config=configs/cache/….yaml`."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import create_table_artifact
+
+from flows.work import log_config, sward
+from pipeline.cache.identity import CacheConfig
+from pipeline.cache.inspect import inspect
+from pipeline.config import as_overrides, load_config
+from pipeline.paths import place
+
+COMPUTED = re.compile(r"(\d+) computed now")
+
+
+@flow(name="extract-teacher-features")
+def extract_teacher_features(config: Path, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Make, continue or extend a feature store; only what has no receipt on disk is computed.
+
+    Args:
+        config: YAML file of the cache, relative to the checkout.
+        overrides: single settings, e.g. {"views.count": 2, "device": "cuda:0"}.
+    """
+    settings = as_overrides(overrides or {})
+    checked = load_config(CacheConfig, config, settings)
+    log_config(checked)
+    lines = sward("extract", config, settings)
+    facts = inspect(place(checked.store))
+    create_table_artifact(table(facts), key="feature-store", description=f"The store {facts['path']}")
+    return receipt(facts, lines)
+
+
+def table(facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """The store's facts, one a row."""
+    rows = {
+        "store": facts["path"],
+        "complete": facts["complete"],
+        "content id": facts["content_id"],
+        "bytes": facts["bytes"],
+        "shards": f"{facts['shards']['done']} of {facts['shards']['planned']}",
+    }
+    rows |= {f"{subset} records": counts["readable"] for subset, counts in facts["records"].items()}
+    rows |= {f"{level} channels": channels for level, channels in facts["channels"].items()}
+    return [{"fact": name, "value": str(value)} for name, value in rows.items()]
+
+
+def receipt(facts: dict[str, Any], lines: list[str]) -> dict[str, Any]:
+    """What the flow returns: where the store is, what it is, and what this run added."""
+    computed = next(int(found[1]) for line in reversed(lines) if (found := COMPUTED.search(line)))
+    records = sum(counts["readable"] for counts in facts["records"].values())
+    return {"store": facts["path"], "content_id": facts["content_id"], "records": records, "computed": computed}

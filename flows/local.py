@@ -1,0 +1,118 @@
+"""`make prefect`: server, pools, deployments and workers on loopback with one command. Ctrl-C ends what it started.
+
+A run that is going on then stays `Running` in Prefect's books (its worker is killed with it); its files are
+resumable, and a new run with the same configuration continues from them.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+from prefect.settings import PREFECT_API_URL
+
+PREFECT = (sys.executable, "-m", "prefect", "--no-prompt")
+POOLS = {"local": ("--limit", "1"), "control": ()}  # options of each pool's worker; see prefect.yaml
+SERVER_SECONDS = 120  # 7-34 s were measured on two cores
+READY = """
+Ready. In another terminal, in this folder:
+
+  prefect deployment run extract-teacher-features/local -p config=configs/quickstart/cache.yaml --watch
+  prefect deployment run train-student/local -p config=configs/quickstart/train.yaml --watch
+
+Pages: {page}    Ctrl-C stops workers and server.
+"""
+
+
+def main() -> None:
+    """Start everything, wait, stop everything that was started here."""
+    if not Path("prefect.yaml").is_file():
+        sys.exit(f"no prefect.yaml in {Path.cwd()}; start this in the checkout's folder")
+    url = PREFECT_API_URL.value() or sys.exit("no PREFECT_API_URL; start this beside prefect.toml, or set it")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    handle_signals(signal.default_int_handler)
+    started: list[subprocess.Popen[bytes]] = []
+    try:
+        if not answers(url):
+            started.append(start_server(url))
+            wait_for(url, started[0])
+        for pool in POOLS:
+            ensure_pool(pool)
+        prefect("deploy", "--all")
+        started += [start("worker", "start", "--pool", pool, "--type", "process", *how) for pool, how in POOLS.items()]
+        print(READY.format(page=url.removesuffix("/api")), flush=True)
+        while all(process.poll() is None for process in started):
+            time.sleep(0.5)
+        print("a worker or the server ended by itself; its last lines are above", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("\nstopping", file=sys.stderr)
+    finally:
+        handle_signals(signal.SIG_IGN)  # a second Ctrl-C would leave them behind
+        for process in reversed(started):
+            end(process)
+
+
+def handle_signals(handler: Any) -> None:
+    """Ctrl-C, `kill` and a closed terminal alike. Setting them also matters to the workers: a shell's background
+    job ignores Ctrl-C and hands that on, and a worker that inherits it can't be stopped."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, handler)
+
+
+def answers(url: str) -> bool:
+    """Whether a Prefect server is there."""
+    try:
+        return httpx.get(f"{url}/health", timeout=2, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def start(*command: str) -> subprocess.Popen[bytes]:
+    """A `prefect` command in its own session: the terminal's Ctrl-C reaches it through `end` alone."""
+    return subprocess.Popen([*PREFECT, *command], stdin=subprocess.DEVNULL, start_new_session=True)
+
+
+def start_server(url: str) -> subprocess.Popen[bytes]:
+    address = urlsplit(url)
+    if address.hostname not in ("127.0.0.1", "localhost"):
+        sys.exit(f"no Prefect server answers at {url}; start it there, or set PREFECT_API_URL to a loopback address")
+    return start("server", "start", "--host", address.hostname, "--port", str(address.port or 4200))
+
+
+def wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + SERVER_SECONDS
+    while not answers(url):
+        if server.poll() is not None or time.monotonic() > deadline:
+            sys.exit(f"the Prefect server did not answer at {url}; its last lines are above")
+        time.sleep(0.5)
+
+
+def ensure_pool(name: str) -> None:
+    found = subprocess.run([*PREFECT, "work-pool", "inspect", name], capture_output=True)
+    if found.returncode:
+        prefect("work-pool", "create", name, "--type", "process")
+
+
+def prefect(*command: str) -> None:
+    if subprocess.run([*PREFECT, *command]).returncode:
+        sys.exit(f"`prefect {' '.join(command)}` failed; its message is above")
+
+
+def end(process: subprocess.Popen[bytes], patience: float = 15) -> None:
+    """SIGTERM twice (Prefect may turn the first into a Ctrl-C that is ignored), then SIGKILL."""
+    for stop in (process.terminate, process.terminate, process.kill):
+        if process.poll() is None:
+            stop()
+            try:
+                process.wait(patience)
+            except subprocess.TimeoutExpired:
+                continue
+
+
+if __name__ == "__main__":
+    main()

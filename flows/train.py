@@ -1,0 +1,39 @@
+"""Stage 2 under Prefect: `prefect deployment run train-student/local -p config=configs/train/….yaml`."""
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+from flows.work import log_config, sward
+from pipeline.config import as_overrides, load_config
+from pipeline.files import read_json
+from pipeline.training.config import TrainConfig
+
+
+@flow(name="train-student")
+def train_student(config: Path, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Train (or resume) one student from a store; a finished run is returned as it is.
+
+    Args:
+        config: YAML file of the run, relative to the checkout.
+        overrides: single settings, e.g. {"seed": 1, "optimizer.lr": 0.001}.
+    """
+    settings = as_overrides(overrides or {})
+    checked = load_config(TrainConfig, config, settings)
+    log_config(checked)
+    sward("train", config, settings)
+    facts = read_json(checked.folder / "run.json")
+    rows = [{"metric": name, "value": value} for name, value in facts["test"].items()]
+    create_table_artifact(rows, key="metrics", description=f"{checked.folder}, {facts['subset']} split")
+    create_markdown_artifact(card(checked.folder, facts), key="run")
+    return {"run": str(checked.folder), "metrics": facts["test"]}
+
+
+def card(folder: Path, facts: dict[str, Any]) -> str:
+    """Where the run is, and how to look at it."""
+    return (
+        f"Run `{folder.resolve()}`, from store `{facts['store']}` ({facts['content_id'][:12]}), "
+        f"{facts['seconds']:.0f} s.\n\nReport: `sward report {folder}`. Curves: `tensorboard --logdir {folder}`."
+    )

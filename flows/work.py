@@ -1,0 +1,68 @@
+"""The one task of all flows: a `sward` verb as its own process, its lines logged, its progress an artifact."""
+
+import re
+import time
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID
+
+import httpx
+import yaml
+from prefect import State, get_run_logger, task
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.exceptions import PrefectException
+
+from flows import child
+from sward.contracts import Config
+
+COUNTS = re.compile(r"(?P<title>[^:]+): (?P<done>\d+)/(?P<total>\d+) ")  # pipeline.console's plain lines
+UPDATE_SECONDS = 1.0  # an update costs 20-70 ms of the server
+
+
+def transient(task: Any, task_run: Any, state: State[Any]) -> bool:
+    """Only file input/output that may succeed next time is tried again: every other failure would repeat."""
+    return isinstance(state.result(raise_on_failure=False), child.TransientError)
+
+
+# NO_CACHE: what is done is known from the files alone. Retries continue from them.
+@task(task_run_name="{verb}", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=10, retry_condition_fn=transient)
+def sward(verb: str, config: Path, overrides: list[str]) -> list[str]:
+    """`sward VERB config --set …`; returns its last lines."""
+    return child.run(verb, config, overrides, Shown(f"{verb}-progress"))
+
+
+class Shown:
+    """Called with every line: logs it, and keeps one progress artifact up to date."""
+
+    def __init__(self, key: str) -> None:
+        self.log, self.key = get_run_logger(), key
+        self.artifact: UUID | None = None
+        self.next, self.gave_up = 0.0, False
+
+    def __call__(self, line: str) -> None:
+        self.log.info("%s", line)
+        if not (found := COUNTS.match(line)):
+            return
+        percent = 100 * int(found["done"]) / max(1, int(found["total"]))
+        if self.gave_up or (percent < 100 and time.monotonic() < self.next):
+            return
+        self.next = time.monotonic() + UPDATE_SECONDS
+        try:
+            self.update(percent, line)
+        except (httpx.HTTPError, PrefectException) as error:
+            self.gave_up = True  # hours of work don't end because nobody is there to look at the bar
+            self.log.warning("no progress artifact from here on: %s", error)
+
+    def update(self, percent: float, line: str) -> None:
+        if self.artifact is None:
+            made = create_progress_artifact(percent, key=self.key, description=line)
+            self.artifact = cast(UUID, made)  # a coroutine only where an event loop runs
+        else:
+            update_progress_artifact(self.artifact, percent, description=line)
+
+
+def log_config(config: Config) -> None:
+    """The resolved configuration, in the run's log."""
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    get_run_logger().info("%s:\n%s", type(config).__name__, text)
