@@ -1,6 +1,8 @@
 """Durable files: what is visible under its final name is complete and on the disk."""
 
+import fcntl
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,10 +40,38 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+class Busy(OSError):
+    """Another process is writing there."""
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock while writing to it; it goes with the process, however that ends.
+
+    Raises:
+        Busy: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise Busy(f"another process is writing {folder}; wait for it, or stop it and run this again") from error
+        yield
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Canonical JSON, atomically: the same value is the same bytes."""
+    """Canonical JSON, atomically: the same value is the same bytes. JSON knows no NaN: it becomes null."""
     with atomic(path) as file:
-        file.write(json.dumps(value, sort_keys=True, indent=1).encode())
+        file.write(json.dumps(_finite(value), sort_keys=True, indent=1, allow_nan=False).encode())
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_json(path: Path) -> Any:

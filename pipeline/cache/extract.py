@@ -5,10 +5,7 @@ receipts alone, so a kill at any instant costs the units in flight. One process 
 (a lock that dies with the process).
 """
 
-import fcntl
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +15,10 @@ import zarr
 from pipeline.cache.identity import CacheConfig
 from pipeline.cache.planning import full_identity, update_plan, wanted_records
 from pipeline.cache.store import array_specs, plan_units, read_plans, receipt_path
-from pipeline.cache.unit import ExtractionError, Progress, UnitWriter
+from pipeline.cache.unit import Progress, UnitWriter
 from pipeline.datasets import check_all
 from pipeline.devices import resolve_device
+from pipeline.files import locked
 from pipeline.paths import place
 from pipeline.weights import load_teacher
 
@@ -48,7 +46,7 @@ def extract(config: CacheConfig, progress: Progress = lambda done, total: None) 
     path = place(config.store)
     wanted = wanted_records(config, dataset)
     found = full_identity(config, dataset, teacher.digest(), wanted)
-    with writing(path):
+    with locked(path):
         update_plan(path, config, found, wanted, teacher.channels)
         plans = read_plans(path)
         ensure_arrays(path, config, plans)
@@ -59,20 +57,6 @@ def extract(config: CacheConfig, progress: Progress = lambda done, total: None) 
         worker.run(todo, total=sum(len(u.records) for u in units), progress=progress)
         shutil.rmtree(path / "tmp", ignore_errors=True)
     return Extraction(path, plans[-1]["content_id"], len(wanted), sum(len(u.records) for u in todo))
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Hold the store's lock; a second writer is refused, a dead one's lock is gone."""
-    path.mkdir(parents=True, exist_ok=True)
-    with (path / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ExtractionError(
-                f"another process is writing {path}; wait for it, or stop it and run this again"
-            ) from error
-        yield
 
 
 def ensure_arrays(path: Path, config: CacheConfig, plans: list[dict[str, Any]]) -> None:

@@ -19,6 +19,7 @@ from torch import nn
 from pipeline.cache.identity import declared, differences, require_same
 from pipeline.cache.store import Store
 from pipeline.devices import resolve_device
+from pipeline.files import locked
 from pipeline.paths import locate
 from pipeline.training import checkpoint
 from pipeline.training.config import OptimizerConfig, TrainConfig
@@ -72,11 +73,12 @@ def train(config: TrainConfig, progress: Progress = lambda step, steps, logged: 
     folder = RunFolder(config.folder)
     if folder.finished:
         return folder.path
-    run = setup(config, store, folder)
-    first = resume(run)
-    with stop_requests() as stopping, folder.logging():
-        fit(run, first, stopping, progress)
-    finish(run)
+    with locked(folder.path):
+        run = setup(config, store, folder)
+        first = resume(run)
+        with stop_requests() as stopping, folder.logging():
+            fit(run, first, stopping, progress)
+        finish(run)
     return folder.path
 
 

@@ -33,7 +33,7 @@ class RunFolder:
         self.last, self.student, self.card = path / "last.ckpt", path / "student.safetensors", path / "student.json"
         self.log_file, self.facts = path / "metrics.jsonl", path / "run.json"
         self._board: Any = None
-        self._began = time.monotonic()
+        self._began = 0.0
 
     @property
     def finished(self) -> bool:
@@ -60,20 +60,21 @@ class RunFolder:
         )
 
     def mark_finished(self, results: dict[str, Any]) -> None:
-        facts = read_json(self.facts)
-        seconds = facts["seconds"] + time.monotonic() - self._began
-        write_json(self.facts, facts | {"status": "finished", "seconds": round(seconds, 2)} | results)
+        write_json(self.facts, read_json(self.facts) | {"status": "finished"} | results)
 
     @contextmanager
     def logging(self) -> Iterator[None]:
-        """Keeps the log open; on the way out adds the time spent so far to run.json."""
+        """Keeps the log open; on the way out, however that is, adds the time spent to run.json."""
         from torch.utils.tensorboard import SummaryWriter
 
+        self._began = time.monotonic()
         self._board = SummaryWriter(str(self.path / "tensorboard"))
         try:
             yield
         finally:
             self._board.close()
+            facts = read_json(self.facts)
+            write_json(self.facts, facts | {"seconds": round(facts["seconds"] + time.monotonic() - self._began, 2)})
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """One JSON line (NaN and infinity as null) and the same scalars for TensorBoard."""

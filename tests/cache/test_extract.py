@@ -17,12 +17,13 @@ import zarr
 from PIL import Image
 from tiny import extract_quietly, tiny_cache, tiny_dataset, tiny_weights, tree
 
-from pipeline.cache.extract import extract, writing
+from pipeline.cache.extract import extract
 from pipeline.cache.identity import CacheMismatch
 from pipeline.cache.inspect import inspect
 from pipeline.cache.shards import StoreDamaged, read_index
 from pipeline.cache.store import Store, StoreIncomplete
 from pipeline.cache.unit import ExtractionError
+from pipeline.files import Busy, locked
 from pipeline.weights import read_state
 from sward.teachers.hiera import MEAN, STD, make_trunk, trunk_tensors
 
@@ -178,7 +179,7 @@ def nan_features(self, images):
 
 def test_two_writers_are_refused(tmp_path):
     config = tiny_cache(tmp_path)
-    with writing(tmp_path / "store.zarr"), pytest.raises(ExtractionError, match="another process is writing"):
+    with locked(tmp_path / "store.zarr"), pytest.raises(Busy, match="another process is writing"):
         extract(config)
 
 
