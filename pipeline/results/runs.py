@@ -4,6 +4,7 @@ The student is rebuilt from student.json and student.safetensors alone: no store
 """
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,11 +37,16 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, float]:
-        return self.evaluation["metrics"]
+        """Aggregates by name; what is not defined (null in the file) is NaN."""
+        return {name: number(value) for name, value in self.evaluation["metrics"].items()}
 
     def per_image(self, metric: str) -> dict[str, float]:
         """Image id -> value."""
-        return {row["id"]: float(row[metric]) for row in self.evaluation["per_image"]}
+        return {row["id"]: number(row[metric]) for row in self.evaluation["per_image"]}
+
+
+def number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def load_run(folder: str | Path) -> Run:

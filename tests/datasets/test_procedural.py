@@ -76,8 +76,8 @@ def test_the_set_is_made_when_first_loaded_and_then_kept(
 ) -> None:
     monkeypatch.setenv("SWARD_DATA", str(tmp_path))
     dataset = check_all("procedural", "random")
-    assert "made the procedural data set (40 train, 16 val, 48 test)" in capsys.readouterr().err
-    assert [len(dataset.subset(name)) for name in dataset.subsets] == [40, 16, 48]
+    assert "made the procedural data set (16 train, 16 val, 48 test)" in capsys.readouterr().err
+    assert [len(dataset.subset(name)) for name in dataset.subsets] == [16, 16, 48]
     assert load_dataset("procedural", "sequence").samples == dataset.samples
     assert capsys.readouterr().err == ""
     assert {int(label) for s in dataset.samples for label in np.unique(read_label(s))} == {0, 1}
