@@ -45,6 +45,8 @@ def find(weights: str) -> Path:
 def _download(name: str) -> Path:
     from huggingface_hub import hf_hub_download
 
+    if name.count("/") < 2:
+        raise WeightsError(f"teacher.weights: found hub:{name}; expected hub:<owner>/<repository>/<file>")
     owner, repository, file = name.split("/", 2)
     try:
         return Path(hf_hub_download(f"{owner}/{repository}", file))
@@ -61,9 +63,12 @@ def read_state(path: Path) -> dict[str, Any]:
             from safetensors.torch import load_file
 
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # both readers raise format-specific kinds; the user needs the file's name
         raise WeightsError(
             f"cannot read {path}: {error}; expected safetensors, or a .pt that holds tensors only "
             "(it is opened with weights_only=True, so it cannot run code)"
         ) from error
+    if not isinstance(state, dict):
+        raise WeightsError(f"{path} holds a {type(state).__name__}, expected tensors by name (a state dict)")
+    return state

@@ -85,7 +85,7 @@ def train(config: TrainConfig, progress: Progress = lambda step, steps, logged: 
 def open_store(config: TrainConfig) -> Store:
     """The expected store, its identity checked field by field."""
     store = Store(locate(config.cache.store))
-    lines = differences(declared(config.cache), store.identity)
+    lines = differences(declared(config.cache), store.identity) + unpinned_teacher(config, store)
     require_same(
         store.path, lines, "Point cache.store at the store you mean, or make this one anew with `sward extract`."
     )
@@ -96,6 +96,15 @@ def open_store(config: TrainConfig) -> Store:
             "Raise cache.views.count and run `sward extract`: it adds the missing views.",
         )
     return store
+
+
+def unpinned_teacher(config: TrainConfig, store: Store) -> list[str]:
+    """Without a digest the path of the weights is all that stage 2 can compare: it opens no weights."""
+    expected, found = config.cache.teacher, store.plans[-1]["config"]["teacher"]["weights"]
+    if expected.digest or expected.weights == found:
+        return []
+    pin = f"or pin the teacher meant; the store's is teacher.digest: {store.identity['teacher.digest']}"
+    return [f"teacher.weights: expected {expected.weights}, found {found} ({pin})"]
 
 
 def setup(config: TrainConfig, store: Store, folder: RunFolder) -> Run:

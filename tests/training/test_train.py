@@ -144,6 +144,7 @@ def test_a_finished_run_is_not_run_again(cache, finished, monkeypatch):
     [
         ({"teacher": {"kind": "hiera", "architecture": "tiny", "weights": "x"}}, r"teacher\.architecture"),
         ({"teacher": {"kind": "hiera", "architecture": "pocket", "weights": "x", "digest": "00"}}, r"teacher\.digest"),
+        ({"teacher": {"kind": "hiera", "architecture": "pocket", "weights": "x"}}, r"teacher\.weights: expected x"),
         ({"split": "other"}, r"data\.split: expected other, found random"),
         ({"views": {"count": 2, "seed": 1}}, r"views\.seed"),
         ({"views": {"count": 4, "seed": 0}}, r"views\.count: expected 4, found 2"),
