@@ -1,6 +1,6 @@
 """Trains the pocket teacher: sam2's own Hiera class in a small configuration, on procedural frames.
 
-    python -m pipeline.training.pocket            # writes data/pocket-teacher/{trunk.safetensors,card.yaml}
+    python -m pipeline.training.pocket            # writes data/pocket-teacher/{trunk.safetensors,teacher.yaml}
 
 It exists so that both stages run for real, offline, in minutes. It sees only frames drawn with another seed than
 the procedural data set's, so no test frame of the quickstart is ever in its training.
@@ -146,7 +146,7 @@ def save(net: PocketNet, folder: Path, facts: dict[str, object]) -> None:
     } | facts
     with atomic(folder / "trunk.safetensors") as file:
         file.write(dump(half))
-    with atomic(folder / "card.yaml") as file:
+    with atomic(folder / "teacher.yaml") as file:
         file.write(yaml.safe_dump(card, sort_keys=False).encode())
     print(f"wrote {folder}: {card}")
 
