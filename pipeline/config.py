@@ -1,5 +1,6 @@
 """Configuration files: YAML that states only what differs, `--set a.b=c`, and one error for all mistakes."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 Model = TypeVar("Model", bound=BaseModel)
 INCLUDES = ("cache", "train")  # keys whose value may be the path of another file
+EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
 class ConfigError(ValueError):
@@ -57,7 +59,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"cannot read the configuration {path}: {error.strerror}; give the path of a YAML file"
         ) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected `key: value` lines, found {type(values).__name__}")
@@ -70,25 +72,22 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def override(values: dict[str, Any], text: str) -> None:
     """Apply one `a.b=value` to nested values, in place."""
     name, sign, value = text.partition("=")
-    if not sign:
+    if not sign or not all(name.split(".")):
         raise ConfigError(f"--set {text}: expected name=value, e.g. --set optimizer.lr=1e-3")
     *parents, last = name.split(".")
     for part in parents:
         values = values.setdefault(part, {})
         if not isinstance(values, dict):
             raise ConfigError(f"--set {text}: {part} is not a group of settings")
-    values[last] = parse_value(value)
+    try:
+        values[last] = parse_value(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {text}: the value is not YAML: {error}") from error
 
 
 def parse_value(text: str) -> Any:
-    """A YAML scalar or list; also reads 1e-3 as a number, which YAML 1.1 takes for a string."""
-    value = yaml.safe_load(text)
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+    """A YAML scalar or list; also reads 1e-3 as a number, which YAML 1.1 takes for a string. '1e-3' stays one."""
+    return float(text) if EXPONENT.fullmatch(text) else yaml.safe_load(text)
 
 
 def as_overrides(values: dict[str, Any]) -> list[str]:
