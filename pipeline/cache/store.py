@@ -142,7 +142,7 @@ class Store:
                 f"(first: {self.missing[0]}); continue it with the same `sward extract` command"
             )
         self._check_sizes()
-        self._index = lru_cache(maxsize=None)(self._read_index)
+        self._shard = lru_cache(maxsize=None)(self._find_shard)
 
     @cached_property
     def receipts(self) -> dict[str, dict[str, Any]]:
@@ -199,11 +199,12 @@ class Store:
         """
         shard, chunk = divmod(record.row, self.shard_records)
         for name, buffer in out.items():
-            path = shard_path(self.path, record.subset, name, shard, buffer.ndim + 1)
-            read_chunk(path, self._index(path), chunk, buffer)
+            path, index = self._shard(record.subset, name, shard, buffer.ndim + 1)
+            read_chunk(path, index, chunk, buffer)
 
-    def _read_index(self, path: Path) -> np.ndarray:
-        return read_index(path, self.shard_records)
+    def _find_shard(self, subset: str, name: str, shard: int, ndim: int) -> tuple[Path, np.ndarray]:
+        path = shard_path(self.path, subset, name, shard, ndim)
+        return path, read_index(path, self.shard_records)
 
     def features(self, record: Record, levels: list[str] | None = None) -> dict[str, Tensor]:
         """Decoded features of one record, level -> (C, h, w) float32: for tools; training uses the stream."""
