@@ -41,14 +41,13 @@ def ablate_student(config: Path, overrides: dict[str, Any] | None = None) -> dic
     open_store(checked.train)  # one refusal here instead of one a point
     log_config(checked)
     points = running_order(planned_rows(checked))
-    runs = [submit(point, checked.folder / "configs") for point in unfinished(points)]
-    wait(runs)
+    wait({submit(point, checked.folder / "configs"): point for point in unfinished(points)})
     if failed := unfinished(points):
         names = ", ".join(point.name for point in failed)
         raise RuntimeError(f"not finished: {names}; see the runs of train-student/local, then start this again")
     lines = sward("compare", config, settings)
     create_markdown_artifact("\n".join(lines), key="comparison")
-    return {"comparison": str(checked.folder), "trained": len(runs), "runs": [str(p.folder) for p in points]}
+    return {"comparison": str(checked.folder), "runs": [str(p.folder) for p in points]}
 
 
 def unfinished(points: list[TrainConfig]) -> list[TrainConfig]:
@@ -82,13 +81,14 @@ def started(point: TrainConfig, path: Path, attempt: int) -> FlowRun:
     return cast(FlowRun, run)  # a coroutine only where an event loop runs
 
 
-def wait(runs: list[UUID]) -> None:
-    """Until every run has a final state."""
-    log, going = get_run_logger(), set(runs)
+def wait(runs: dict[UUID, TrainConfig]) -> None:
+    """Until every run has a final state, or its folder says that it is finished whatever Prefect says."""
+    log, going = get_run_logger(), dict(runs)
     with get_client(sync_client=True) as client:
         while going:
             time.sleep(POLL_SECONDS)
-            for run in [client.read_flow_run(identity) for identity in going]:
-                if run.state is not None and run.state.is_final():
-                    going.remove(run.id)
-                    log.info("%s: %s, %d to go", run.name, run.state.name, len(going))
+            for identity, point in list(going.items()):
+                state = client.read_flow_run(identity).state
+                if (state is not None and state.is_final()) or unfinished([point]) == []:
+                    del going[identity]
+                    log.info("%s: %s, %d to go", point.name, state.name if state else "finished", len(going))

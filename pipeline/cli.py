@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline import console
+from pipeline.paths import locate
 
 EXPECTED = (
     "ConfigError",
@@ -91,12 +92,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def plan(args: argparse.Namespace) -> int:
-    from pipeline.cache import plan as planning
+    from pipeline.cache import estimate
     from pipeline.cache.identity import CacheConfig
     from pipeline.config import load_config
 
-    made = planning.plan(load_config(CacheConfig, args.config, args.set))
-    print("\n".join(planning.describe(made, batch_size=8, steps_per_second=10)))
+    made = estimate.plan(load_config(CacheConfig, args.config, args.set))
+    print("\n".join(estimate.describe(made, batch_size=8, steps_per_second=10)))
     return 0 if made.fits else 1
 
 
@@ -136,7 +137,7 @@ def inspect(args: argparse.Namespace) -> None:
     from pipeline.cache.inspect import describe
     from pipeline.cache.inspect import inspect as look
 
-    facts = look(args.store)
+    facts = look(locate(args.store))
     print(json.dumps(facts, indent=1) if args.json else "\n".join(describe(facts)))
 
 
@@ -146,7 +147,7 @@ def verify(args: argparse.Namespace) -> int:
     from pipeline.config import load_config
 
     config = load_config(CacheConfig, args.config) if args.config else None
-    found = run(args.store, args.records, args.seed, config, sources=not args.files_only)
+    found = run(locate(args.store), args.records, args.seed, config, sources=not args.files_only)
     for level, (cosine, error) in found.levels.items():
         print(f"{level:4} worst cosine {cosine:.7f}, worst relative error {error:.2e} over {found.records} records")
     print("\n".join([*(f"note: {n}" for n in found.notes), *(f"FAILED: {p}" for p in found.problems)] or ["all good"]))

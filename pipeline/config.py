@@ -31,6 +31,7 @@ def load_config(model: type[Model], path: str | Path, overrides: Iterable[str] =
     values = read_yaml(Path(path))
     for text in overrides:
         override(values, text)
+    include(values)
     return validate(model, values, str(path))
 
 
@@ -63,10 +64,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected `key: value` lines, found {type(values).__name__}")
+    include(values)
+    return values
+
+
+def include(values: dict[str, Any]) -> None:
+    """Replace the path of another file by what it says, in place."""
     for key in INCLUDES:
         if isinstance(values.get(key), str):
             values[key] = read_yaml(Path(values[key]))
-    return values
 
 
 def override(values: dict[str, Any], text: str) -> None:

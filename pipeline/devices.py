@@ -7,11 +7,12 @@ def resolve_device(name: str) -> torch.device:
     """`auto` is the first GPU where there is one, else the CPU.
 
     Raises:
-        ValueError: a GPU is asked for and there is none.
+        ValueError: no such device here; says what there is.
     """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    known = ["cpu", *(["cuda"] if count else []), *(f"cuda:{i}" for i in range(count))]
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {name}: no CUDA device is visible here; set device: cpu or auto")
-    return device
+        return torch.device("cuda" if count else "cpu")
+    if name not in known:
+        raise ValueError(f"device: expected auto or one of {', '.join(known)}, found {name}; set device: auto")
+    return torch.device(name)

@@ -26,13 +26,16 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
 
 
 def publish(partial: Path, path: Path) -> None:
-    """Rename on the same filesystem and make the rename durable."""
+    """Rename on the same filesystem and make the rename, and the folders made for it, durable."""
+    made = [folder for folder in path.parents if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     partial.replace(path)
-    sync_folder(path.parent)
+    for folder in [path.parent, *(folder.parent for folder in made)]:
+        sync_folder(folder)
 
 
 def sync_folder(folder: Path) -> None:
+    """fsync a folder: its entries are on the disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from sward.align import pair_levels, resize
+from sward.attention import attention_loss, context_loss, relations, value_loss
+from sward.monitors import relational_signal
 from sward.mwad_config import MWADConfig
 from sward.projections import Projections
-from sward.relations import attention_loss, context_loss, relations, value_loss
-from sward.signal import relational_signal
 from sward.windows import Windows, draw_offset
 
 Features = Mapping[str, Tensor]

@@ -17,8 +17,8 @@ from torch.nn.utils import skip_init
 from sward import seeds
 from sward.align import labels_on_grid
 from sward.contracts import IGNORE
+from sward.monitors import normalised_entropy
 from sward.mwad_config import MWADConfig
-from sward.signal import normalised_entropy
 from sward.windows import Windows
 
 CALIBRATION_WINDOWS = 256  # attention maps on which the gain is fitted; 256 x 64 rows fix the mean entropy to < 1 %

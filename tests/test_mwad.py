@@ -11,9 +11,9 @@ from torch import Tensor
 
 from sward import MWAD, MWADConfig, seeds
 from sward.contracts import IGNORE
+from sward.monitors import alarms
 from sward.mwad_config import MWADConfig as Config
 from sward.projections import fit_gain, principal_axes
-from sward.signal import alarms
 
 TEACHER, STUDENT = {"s8": 5, "s16": 6}, {"s8": 3, "s16": 4}
 

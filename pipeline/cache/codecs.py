@@ -1,11 +1,11 @@
 """How a feature map is stored: one class a codec, one line in the union at the end.
 
 A codec says which arrays hold a level, encodes one record on the CPU and decodes a batch on the training
-device. Bytes are stored uncompressed: a compressor costs an order of magnitude of read speed and saves 8-13
-%.
+device; ``tolerance`` is the relative error of a level that `sward verify` allows. Bytes are stored uncompressed:
+a compressor costs an order of magnitude of read speed and saves 8-13 %.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ class FP16(Config):
     """IEEE half precision; relative error ≤ 5e-4. Values beyond ±65504 are refused."""
 
     kind: Literal["fp16"] = "fp16"
+    tolerance: ClassVar[float] = 1e-3
 
     def arrays(self, level: str, shape: Shape) -> dict[str, tuple[Shape, str]]:
         """Array name -> (shape of one record, dtype) for a level of shape (C, H, W)."""
@@ -45,6 +46,7 @@ class Int8(Config):
     """8-bit levels between the minimum and maximum of each (record, channel); error ≤ range/510."""
 
     kind: Literal["int8"] = "int8"
+    tolerance: ClassVar[float] = 1.5e-2
 
     def arrays(self, level: str, shape: Shape) -> dict[str, tuple[Shape, str]]:
         return {
@@ -70,3 +72,4 @@ class Int8(Config):
 
 # A new codec: its class above, its name in this union.
 CodecConfig = Annotated[FP16 | Int8, Field(discriminator="kind")]
+CODECS: dict[str, FP16 | Int8] = {codec().kind: codec() for codec in get_args(get_args(CodecConfig)[0])}

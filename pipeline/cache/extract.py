@@ -12,9 +12,10 @@ from typing import Any
 
 import zarr
 
-from pipeline.cache.identity import CacheConfig
+from pipeline.cache.identity import CacheConfig, CacheMismatch
 from pipeline.cache.planning import full_identity, update_plan, wanted_records
-from pipeline.cache.store import array_specs, plan_units, read_plans, receipt_path
+from pipeline.cache.records import plan_units, read_plans
+from pipeline.cache.store import array_specs
 from pipeline.cache.unit import Progress, UnitWriter
 from pipeline.datasets import check_all
 from pipeline.devices import resolve_device
@@ -41,9 +42,9 @@ def extract(config: CacheConfig, progress: Progress = lambda done, total: None) 
         CacheMismatch: a store made from something else is there.
         ExtractionError: a feature is NaN or infinite, or overflows the storage type.
     """
+    device, path = resolve_device(config.device), place(config.store)
+    require_own_folder(path)
     dataset, teacher = check_all(config.dataset, config.split), load_teacher(config.teacher)
-    device = resolve_device(config.device)
-    path = place(config.store)
     wanted = wanted_records(config, dataset)
     found = full_identity(config, dataset, teacher.digest(), wanted)
     with locked(path):
@@ -52,11 +53,20 @@ def extract(config: CacheConfig, progress: Progress = lambda done, total: None) 
         ensure_arrays(path, config, plans)
         shutil.rmtree(path / "tmp", ignore_errors=True)
         units = [u for plan in plans for u in plan_units(plan)]
-        todo = [u for u in units if not receipt_path(path, u.name).is_file()]
+        todo = [u for u in units if not u.done(path)]
         worker = UnitWriter(path, config, plans, dataset, teacher.to(device), device)
         worker.run(todo, total=sum(len(u.records) for u in units), progress=progress)
         shutil.rmtree(path / "tmp", ignore_errors=True)
     return Extraction(path, plans[-1]["content_id"], len(wanted), sum(len(u.records) for u in todo))
+
+
+def require_own_folder(path: Path) -> None:
+    """A store never moves into a folder that holds something else."""
+    others = [p.name for p in path.iterdir() if p.name != ".lock"] if path.is_dir() else []
+    if others and not (path / "plan" / "0000.json").is_file():
+        raise CacheMismatch(
+            f"{path} is not a store, but holds {', '.join(sorted(others)[:3])}; set store to a new folder"
+        )
 
 
 def ensure_arrays(path: Path, config: CacheConfig, plans: list[dict[str, Any]]) -> None:

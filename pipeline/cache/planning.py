@@ -8,12 +8,12 @@ from PIL import Image
 
 from pipeline.cache import identity
 from pipeline.cache.identity import CacheConfig
-from pipeline.cache.store import Record, plan_units, read_plans, record_to_json
+from pipeline.cache.records import WITHDRAW, Record, plan_units, read_plans, record_to_json
 from pipeline.datasets import Dataset, Sample
 from pipeline.files import write_json
 from pipeline.views import draw
 
-GROW_ONLY = "Restore what changed, or give the new store another place (store: …). A store only ever grows."
+GROW_ONLY = f"Restore what changed, or give the new store another place (store: …). A store only grows. {WITHDRAW}"
 
 
 def full_identity(config: CacheConfig, dataset: Dataset, teacher_digest: str, records: list[Record]) -> dict[str, Any]:

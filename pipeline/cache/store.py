@@ -7,12 +7,11 @@
       full_labels/<digest>.png    label at the source's resolution, for evaluation
       zarr.json …                 metadata: any Zarr v3 reader opens the named arrays
 
-A unit is one shard of every array of a subset. Rows that no plan names (the rest of a generation's last
-shard) hold nothing. An extension is a new plan; plans and receipts are never changed.
+A unit is one shard of every array of a subset; it becomes visible to readers in `unit.py`, `UnitWriter.commit`.
+Rows that no plan names (the rest of a generation's last shard) hold nothing. An extension is a new plan; plans
+and receipts are never changed.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,84 +19,18 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import TypeAdapter
 from torch import Tensor
 
-from pipeline.cache.codecs import CodecConfig
+from pipeline.cache.codecs import CODECS, CodecConfig
+from pipeline.cache.records import WITHDRAW, Record, plan_units, read_plans, receipt_path
 from pipeline.cache.shards import REMEDY, StoreDamaged, read_chunk, read_index
 from pipeline.files import read_json
-from pipeline.views import View
 
 ArraySpecs = dict[str, tuple[tuple[int, ...], str]]
 
 
 class StoreIncomplete(ValueError):
     """Planned shards have no receipt yet."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """One (sample, view): where it is and how its view was made."""
-
-    subset: str
-    row: int
-    id: str
-    digest: str
-    image_size: tuple[int, int]
-    view: View
-
-    @property
-    def name(self) -> str:
-        """Identity of the record everywhere: sample digest and view number."""
-        return f"{self.digest}/{self.view.number}"
-
-
-@dataclass(frozen=True)
-class Unit:
-    """One shard of every array of a subset: what one writer owns."""
-
-    name: str
-    subset: str
-    shard: int
-    records: tuple[Record, ...]
-
-
-def read_plans(path: Path) -> list[dict[str, Any]]:
-    """All plans, oldest first, levels from shallow to deep; empty where there is no store."""
-    plans = [read_json(p) for p in sorted((path / "plan").glob("[0-9]*.json"))]
-    for plan in plans:
-        plan["channels"] = dict(sorted(plan["channels"].items(), key=lambda item: int(item[0][1:])))
-    return plans
-
-
-def plan_units(plan: dict[str, Any]) -> Iterator[Unit]:
-    """The units of one plan."""
-    for unit in plan["units"]:
-        yield Unit(
-            unit["name"],
-            unit["subset"],
-            unit["shard"],
-            tuple(record_from_json(unit["subset"], r) for r in unit["records"]),
-        )
-
-
-def record_from_json(subset: str, r: dict[str, Any]) -> Record:
-    return Record(subset, r["row"], r["id"], r["digest"], tuple(r["image_size"]), View(**r["view"]))
-
-
-def record_to_json(record: Record) -> dict[str, Any]:
-    """The plan's entry of a record; the unit holds the subset."""
-    return {
-        "row": record.row,
-        "id": record.id,
-        "digest": record.digest,
-        "image_size": list(record.image_size),
-        "view": record.view.to_json(),
-    }
-
-
-def receipt_path(path: Path, unit: str) -> Path:
-    return path / "receipts" / f"{unit}.json"
 
 
 def shard_path(path: Path, subset: str, array: str, shard: int, ndim: int) -> Path:
@@ -131,15 +64,15 @@ class Store:
             raise FileNotFoundError(f"no feature store at {self.path}; make it: sward extract <cache config>")
         self.identity: dict[str, Any] = self.plans[-1]["identity"]
         self.content_id: str = self.plans[-1]["content_id"]
-        self.codec: CodecConfig = TypeAdapter(CodecConfig).validate_python({"kind": self.identity["precision"]})
+        self.codec: CodecConfig = CODECS[self.identity["precision"]]
         self.channels: dict[str, int] = self.plans[0]["channels"]
         self.shard_records: int = self.plans[0]["shard_records"]
         self.units = [unit for plan in self.plans for unit in plan_units(plan)]
-        self.missing = [u.name for u in self.units if not receipt_path(self.path, u.name).is_file()]
+        self.missing = [u.name for u in self.units if not u.done(self.path)]
         if self.missing and not partial:
             raise StoreIncomplete(
                 f"the store {self.path} is incomplete: {len(self.missing)} of {len(self.units)} shards have no receipt "
-                f"(first: {self.missing[0]}); continue it with the same `sward extract` command"
+                f"(first: {self.missing[0]}); continue it with the same `sward extract` command. {WITHDRAW}"
             )
         self._check_sizes()
         self._shard = lru_cache(maxsize=None)(self._find_shard)

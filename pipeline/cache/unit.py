@@ -14,13 +14,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import torch
 from PIL import Image
 
 from pipeline.cache.identity import CacheConfig
+from pipeline.cache.records import Record, Unit, receipt_path
 from pipeline.cache.shards import ShardWriter
-from pipeline.cache.store import Record, Unit, array_specs, full_label_path, receipt_path, shard_path
+from pipeline.cache.store import array_specs, full_label_path, shard_path
 from pipeline.datasets import Dataset, Sample, read_image, read_label
 from pipeline.files import atomic, publish, write_json
 from pipeline.views import pixel_digest, render
@@ -122,6 +124,7 @@ class UnitWriter:
         receipt: dict[str, Any] = {
             "unit": unit.name,
             "records": len(unit.records),
+            "records_digest": unit.digest(),
             "files": {},
             "provenance": provenance(self.config, self.device),
         } | facts
@@ -131,7 +134,8 @@ class UnitWriter:
             receipt["files"][str(final.relative_to(self.path))] = sums[name]
         if unit.subset != "train":
             for record in unit.records:
-                store_full_label(self.path, record, self.samples[record.subset, record.digest])
+                label, facts = store_full_label(self.path, record, self.samples[record.subset, record.digest])
+                receipt["files"][str(label.relative_to(self.path))] = facts
         write_json(receipt_path(self.path, unit.name), receipt)
 
 
@@ -157,12 +161,16 @@ def batched_ahead(
         yield records_now, [f.result() for f in ahead.popleft()]
 
 
-def store_full_label(path: Path, record: Record, sample: Sample) -> None:
-    """The label at its own resolution as PNG (lossless)."""
+def store_full_label(path: Path, record: Record, sample: Sample) -> tuple[Path, dict[str, int]]:
+    """The label at its own resolution as PNG (lossless); its path, size and crc32c."""
     buffer = io.BytesIO()
     Image.fromarray(read_label(sample)).save(buffer, format="png", optimize=False)
     with atomic(full_label_path(path, record.digest)) as file:
         file.write(buffer.getvalue())
+    return full_label_path(path, record.digest), {
+        "bytes": buffer.tell(),
+        "crc32c": google_crc32c.value(buffer.getvalue()),
+    }
 
 
 class LevelTally:

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import UnidentifiedImageError
 
 from pipeline.cache.identity import CacheConfig
+from pipeline.cache.records import Record, receipt_path
 from pipeline.cache.shards import file_crc32c
-from pipeline.cache.store import Record, Store, full_label_path, receipt_path
+from pipeline.cache.store import Store
 from pipeline.cache.unit import Samples, render_record
 from pipeline.config import validate
 from pipeline.datasets import DatasetError, load_dataset
@@ -21,7 +21,7 @@ from sward import seeds
 from sward.teachers.hiera import TrunkMismatch
 
 COSINE_GOOD, COSINE_WRONG = 0.9999, 0.99  # same stack; below 0.99: other preprocessing or weights (anchors: osam#87)
-RELATIVE_ERROR = {"fp16": 1e-3, "int8": 1.5e-2}  # per level
+AUTOCAST_ERROR = 3e-2  # bfloat16 keeps 8 bits, and a CPU runs the teacher without autocast
 
 
 @dataclass
@@ -73,11 +73,6 @@ def check_sums(store: Store, result: Verification) -> None:
                 remedy = f"delete {receipt_path(store.path, unit)} and extract again"
                 sums = f"crc32c {found:08x}, its receipt says {facts['crc32c']:08x}"
                 result.problems.append(f"damaged file: {store.path / file} ({sums}); {remedy}")
-    for record in (r for subset in ("val", "test") for r in store.records[subset]):
-        try:
-            store.full_label(record)
-        except (OSError, UnidentifiedImageError) as error:
-            result.problems.append(f"damaged file: {full_label_path(store.path, record.digest)} ({error})")
 
 
 def check_samples(store: Store, config: CacheConfig, result: Verification) -> Samples:
@@ -152,7 +147,7 @@ def teach_one(store: Store, teacher: Any, image: np.ndarray, device: torch.devic
 
 def compare_features(store: Store, record: Record, now: dict[str, torch.Tensor], result: Verification) -> None:
     """Gate on the relative error, and on the cosine of channel-centred features, per level."""
-    limit = RELATIVE_ERROR[store.codec.kind]
+    limit = max(store.codec.tolerance, AUTOCAST_ERROR if store.identity["teacher.autocast"] else 0.0)
     for level, stored in store.features(record).items():
         a, b = (f.flatten(1).double() for f in (stored, now[level]))
         error = float((a - b).norm() / b.norm())

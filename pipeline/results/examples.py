@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline.cache.store import Record, Store
+from pipeline.cache.records import Record
+from pipeline.cache.store import Store
 from pipeline.results.masks import data_uri, errors, fit, overlay
 from pipeline.results.runs import Run
 from pipeline.results.summary import image_means

@@ -1,5 +1,6 @@
 """The configuration of one training run."""
 
+import math
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,6 +25,19 @@ class OptimizerConfig(Config):
     power: float = Field(0.9, gt=0, description="exponent of poly")
     warmup_steps: int = Field(0, ge=0, description="linear warm-up")
     clip_norm: float | None = Field(5.0, gt=0, description="gradient norm limit; null: none")
+
+
+def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
+    """The rate at ``step`` of ``steps``: warm-up, then the schedule to 0."""
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / config.warmup_steps
+    fraction = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
+    factor = {
+        "cosine": 0.5 * (1 + math.cos(math.pi * fraction)),
+        "poly": (1 - fraction) ** config.power,
+        "constant": 1.0,
+    }
+    return config.lr * factor[config.schedule]
 
 
 class TrainConfig(Config):

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from pipeline.cache.store import Record, Store
+from pipeline.cache.records import Record
+from pipeline.cache.store import Store
 from pipeline.files import atomic, write_json
 from pipeline.training.stream import Order, Stream
 from sward.contracts import Batch, Student

@@ -22,15 +22,15 @@ from pipeline.devices import resolve_device
 from pipeline.files import locked
 from pipeline.paths import locate
 from pipeline.training import checkpoint
-from pipeline.training.config import OptimizerConfig, TrainConfig
+from pipeline.training.config import TrainConfig, learning_rate
 from pipeline.training.evaluate import evaluate, headline, save_evaluation
 from pipeline.training.rundir import RunFolder
 from pipeline.training.stopping import stop_requests
 from pipeline.training.stream import Order, Stream
 from sward import seeds
-from sward.contracts import Student
-from sward.objective import Losses, Objective
-from sward.signal import alarms, gradient_shares
+from sward.contracts import Batch, Student
+from sward.monitors import alarms, gradient_shares
+from sward.objective import Losses, NonFiniteError, Objective
 from sward.students import build_student
 from sward.teachers.head import TeacherHeadConfig
 
@@ -71,7 +71,7 @@ def train(config: TrainConfig, progress: Progress = lambda step, steps, logged: 
     """
     store = open_store(config)
     folder = RunFolder(config.folder)
-    if folder.finished:
+    if folder.finished_from(store):
         return folder.path
     with locked(folder.path):
         run = setup(config, store, folder)
@@ -86,6 +86,7 @@ def open_store(config: TrainConfig) -> Store:
     """The expected store, its identity checked field by field."""
     store = Store(locate(config.cache.store))
     lines = differences(declared(config.cache), store.identity) + unpinned_teacher(config, store)
+    lines += [f"records: the store has no {s} records" for s in ("train", "val") if not store.records[s]]
     require_same(
         store.path, lines, "Point cache.store at the store you mean, or make this one anew with `sward extract`."
     )
@@ -140,13 +141,15 @@ def build_trainable(config: TrainConfig, teacher_channels: dict[str, int], num_c
 
 def resume(run: Run) -> int:
     """Restore the last checkpoint; returns the first step still to do."""
-    run.folder.create(run.config, run.store)
     if not run.folder.last.is_file():
+        run.folder.create(run.config, run.store)
+        run.folder.drop_log_after(0)
         return 0
     facts = checkpoint.load(
         run.folder.last, student=run.student, method=run.objective, optimizer=run.optimizer, expected=run.facts
     )
     run.best = facts["best"]
+    run.folder.create(run.config, run.store)
     run.folder.drop_log_after(facts["step"])
     return facts["step"]
 
@@ -164,10 +167,7 @@ def fit(run: Run, first: int, stopping: Callable[[], bool], progress: Progress) 
         run.objective.check_finite(losses, output, batch, step)
         shares = signal_of(run, losses, step)
         run.fabric.backward(losses.total)
-        if config.optimizer.clip_norm:
-            nn.utils.clip_grad_norm_(
-                [p for g in run.optimizer.param_groups for p in g["params"]], config.optimizer.clip_norm
-            )
+        clip(run, batch, step)
         run.optimizer.step()
         run.optimizer.zero_grad()
         done = step + 1
@@ -176,36 +176,35 @@ def fit(run: Run, first: int, stopping: Callable[[], bool], progress: Progress) 
             logged |= {f"term/{k}": v.item() for k, v in losses.terms.items()} | shares
             run.folder.log(done, logged)
             progress(done, config.steps, logged)
-        if done == config.steps or (config.eval_every and done % config.eval_every == 0):
+        if done < config.steps and config.eval_every and done % config.eval_every == 0:
             validate(run, done)
-        if done % config.checkpoint_every == 0 or done == config.steps or stopping():
+        stop = stopping()
+        if done % config.checkpoint_every == 0 or done == config.steps or stop:
             save_checkpoint(run, done)
-        if stopping() and done < config.steps:
+        if stop and done < config.steps:
             raise Interrupted(f"stopped after step {done}; the same command continues from there")
 
 
-def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
-    """The rate at ``step`` of ``steps``: warm-up, then the schedule to 0."""
-    if step < config.warmup_steps:
-        return config.lr * (step + 1) / config.warmup_steps
-    fraction = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
-    factor = {
-        "cosine": 0.5 * (1 + math.cos(math.pi * fraction)),
-        "poly": (1 - fraction) ** config.power,
-        "constant": 1.0,
-    }
-    return config.lr * factor[config.schedule]
+def clip(run: Run, batch: Batch, step: int) -> None:
+    """Limit the gradient's norm; a gradient that is not finite stops the run before it reaches a weight."""
+    parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
+    norm = nn.utils.clip_grad_norm_(parameters, run.config.optimizer.clip_norm or math.inf)
+    if not torch.isfinite(norm):
+        raise NonFiniteError(
+            f"step {step}: the gradient is not finite; samples {', '.join(batch.ids)}. "
+            "Lower the learning rate, or look at the last lines of metrics.jsonl"
+        )
 
 
 def signal_of(run: Run, losses: Losses, step: int) -> dict[str, float]:
     """Relational-signal monitors and each term's share of the gradient, now and then; warns of a dead signal."""
     if not run.config.signal_every or step % run.config.signal_every:
         return {}
-    parameters = [p for p in run.student.parameters() if p.requires_grad]
+    parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
     monitors = run.objective.method.monitors()
     for line in alarms(monitors):
         log.warning("step %d: %s", step, line)
-    return {f"share/{k}": v for k, v in gradient_shares(losses, parameters).items()} | monitors
+    return {f"share/{k}": v for k, v in gradient_shares(losses, parameters, run.fabric.backward).items()} | monitors
 
 
 def validate(run: Run, step: int) -> None:
@@ -219,6 +218,8 @@ def validate(run: Run, step: int) -> None:
 
 
 def save_checkpoint(run: Run, step: int) -> None:
+    """Everything to resume from ``step``, and the time spent so far."""
+    run.folder.add_time()
     checkpoint.save(
         run.folder.last,
         student=run.student,
@@ -230,7 +231,8 @@ def save_checkpoint(run: Run, step: int) -> None:
 
 
 def finish(run: Run) -> None:
-    """Evaluate the best student on the test split (val where test has no labels) and mark the run finished."""
+    """Validate the last student; evaluate the best one on test (val where test has no labels); mark the run."""
+    validate(run, run.config.steps)
     run.folder.load_student(run.student)
     result = evaluate(
         run.student,

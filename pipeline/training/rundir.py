@@ -22,6 +22,7 @@ from torch import nn
 
 from pipeline.cache.store import Store
 from pipeline.files import atomic, read_json, write_json
+from pipeline.training.checkpoint import CheckpointMismatch
 from pipeline.training.config import TrainConfig
 
 
@@ -33,11 +34,25 @@ class RunFolder:
         self.last, self.student, self.card = path / "last.ckpt", path / "student.safetensors", path / "student.json"
         self.log_file, self.facts = path / "metrics.jsonl", path / "run.json"
         self._board: Any = None
-        self._began = 0.0
+        self._counted = time.monotonic()
 
     @property
     def finished(self) -> bool:
+        """Whether the run is done, with whatever store."""
         return self.facts.is_file() and read_json(self.facts)["status"] == "finished"
+
+    def finished_from(self, store: Store) -> bool:
+        """Whether the run is done with this store.
+
+        Raises:
+            CheckpointMismatch: it was done with this store, but the store has grown since.
+        """
+        if self.finished and (before := read_json(self.facts)["content_id"]) != store.content_id:
+            found = f"{self.path} was finished with content id {before[:12]}, {store.path} now has"
+            raise CheckpointMismatch(
+                f"{found} {store.content_id[:12]}; give the new run another name, or remove the old"
+            )
+        return self.finished
 
     def create(self, config: TrainConfig, store: Store) -> None:
         """Write config and facts; keeps what an earlier session of the same run wrote."""
@@ -60,21 +75,27 @@ class RunFolder:
         )
 
     def mark_finished(self, results: dict[str, Any]) -> None:
+        self.add_time()
         write_json(self.facts, read_json(self.facts) | {"status": "finished"} | results)
+
+    def add_time(self) -> None:
+        """Add the time since the last call (or since the start) to run.json: at every checkpoint and at the end."""
+        now = time.monotonic()
+        facts = read_json(self.facts)
+        write_json(self.facts, facts | {"seconds": round(facts["seconds"] + now - self._counted, 2)})
+        self._counted = now
 
     @contextmanager
     def logging(self) -> Iterator[None]:
-        """Keeps the log open; on the way out, however that is, adds the time spent to run.json."""
+        """Keeps the log open."""
         from torch.utils.tensorboard import SummaryWriter
 
-        self._began = time.monotonic()
         self._board = SummaryWriter(str(self.path / "tensorboard"))
         try:
             yield
         finally:
             self._board.close()
-            facts = read_json(self.facts)
-            write_json(self.facts, facts | {"seconds": round(facts["seconds"] + time.monotonic() - self._began, 2)})
+            self.add_time()
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """One JSON line (NaN and infinity as null) and the same scalars for TensorBoard."""
@@ -125,11 +146,10 @@ class RunFolder:
 
 
 def commit() -> str | None:
-    """The checkout's commit, `-dirty` with uncommitted changes; None outside a checkout."""
+    """The commit of this code's checkout, `-dirty` with uncommitted changes; None outside a checkout."""
     try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True, check=True
-        )
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()

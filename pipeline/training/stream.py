@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.cache.store import Record, Store
+from pipeline.cache.records import Record
+from pipeline.cache.store import Store
 from pipeline.views import ViewsConfig, adjust_colours, photometric_factors
 from sward import seeds
 from sward.contracts import Batch
@@ -34,8 +35,11 @@ class Order:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches of at most ``batch_size`` records, equal to within one record, so none is tiny."""
-        return -(-self._epoch_size // self.batch_size)
+        """Batches equal to within one record, of at most ``batch_size`` (or one more, where one would be alone:
+        batch normalisation of pooled features needs two)."""
+        count = -(-self._epoch_size // self.batch_size)
+        alone = self.batch_size > 1 and count > 1 and self._epoch_size // count == 1
+        return count - 1 if alone else count
 
     @property
     def _epoch_size(self) -> int:

@@ -73,7 +73,10 @@ class HieraConfig(Config):
 
 def make_trunk(architecture: str) -> nn.Module:
     """sam2's own Hiera class, randomly initialised."""
-    from sam2.modeling.backbones.hieradet import Hiera
+    try:
+        from sam2.modeling.backbones.hieradet import Hiera
+    except ModuleNotFoundError as error:
+        raise TrunkMismatch("the teacher needs the package sam2; install it: pip install 'sward[teacher]'") from error
 
     return Hiera(**ARCHITECTURES[architecture])
 

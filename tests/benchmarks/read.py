@@ -30,7 +30,8 @@ import numpy as np
 import zarr
 from synthetic import SHARD, write_store
 
-from pipeline.cache.store import Record, Store, shard_path
+from pipeline.cache.records import Record
+from pipeline.cache.store import Store, shard_path
 from pipeline.files import write_json
 from sward import seeds
 

@@ -7,8 +7,9 @@ import numpy as np
 
 from pipeline.cache.extract import ensure_arrays
 from pipeline.cache.identity import CacheConfig, declared, digest
+from pipeline.cache.records import Record, read_plans, receipt_path, record_to_json
 from pipeline.cache.shards import ShardWriter
-from pipeline.cache.store import Record, Store, array_specs, read_plans, receipt_path, record_to_json, shard_path
+from pipeline.cache.store import Store, array_specs, shard_path
 from pipeline.files import write_json
 from pipeline.views import View
 from sward import seeds

@@ -23,6 +23,7 @@ from pipeline.cache.inspect import inspect
 from pipeline.cache.shards import StoreDamaged, read_index
 from pipeline.cache.store import Store, StoreIncomplete
 from pipeline.cache.unit import ExtractionError
+from pipeline.cache.verify import verify
 from pipeline.files import Busy, locked
 from pipeline.weights import read_state
 from sward.teachers.hiera import MEAN, STD, make_trunk, trunk_tensors
@@ -275,3 +276,30 @@ def test_ctrl_c_leaves_a_resumable_store_and_says_so(tmp_path):
     if child.returncode == 130:
         assert "the same command continues" in said
     assert extract(config).computed < 17
+
+
+def test_a_receipt_vouches_for_its_own_records_only(tmp_path):
+    """A withdrawn extension leaves receipts; another extension reuses their names, but not their bytes."""
+    config = tiny_cache(tmp_path)
+    extract(config)
+    extract(tiny_cache(tmp_path, views={"count": 3, "seed": 0}))
+    (tmp_path / "store.zarr/plan/0001.json").unlink()
+    tiny_dataset(tmp_path / "tiny", train=9)
+    assert extract(config).computed == 6
+    assert verify(tmp_path / "store.zarr", 50).problems == []
+
+
+def test_a_folder_with_other_things_is_never_taken_for_a_store(tmp_path):
+    config = tiny_cache(tmp_path)
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "tmp/thesis.txt").write_text("mine")
+    with pytest.raises(CacheMismatch, match="is not a store, but holds"):
+        extract(config.model_copy(update={"store": str(tmp_path)}))
+    assert (tmp_path / "tmp/thesis.txt").read_text() == "mine"
+
+
+def test_a_lost_full_label_is_noticed_on_opening(tmp_path):
+    path = extract(tiny_cache(tmp_path)).path
+    next((path / "full_labels").iterdir()).unlink()
+    with pytest.raises(StoreDamaged, match="full_labels"):
+        Store(path)

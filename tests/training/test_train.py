@@ -12,15 +12,15 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from tiny import tiny_cache, tiny_train
+from tiny import tiny_cache, tiny_dataset, tiny_train
 
 from pipeline.cache.extract import extract
 from pipeline.cache.identity import CacheConfig, CacheMismatch
 from pipeline.cache.store import Store, StoreIncomplete
 from pipeline.training import loop
 from pipeline.training.checkpoint import CheckpointMismatch
-from pipeline.training.config import OptimizerConfig, TrainConfig
-from pipeline.training.loop import Interrupted, learning_rate, train
+from pipeline.training.config import OptimizerConfig, TrainConfig, learning_rate
+from pipeline.training.loop import Interrupted, train
 from sward.objective import NonFiniteError
 
 
@@ -76,7 +76,7 @@ def test_another_seed_gives_other_weights(cache, finished, tmp_path):
 def test_stopped_and_resumed_mid_epoch_equals_uninterrupted(cache, tmp_path, monkeypatch, student):
     config = tiny_train(tmp_path, cache, student={"kind": student}, steps=4, checkpoint_every=100)
     whole = train(config.model_copy(update={"runs": str(tmp_path / "whole")}))
-    asked = iter([False, False, True, True])  # asked twice a step: stops after the second
+    asked = iter([False, True])  # asked once a step: stops after the second
     monkeypatch.setattr(loop, "stop_requests", lambda: Asking(asked))
     with pytest.raises(Interrupted, match="after step 2"):
         train(config)
@@ -242,3 +242,51 @@ def test_schedules_begin_at_the_rate_and_end_near_zero():
         assert 0 < rates[-1] < 0.02
     assert learning_rate(OptimizerConfig(lr=1.0, schedule="poly", power=0.9), 50, 100) == pytest.approx(0.5**0.9)
     assert learning_rate(OptimizerConfig(lr=1.0, warmup_steps=10), 4, 100) == 0.5
+
+
+@pytest.mark.parametrize("student", ["unext", "deeplabv3"])
+def test_bfloat16_trains_and_measures_its_signal(cache, tmp_path, student):
+    config = tiny_train(tmp_path, cache, precision="bf16-mixed", student={"kind": student}, steps=2)
+    line = json.loads((train(config) / "metrics.jsonl").read_text().splitlines()[0])
+    assert sum(v for k, v in line.items() if k.startswith("share/")) == pytest.approx(1)
+
+
+def test_a_run_finished_before_the_store_grew_is_not_passed_off_as_new(tmp_path):
+    cache = tiny_cache(tmp_path)
+    extract(cache)
+    config = tiny_train(tmp_path, cache, steps=2)
+    train(config)
+    tiny_dataset(tmp_path / "tiny", train=8)
+    extract(cache)
+    with pytest.raises(CheckpointMismatch, match="was finished with content id"):
+        train(config)
+
+
+def test_a_store_without_validation_images_is_refused_before_the_first_batch(tmp_path):
+    cache = tiny_cache(tmp_path)
+    card = tmp_path / "tiny/card.yaml"
+    card.write_text(card.read_text().replace("val: val-*, ", "", 1))
+    for kind in ("images", "masks"):
+        for path in (tmp_path / "tiny" / kind).glob("val-*"):
+            path.unlink()
+    extract(cache)
+    with pytest.raises(CacheMismatch, match="the store has no val records"):
+        train(tiny_train(tmp_path, cache))
+
+
+def test_an_infinite_gradient_stops_before_it_reaches_a_weight(cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop.nn.utils, "clip_grad_norm_", lambda *a: torch.tensor(float("inf")))
+    with pytest.raises(NonFiniteError, match="step 0: the gradient is not finite"):
+        train(tiny_train(tmp_path, cache))
+
+
+def test_no_record_is_left_alone_in_a_batch():
+    records = tuple(range(31))
+    sizes = [len(b) for b in loop.Order(records, 2, 0).epoch(0)]
+    assert min(sizes) == 2
+    assert sum(sizes) == 31
+
+
+def test_an_unknown_device_is_refused_with_those_there_are(cache, tmp_path):
+    with pytest.raises(ValueError, match="expected auto or one of cpu"):
+        train(tiny_train(tmp_path, cache, device="gpu"))

@@ -8,7 +8,7 @@ success.
 # B batch, N windows, T tokens of a window, d width of Q, K, V
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -79,28 +79,32 @@ def alarms(monitors: Mapping[str, float]) -> list[str]:
     return found
 
 
-def gradient_shares(losses: Losses, at: Sequence[Tensor]) -> dict[str, float]:
+def gradient_shares(
+    losses: Losses, parameters: Sequence[Tensor], backward: Callable[..., None] = Tensor.backward
+) -> dict[str, float]:
     """Share of every weighted term in the gradient, by norm; they sum to 1 unless all are zero.
 
-    Costs one backward pass per term and keeps the graph: call it every few hundred steps, before
-    ``backward``.
+    Costs one backward pass per term and keeps the graph: call it every few hundred steps, before the step's
+    own backward and with no gradients accumulated (it leaves none).
 
     Args:
         losses: of this step.
-        at: tensors of the graph where the gradients meet, e.g. the student's deepest features or its
-        parameters.
+        parameters: leaves where the gradients meet, e.g. the student's parameters.
+        backward: what the loop calls instead of ``Tensor.backward`` (Fabric's, which scales for precision).
 
     Returns:
-        Term name -> share in [0, 1]; a term that does not reach ``at`` has 0.
+        Term name -> share in [0, 1]; a term that does not reach ``parameters`` has 0.
     """
-    norms = {name: _gradient_norm(term, at) for name, term in losses.weighted.items()}
+    norms = {name: _gradient_norm(term, parameters, backward) for name, term in losses.weighted.items()}
     total = math.fsum(norms.values())
     return {name: norm / total if total > 0 else 0.0 for name, norm in norms.items()}
 
 
-def _gradient_norm(term: Tensor, at: Sequence[Tensor]) -> float:
+def _gradient_norm(term: Tensor, parameters: Sequence[Tensor], backward: Callable[..., None]) -> float:
     if not term.requires_grad:
         return 0.0
-    gradients = torch.autograd.grad(term, at, retain_graph=True, allow_unused=True)
-    squares = [g.float().square().sum() for g in gradients if g is not None]
+    backward(term, retain_graph=True)
+    squares = [p.grad.float().square().sum() for p in parameters if p.grad is not None]
+    for p in parameters:
+        p.grad = None
     return float(torch.stack(squares).sum().sqrt()) if squares else 0.0

@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import TypeAdapter
 
-from pipeline.cache.codecs import CodecConfig
+from pipeline.cache.codecs import CODECS
 from pipeline.cache.identity import CacheConfig
 from pipeline.cache.planning import wanted_records
 from pipeline.cache.shards import ShardWriter, read_chunk, read_index
@@ -22,7 +21,6 @@ from pipeline.devices import resolve_device
 from pipeline.paths import place
 from pipeline.weights import load_teacher
 
-CODECS = ("fp16", "int8")
 # Published FLOPs: (teacher forward + 3 × student forward) / (3 × student forward) is what a cache can save at most.
 CEILINGS = {"Hiera-L → DeepLab MobileNetV3": 7.0, "Hiera-T → UNeXt": 5.0, "Hiera-T → ResUNet++": 1.15}
 
@@ -93,7 +91,7 @@ def size_of(config: CacheConfig, subset: str) -> tuple[int, int]:
 
 def record_bytes(codec: str, channels: dict[str, int], size: tuple[int, int]) -> int:
     """Bytes of one stored record, image and label included."""
-    specs = array_specs(TypeAdapter(CodecConfig).validate_python({"kind": codec}), channels, size)
+    specs = array_specs(CODECS[codec], channels, size)
     return sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in specs.values())
 
 

@@ -1,0 +1,86 @@
+"""What a store is made of, before any byte is read: records, units, plans, receipts."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.cache.identity import digest
+from pipeline.files import read_json
+from pipeline.views import View
+
+WITHDRAW = "An extension planned by mistake is withdrawn by deleting the newest file of plan/."
+
+
+@dataclass(frozen=True)
+class Record:
+    """One (sample, view): where it is and how its view was made."""
+
+    subset: str
+    row: int
+    id: str
+    digest: str
+    image_size: tuple[int, int]
+    view: View
+
+    @property
+    def name(self) -> str:
+        """Identity of the record everywhere: sample digest and view number."""
+        return f"{self.digest}/{self.view.number}"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One shard of every array of a subset: what one writer owns."""
+
+    name: str
+    subset: str
+    shard: int
+    records: tuple[Record, ...]
+
+    def digest(self) -> str:
+        """Of rows, records and views: a receipt holds it, so it can only vouch for this very unit."""
+        return digest([record_to_json(r) for r in self.records])
+
+    def done(self, path: Path) -> bool:
+        """Whether the store at ``path`` holds this unit's receipt."""
+        receipt = receipt_path(path, self.name)
+        return receipt.is_file() and read_json(receipt).get("records_digest") == self.digest()
+
+
+def read_plans(path: Path) -> list[dict[str, Any]]:
+    """All plans, oldest first, levels from shallow to deep; empty where there is no store."""
+    plans = [read_json(p) for p in sorted((path / "plan").glob("[0-9]*.json"))]
+    for plan in plans:
+        plan["channels"] = dict(sorted(plan["channels"].items(), key=lambda item: int(item[0][1:])))
+    return plans
+
+
+def plan_units(plan: dict[str, Any]) -> Iterator[Unit]:
+    """The units of one plan."""
+    for unit in plan["units"]:
+        yield Unit(
+            unit["name"],
+            unit["subset"],
+            unit["shard"],
+            tuple(record_from_json(unit["subset"], r) for r in unit["records"]),
+        )
+
+
+def record_from_json(subset: str, r: dict[str, Any]) -> Record:
+    return Record(subset, r["row"], r["id"], r["digest"], tuple(r["image_size"]), View(**r["view"]))
+
+
+def record_to_json(record: Record) -> dict[str, Any]:
+    """The plan's entry of a record; the unit holds the subset."""
+    return {
+        "row": record.row,
+        "id": record.id,
+        "digest": record.digest,
+        "image_size": list(record.image_size),
+        "view": record.view.to_json(),
+    }
+
+
+def receipt_path(path: Path, unit: str) -> Path:
+    return path / "receipts" / f"{unit}.json"
