@@ -86,7 +86,8 @@ def _unwanted(planned: list[Record], wanted: list[Record]) -> list[str]:
     by_id: dict[tuple[str, str], set[str]] = defaultdict(set)
     for r in wanted:
         by_id[r.subset, r.id].add(r.digest)
-    return [_why(r, by_id.get((r.subset, r.id))) for r in planned if (r.subset, r.name) not in names]
+    lines = [_why(r, by_id.get((r.subset, r.id))) for r in planned if (r.subset, r.name) not in names]
+    return list(dict.fromkeys(lines))
 
 
 def _why(record: Record, digests: set[str] | None) -> str:

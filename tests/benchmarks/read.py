@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
@@ -109,13 +110,15 @@ def measure(store: Store, readers: dict[str, Reader], repetitions: int, cold: bo
     return seconds
 
 
-def summary(seconds: dict[str, list[float]], records: int, record_bytes: int) -> dict[str, dict[str, float]]:
-    """Per reader: milliseconds a record, GB/s, and speed relative to raw."""
+def summary(seconds: dict[str, list[float]], records: int, record_bytes: int) -> dict[str, dict[str, Any]]:
+    """Per reader: milliseconds a record, GB/s, and speed relative to raw with its range over repetitions."""
+    ratios = {name: [r / t for r, t in zip(seconds["raw"], s, strict=True)] for name, s in seconds.items()}
     return {
         name: {
             "ms_per_record": round(1e3 * statistics.median(s) / records, 4),
             "gb_per_s": round(records * record_bytes / statistics.median(s) / 1e9, 3),
-            "of_raw": round(statistics.median(r / t for r, t in zip(seconds["raw"], s, strict=True)), 4),
+            "of_raw": round(statistics.median(ratios[name]), 4),
+            "of_raw_range": [round(min(ratios[name]), 4), round(max(ratios[name]), 4)],
         }
         for name, s in seconds.items()
     }
@@ -138,11 +141,11 @@ def main() -> None:
         }
     facts = {"records": args.records, "record_bytes": record_bytes, "repetitions": args.repetitions, "threads": 1}
     facts |= {"machine": platform.machine(), "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 2)}
-    facts |= {"python": platform.python_version(), "numpy": np.__version__, "zarr": zarr.__version__}
+    facts |= {"python": platform.python_version(), "zarr": zarr.__version__}
     print(f"{args.records} records of {record_bytes / 1e6:.2f} MB, {args.repetitions} repetitions, medians")
-    for kind, readers_figures in figures.items():
-        for name, f in readers_figures.items():
-            print(f"{kind} {name:7} {f['ms_per_record']:8.2f} ms  {f['gb_per_s']:6.2f} GB/s  {f['of_raw']:6.1%} of raw")
+    for kind, name, f in ((kind, name, f) for kind, found in figures.items() for name, f in found.items()):
+        ratio = "{:6.1%} of raw ({:.0%} to {:.0%})".format(f["of_raw"], *f["of_raw_range"])
+        print(f"{kind} {name:7} {f['ms_per_record']:8.2f} ms  {f['gb_per_s']:6.2f} GB/s  {ratio}")
     if args.json:
         write_json(args.json, facts | figures)
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from pipeline.cache.extract import ensure_arrays
 from pipeline.cache.identity import CacheConfig, declared, digest
-from pipeline.cache.records import Record, read_plans, receipt_path, record_to_json
+from pipeline.cache.records import Record, Unit, plan_units, read_plans, receipt_path, record_to_json
 from pipeline.cache.shards import ShardWriter
 from pipeline.cache.store import Store, array_specs, shard_path
 from pipeline.files import write_json
@@ -30,10 +30,11 @@ def write_store(path: Path, records: int) -> Store:
     plan = make_plan(config, records)
     write_json(path / "plan/0000.json", plan)
     ensure_arrays(path, config, read_plans(path))
-    for unit in plan["units"]:
+    for unit in plan_units(plan):
         specs = array_specs(config.codec, CHANNELS, config.size)
         files = dict(write_shard(path, unit, name, *spec) for name, spec in specs.items())
-        write_json(receipt_path(path, unit["name"]), {"unit": unit["name"], "files": files, "levels": {}})
+        receipt = {"unit": unit.name, "records_digest": unit.digest(), "files": files, "levels": {}}
+        write_json(receipt_path(path, unit.name), receipt)
     return Store(path)
 
 
@@ -48,13 +49,11 @@ def make_plan(config: CacheConfig, count: int) -> dict[str, Any]:
     return plan | {"channels": CHANNELS, "shard_records": SHARD, "generation": 0, "units": units}
 
 
-def write_shard(
-    path: Path, unit: dict[str, Any], name: str, shape: tuple[int, ...], dtype: str
-) -> tuple[str, dict[str, int]]:
+def write_shard(path: Path, unit: Unit, name: str, shape: tuple[int, ...], dtype: str) -> tuple[str, dict[str, int]]:
     """(file relative to the store, its entry in the receipt)."""
-    file = shard_path(path, unit["subset"], name, unit["shard"], len(shape) + 1)
+    file = shard_path(path, unit.subset, name, unit.shard, len(shape) + 1)
     writer = ShardWriter(file, SHARD)
-    for record in unit["records"]:
-        words = seeds.words(int(np.prod(shape)) * np.dtype(dtype).itemsize // 8, "bytes", name, record["row"])
+    for record in unit.records:
+        words = seeds.words(int(np.prod(shape)) * np.dtype(dtype).itemsize // 8, "bytes", name, record.row)
         writer.append(words.view(dtype).reshape(shape))
     return str(file.relative_to(path)), writer.close()
