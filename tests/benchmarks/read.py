@@ -18,7 +18,6 @@ over repetitions; `of raw` is the median of each repetition's own ratio, so a bu
 
 import argparse
 import os
-import platform
 import statistics
 import tempfile
 import time
@@ -44,12 +43,9 @@ Reader = Callable[[Record, Buffers], None]  # reads one record into the buffers 
 def make_readers(store: Store, records: list[Record], stack: ExitStack) -> dict[str, Reader]:
     """The four readers by name; files of `raw` stay open as long as the stack."""
     specs = store.specs("train")
-    paths = {
-        (n, s): shard_path(store.path, "train", n, s, len(specs[n][0]) + 1)
-        for n in specs
-        for s in range(-(-len(records) // SHARD))
-    }
-    handles = {key: stack.enter_context(path.open("rb")).fileno() for key, path in paths.items()}
+    keys = [(name, shard) for name in specs for shard in range(-(-len(records) // SHARD))]
+    paths = [shard_path(store.path, "train", name, shard, len(specs[name][0]) + 1) for name, shard in keys]
+    handles = {k: stack.enter_context(p.open("rb")).fileno() for k, p in zip(keys, paths, strict=True)}
     arrays = {name: zarr.open_array(store.path / "train" / name, mode="r") for name in specs}
     memory = {record.row: {name: np.empty(*specs[name]) for name in specs} for record in records}
     for record in records:
@@ -140,8 +136,7 @@ def main() -> None:
             for kind in ("warm", "cold")
         }
     facts = {"records": args.records, "record_bytes": record_bytes, "repetitions": args.repetitions, "threads": 1}
-    facts |= {"machine": platform.machine(), "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 2)}
-    facts |= {"python": platform.python_version(), "zarr": zarr.__version__}
+    facts |= {"cores": os.cpu_count(), "load": round(os.getloadavg()[0], 2), "zarr": zarr.__version__}
     print(f"{args.records} records of {record_bytes / 1e6:.2f} MB, {args.repetitions} repetitions, medians")
     for kind, name, f in ((kind, name, f) for kind, found in figures.items() for name, f in found.items()):
         ratio = "{:6.1%} of raw ({:.0%} to {:.0%})".format(f["of_raw"], *f["of_raw_range"])

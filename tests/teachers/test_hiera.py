@@ -246,7 +246,7 @@ def test_a_size_off_the_grid_is_refused_with_the_size_to_use(state):
 def test_the_committed_pocket_teacher_is_the_one_its_card_and_the_quickstart_name():
     cache = load_config(CacheConfig, ROOT / "configs/quickstart/cache.yaml")
     teacher = load_teacher(cache.teacher)
-    card = yaml.safe_load((POCKET.parent / "card.yaml").read_text())
+    card = yaml.safe_load((POCKET.parent / "teacher.yaml").read_text())
     assert teacher.digest() == card["digest"] == cache.teacher.digest
     assert sum(p.numel() for p in teacher.parameters()) == card["parameters"]
     assert {tensor.dtype for tensor in load_file(POCKET).values()} <= {torch.float16, torch.float32}
