@@ -1,5 +1,6 @@
 """Opens checkpoints in ways that cannot run code: safetensors, or torch.load with weights_only."""
 
+import pickle  # for the name of its error
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,10 @@ def read_state(path: Path) -> dict[str, Any]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # both readers raise format-specific kinds; the user needs the file's name
+        # torch's own words go on to advise how to run the code all the same
+        what = "it holds more than tensors" if isinstance(error, pickle.UnpicklingError) else error
         raise WeightsError(
-            f"cannot read {path}: {error}; expected safetensors, or a .pt that holds tensors only "
+            f"cannot read {path}: {what}; expected safetensors, or a .pt that holds tensors only "
             "(it is opened with weights_only=True, so it cannot run code)"
         ) from error
     if not isinstance(state, dict):

@@ -13,9 +13,7 @@ import warnings
 from torch.library import Library
 
 _MISSING = "operator torchvision::nms does not exist"
-_SCHEMAS = tuple(
-    f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor" for name in ("nms", "qnms")
-)
+_SCHEMAS = tuple(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor" for name in ("nms", "qnms"))
 _libraries: list[Library] = []  # a Library that is collected takes its schemas with it
 
 

@@ -52,9 +52,7 @@ def boundary(mask: np.ndarray, ignored: np.ndarray) -> np.ndarray:
     return mask & ~binary_erosion(mask | ignored)
 
 
-def boundary_distances(
-    prediction: np.ndarray, label: np.ndarray, ignored: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def boundary_distances(prediction: np.ndarray, label: np.ndarray, ignored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Distances between two masks' boundaries, pixels: of each predicted pixel to the label's, and back.
 
     An array is empty if its own boundary is, and infinite if only the other one is.
@@ -113,9 +111,7 @@ class SegmentationMetrics:
         self.confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
         self.per_image: list[dict[str, float | str]] = []
 
-    def update(
-        self, prediction: Tensor | np.ndarray, label: Tensor | np.ndarray, id: str
-    ) -> dict[str, float | str]:
+    def update(self, prediction: Tensor | np.ndarray, label: Tensor | np.ndarray, id: str) -> dict[str, float | str]:
         """Count one image.
 
         Args:

@@ -118,14 +118,10 @@ def test_boundary_distances_f_and_hd95_are_those_of_loops(seed: int) -> None:
     forth, back = nearest(here, there), nearest(there, here)
     np.testing.assert_allclose(ours, forth, atol=1e-6)
     np.testing.assert_allclose(theirs, back, atol=1e-6)
-    assert hd95(ours, theirs) == pytest.approx(
-        max(np.quantile(forth, 0.95), np.quantile(back, 0.95)), abs=1e-6
-    )
+    assert hd95(ours, theirs) == pytest.approx(max(np.quantile(forth, 0.95), np.quantile(back, 0.95)), abs=1e-6)
     precision = sum(d <= 1.5 for d in forth) / len(forth)
     recall = sum(d <= 1.5 for d in back) / len(back)
-    assert boundary_f(ours, theirs, 1.5) == pytest.approx(
-        2 * precision * recall / (precision + recall), abs=1e-6
-    )
+    assert boundary_f(ours, theirs, 1.5) == pytest.approx(2 * precision * recall / (precision + recall), abs=1e-6)
 
 
 def test_the_largest_distance_is_the_hausdorff_distance_of_scikit_image() -> None:

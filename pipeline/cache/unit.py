@@ -7,10 +7,11 @@ costs no teacher time. Where a shard becomes visible to readers: `UnitWriter.com
 import io
 import platform
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from pipeline.files import atomic, publish, write_json
 from pipeline.views import pixel_digest, render
 
 Progress = Callable[[int, int], None]
+Rendered = tuple[tuple[Record, ...], list[tuple[np.ndarray, np.ndarray]]]
 Samples = dict[tuple[str, str], Sample]  # by (subset, digest)
 
 
@@ -57,8 +59,10 @@ class UnitWriter:
         progress(done, total)
         with ThreadPoolExecutor(max(1, self.config.workers)) as renderers, ThreadPoolExecutor(1) as committer:
             pending: Future[None] | None = None
+            batches = [batch for unit in units for batch in self.batches(unit)]
+            rendered = render_ahead(batches, self.render, self.config.workers, renderers)
             for unit in units:
-                finish = self.compute(unit, renderers)
+                finish = self.compute(unit, rendered)
                 if pending:
                     pending.result()
                 pending = committer.submit(finish)
@@ -67,7 +71,15 @@ class UnitWriter:
             if pending:
                 pending.result()
 
-    def compute(self, unit: Unit, renderers: Executor) -> Callable[[], None]:
+    def batches(self, unit: Unit) -> list[tuple[Record, ...]]:
+        """The unit's records by teacher forward; no batch spans two units, so a unit's bytes are its own."""
+        size = self.config.batch_size
+        return [unit.records[i : i + size] for i in range(0, len(unit.records), size)]
+
+    def render(self, record: Record) -> tuple[np.ndarray, np.ndarray]:
+        return render_record(record, self.samples, self.size(record.subset))
+
+    def compute(self, unit: Unit, rendered: Iterator[Rendered]) -> Callable[[], None]:
         """Write all records of a unit under tmp/; returns the call that commits them."""
         specs = array_specs(self.config.codec, self.channels, self.size(unit.subset))
         files = {
@@ -76,11 +88,8 @@ class UnitWriter:
         }
         writers = {name: ShardWriter(file, self.shard_records) for name, file in files.items()}
         tally, digests = LevelTally(), []
-        render_one = partial(render_record, samples=self.samples, size=self.size(unit.subset))
         try:
-            for records, views in batched_ahead(
-                unit.records, render_one, self.config.batch_size, self.config.workers, renderers
-            ):
+            for records, views in islice(rendered, len(self.batches(unit))):
                 features = self.teach(np.stack([image for image, _ in views]))
                 for i, (record, (image, label)) in enumerate(zip(records, views, strict=True)):
                     arrays = {"image": image.transpose(2, 0, 1), "label": label}
@@ -145,20 +154,18 @@ def render_record(record: Record, samples: Samples, size: tuple[int, int]) -> tu
     return render(read_image(sample), read_label(sample), record.view, size)
 
 
-def batched_ahead(
-    records: Iterable[Record], render_one: Callable, batch: int, workers: int, pool: Executor
-) -> Iterator[tuple[list[Record], list]]:
-    """(records, rendered views) by batch, in order; with workers, up to 2 batches are rendered ahead."""
-    todo = list(records)
-    batches = [todo[i : i + batch] for i in range(0, len(todo), batch)]
+def render_ahead(
+    batches: list[tuple[Record, ...]], render_one: Callable[[Record], Any], workers: int, pool: Executor
+) -> Iterator[Rendered]:
+    """(records, their views) in order; with workers, two further batches are being rendered meanwhile."""
     if workers == 0:
-        yield from ((b, [render_one(r) for r in b]) for b in batches)
+        yield from ((batch, [render_one(r) for r in batch]) for batch in batches)
         return
     ahead: deque[list[Future]] = deque()
-    for i, records_now in enumerate(batches):
+    for i, batch in enumerate(batches):
         while len(ahead) < min(3, len(batches) - i):
             ahead.append([pool.submit(render_one, r) for r in batches[i + len(ahead)]])
-        yield records_now, [f.result() for f in ahead.popleft()]
+        yield batch, [f.result() for f in ahead.popleft()]
 
 
 def store_full_label(path: Path, record: Record, sample: Sample) -> tuple[Path, dict[str, int]]:

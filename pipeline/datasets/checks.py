@@ -12,6 +12,7 @@ from pipeline.datasets.listing import Found
 from pipeline.datasets.problems import Problem
 from pipeline.datasets.reading import Sample, decode_image, decode_label, explain
 from pipeline.datasets.splits import Membership
+from sward.contracts import IGNORE
 
 THREADS = 8  # decoding and hashing release the GIL; more threads only help slow disks
 
@@ -99,19 +100,23 @@ def _inspect(sample: Sample, decode: bool) -> _Inspected:
 
 
 def _decode(sample: Sample, image: bytes, mask: bytes) -> list[Problem]:
-    problems, shapes = [], []
+    problems, arrays = [], []
     for path, decoded in (
         (sample.image_path, lambda: decode_image(image)),
         (sample.mask_path, lambda: decode_label(mask, sample.encoding)),
     ):
         try:
-            shapes.append(decoded().shape[:2])
+            arrays.append(decoded())
         except Exception as error:  # whatever a decoder throws at broken bytes belongs in the report
             problems.append(explain(path, error))
-    if len(shapes) == 2 and shapes[0] != shapes[1]:
-        (h, w), (mask_h, mask_w) = shapes
+    if len(arrays) < 2:
+        return problems
+    (h, w), (mask_h, mask_w) = (array.shape[:2] for array in arrays)
+    if (h, w) != (mask_h, mask_w):
         found = f"image {w}x{h}, mask {sample.mask_path.name} {mask_w}x{mask_h} (width x height)"
         problems.append(Problem("sizes differ", str(sample.image_path), found))
+    if sample.subset != "train" and (arrays[1] == IGNORE).all():
+        problems.append(Problem("nothing labelled", str(sample.mask_path), f"every pixel is ignored ({sample.subset})"))
     return problems
 
 

@@ -20,6 +20,7 @@ KINDS = {
     "unsupported": "the file's form does not fix its pixels; convert it as said",
     "sizes differ": "image and mask must have the same height and width; export them again",
     "mask values": "the mask holds what the card's encoding does not name; correct the card or the mask",
+    "nothing labelled": "no metric is defined where every pixel is ignored; take the id out of val and test",
 }
 
 

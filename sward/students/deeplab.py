@@ -125,9 +125,7 @@ class DeepLabV3PlusConfig(_DeepLabConfig):
 
     kind: Literal["deeplabv3plus"] = Field("deeplabv3plus", description="which student")
     decoder_channels: int = Field(256, ge=1, description="width of ASPP and decoder")
-    output_stride: Literal[8, 16] = Field(
-        16, description="stride at which the encoder stops striding, pixels"
-    )
+    output_stride: Literal[8, 16] = Field(16, description="stride at which the encoder stops striding, pixels")
 
     def build(self, num_classes: int) -> SMPStudent:
         """The network with ``num_classes`` outputs, initialised from torch's current generator."""
@@ -139,9 +137,7 @@ class SMPConfig(Config):
 
     kind: Literal["smp"] = Field("smp", description="which student")
     architecture: Architecture = Field(description="smp's name of the decoder")
-    encoder: str = Field(
-        min_length=1, description="smp's name of the encoder, e.g. resnet18 or tu-<timm model>"
-    )
+    encoder: str = Field(min_length=1, description="smp's name of the encoder, e.g. resnet18 or tu-<timm model>")
     encoder_weights: str | None = Field(
         None, description="pre-trained encoder weights, e.g. imagenet: needs the network; null: random"
     )

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from pictures import half_mask, picture
 from PIL import Image
+from tiny import tiny_dataset
 
 from pipeline.datasets import DatasetError, check, check_all, load_dataset, read_card, read_image, read_label
 
@@ -168,3 +169,11 @@ def test_cityscapes_in_miniature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert [sample.id for sample in dataset.samples] == ids
     assert (dataset.subsets, dataset.evaluation, len(dataset.classes)) == (("train", "val"), "val", 19)
     assert read_label(dataset.samples[0])[0, ::4].tolist() == [0, 18, 255, 13]
+
+
+def test_a_test_mask_without_a_single_labelled_pixel_is_named(tmp_path):
+    card = tiny_dataset(tmp_path / "tiny")
+    card.write_text(card.read_text().replace("labels: {0: 0, 1: 1}", "labels: {0: 0, 1: 1}, ignore: [9]"))
+    Image.new("L", (80, 72), 9).save(tmp_path / "tiny/masks/test-1.png")
+    with pytest.raises(DatasetError, match=r"test-1\.png: every pixel is ignored \(test\)"):
+        check_all(card, "random")

@@ -33,9 +33,7 @@ def test_options_reach_smp_and_unknown_ones_are_refused() -> None:
     pair = {"architecture": "fpn", "encoder": "resnet18"}
     student = SMPConfig(**pair, options={"decoder_segmentation_channels": 64}).build(2)
     assert student.classifier.in_channels == 64
-    with pytest.raises(
-        ValueError, match=r"FPN: got options \['colour'\], expected some of .*decoder_dropout"
-    ):
+    with pytest.raises(ValueError, match=r"FPN: got options \['colour'\], expected some of .*decoder_dropout"):
         SMPConfig(**pair, options={"colour": 1}).build(2)
 
 
