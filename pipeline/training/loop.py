@@ -76,9 +76,9 @@ def train(config: TrainConfig, progress: Progress = lambda step, steps, logged: 
     with locked(folder.path):
         run = setup(config, store, folder)
         first = resume(run)
-        with stop_requests() as stopping, folder.logging():
+        with stop_requests() as stopping, folder.logging(first):
             fit(run, first, stopping, progress)
-        finish(run)
+            finish(run)
     return folder.path
 
 

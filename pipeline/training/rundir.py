@@ -75,6 +75,7 @@ class RunFolder:
         )
 
     def mark_finished(self, results: dict[str, Any]) -> None:
+        """Last of all: results and status into run.json."""
         self.add_time()
         write_json(self.facts, read_json(self.facts) | {"status": "finished"} | results)
 
@@ -86,11 +87,11 @@ class RunFolder:
         self._counted = now
 
     @contextmanager
-    def logging(self) -> Iterator[None]:
-        """Keeps the log open."""
+    def logging(self, first: int) -> Iterator[None]:
+        """Keeps the log open from step ``first`` on; what TensorBoard has of later steps is void."""
         from torch.utils.tensorboard import SummaryWriter
 
-        self._board = SummaryWriter(str(self.path / "tensorboard"))
+        self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=first + 1)
         try:
             yield
         finally:
