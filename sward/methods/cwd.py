@@ -1,0 +1,73 @@
+"""Channel-wise distillation (CWD), feature form: each channel is a distribution over positions."""
+
+# B batch, C channels, n positions (H W)
+
+from typing import Literal
+
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from sward.contracts import Batch
+from sward.methods.aligner import BatchNorm, TapConfig, TapMethod, apply, conv, initialise
+
+
+class CWDConfig(TapConfig):
+    """Temperature, weight and aligner of the feature form."""
+
+    kind: Literal["cwd"] = Field(default="cwd", description="KL of spatial softmaxes, channel by channel.")
+    weight: float = Field(default=50.0, gt=0, description="Weight (CIRKD's runs: 50; the authors' logs: 35).")
+    tau: float = Field(default=4.0, gt=0, description="Temperature; the term is multiplied by its square.")
+    aligner: Literal["conv", "conv_bn_relu"] = Field(
+        default="conv", description="1x1 convolution alone (CIRKD) or with BN and ReLU (the authors)."
+    )
+    channels: Literal["aligned", "student"] = Field(
+        default="aligned",
+        description="Divide by the channels compared, or by the student's before alignment (CIRKD's code).",
+    )
+
+    def build(
+        self,
+        teacher_channels: dict[str, int],
+        student_channels: dict[str, int],
+        num_classes: int,
+        penultimate_channels: int,
+    ) -> "CWD":
+        """The method for this teacher and student. Raises ValueError where the level is missing."""
+        return CWD(self, teacher_channels, student_channels)
+
+
+class CWD(TapMethod):
+    """Term ``channels``: tau^2 / (B C) sum over samples and channels of KL(p_t || p_s).
+
+    p is the softmax of f / tau over the positions, so a constant added to a channel changes nothing.
+    Paper: Shu et al., ICCV 2021. Code: TorchDistiller 78bac7c (BSD-2); formula checked there, in CIRKD (no
+    licence) and in mmrazor (Apache-2.0); written anew. The authors apply it to logits and, in the feature form, to
+    penultimate maps; here it is a backbone level. CIRKD's code divides by the student's channels *before*
+    alignment: its weight 50 is C_t / C_s times ours (``channels: student`` repeats it).
+    Needs: one teacher level. The student is resized bilinearly to its grid.
+    Parameters: ``align.weight`` (C_t, C_s, 1, 1), no bias; ``norm.weight``, ``norm.bias`` (C_t,) with
+    ``conv_bn_relu``; dropped after training.
+    """
+
+    def __init__(self, config: CWDConfig, teacher_channels: dict[str, int], student_channels: dict[str, int]) -> None:
+        super().__init__(config, teacher_channels, student_channels)
+        self.config = config
+        self.align = conv(self.student_channels, self.teacher_channels, bias=False)
+        self.norm = BatchNorm(self.teacher_channels) if config.aligner == "conv_bn_relu" else None
+        self.weights |= {"channels": config.weight}
+        initialise(self, seed=0)
+
+    def terms(self, f_s: Tensor, f_t: Tensor, batch: Batch, step: int) -> dict[str, Tensor]:
+        y = apply(self.align, f_s)
+        if self.norm is not None:
+            y = F.relu(self.norm(y))
+        C = self.teacher_channels if self.config.channels == "aligned" else self.student_channels
+        return {"channels": channel_kl(y, f_t, self.config.tau) / (len(y) * C)}
+
+
+def channel_kl(f_s_BCHW: Tensor, f_t_BCHW: Tensor, tau: float) -> Tensor:
+    """tau^2 times the *sum* over samples and channels of KL(p_t || p_s)."""
+    log_s_BCn = (f_s_BCHW.flatten(2) / tau).log_softmax(-1)
+    log_t_BCn = (f_t_BCHW.flatten(2) / tau).log_softmax(-1)
+    return tau**2 * F.kl_div(log_s_BCn, log_t_BCn, reduction="sum", log_target=True)

@@ -1,0 +1,48 @@
+"""FitNet: the student's map, through a 1x1 convolution, should equal the teacher's."""
+
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from sward.contracts import Batch
+from sward.methods.aligner import TapConfig, TapMethod, apply, conv, initialise
+
+
+class FitNetConfig(TapConfig):
+    """Weight of the hint, as in CIRKD's comparison."""
+
+    kind: Literal["fitnet"] = Field(default="fitnet", description="Mean squared difference of feature maps.")
+    weight: float = Field(default=10.0, gt=0, description="Weight of the hint (CIRKD's runs: 10).")
+
+    def build(
+        self,
+        teacher_channels: dict[str, int],
+        student_channels: dict[str, int],
+        num_classes: int,
+        penultimate_channels: int,
+    ) -> "FitNet":
+        """The method for this teacher and student. Raises ValueError where the level is missing."""
+        return FitNet(self, teacher_channels, student_channels)
+
+
+class FitNet(TapMethod):
+    """Term ``hint``: mean((align(f_s) - f_t)^2) over all elements.
+
+    Paper: Romero et al., ICLR 2015 (a pre-training stage of its own); here one joint stage, as in CIRKD's
+    comparison (2d8ad0f; that repository has no licence, so written from the formula alone). There it is taken
+    together with logit distillation of weight 1, here alone.
+    Needs: one teacher level. The student is resized bilinearly to its grid.
+    Parameters: ``align.weight`` (C_t, C_s, 1, 1), no bias; dropped after training.
+    """
+
+    def __init__(
+        self, config: FitNetConfig, teacher_channels: dict[str, int], student_channels: dict[str, int]
+    ) -> None:
+        super().__init__(config, teacher_channels, student_channels)
+        self.align = conv(self.student_channels, self.teacher_channels, bias=False)
+        self.weights |= {"hint": config.weight}
+        initialise(self, seed=0)
+
+    def terms(self, f_s: Tensor, f_t: Tensor, batch: Batch, step: int) -> dict[str, Tensor]:
+        return {"hint": (apply(self.align, f_s) - f_t).square().mean()}
