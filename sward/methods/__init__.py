@@ -5,13 +5,15 @@ from typing import Annotated
 from pydantic import Field
 
 from sward.methods.at import ATConfig
+from sward.methods.cankd import CanKDConfig
 from sward.methods.cwd import CWDConfig
 from sward.methods.fitnet import FitNetConfig
+from sward.methods.mgd import MGDConfig
 from sward.methods.plain import PlainConfig
 from sward.methods.sward import SwardConfig
 
 # A new method: its own file with a config (a ``kind`` and ``build``), and its config's name in this line.
 MethodConfig = Annotated[
-    PlainConfig | SwardConfig | FitNetConfig | ATConfig | CWDConfig,
+    PlainConfig | SwardConfig | FitNetConfig | ATConfig | CWDConfig | MGDConfig | CanKDConfig,
     Field(discriminator="kind"),
 ]

@@ -1,0 +1,69 @@
+"""MGD by loops; what its mask hides, and when."""
+
+import pytest
+import torch
+from rivals import STUDENT, TEACHER, assert_equals_loops, build, maps, projected, terms
+
+from sward import seeds
+from sward.methods.mgd import MGDConfig
+
+
+def conv3x3(layer, f):
+    N, C, H, W = f.shape
+    rows = []
+    for n in range(N):
+        for k in range(layer.out_channels):
+            for y in range(H):
+                for x in range(W):
+                    near = [(a, b) for a in (-1, 0, 1) for b in (-1, 0, 1) if 0 <= y + a < H and 0 <= x + b < W]
+                    parts = [
+                        layer.weight[k, c, a + 1, b + 1] * f[n, c, y + a, x + b] for c in range(C) for a, b in near
+                    ]
+                    rows.append(sum(parts) + layer.bias[k])
+    return torch.stack(rows).view(N, layer.out_channels, H, W)
+
+
+@pytest.mark.parametrize(("reduction", "divisor"), [("sum", 2), ("mean", 2 * TEACHER * 3 * 4)])
+def test_the_term_is_the_squared_error_of_what_is_rebuilt_from_the_seen_positions(reduction, divisor):
+    method = build(MGDConfig(reduction=reduction, masked=0.5))
+    u = seeds.uniforms(2 * 3 * 4, 5, "mgd", 7).reshape(2, 1, 3, 4)
+
+    def loops(f_s, f_t):
+        y = projected(method.align, f_s) * torch.tensor([0.0 if v > 0.5 else 1.0 for v in u.flatten()]).view(2, 1, 3, 4)
+        rebuilt = conv3x3(method.generate2, conv3x3(method.generate1, y).clamp_min(0))
+        return sum((a - b) ** 2 for a, b in zip(rebuilt.flatten(), f_t.flatten(), strict=True)) / divisor
+
+    assert_equals_loops(method, "reconstruction", loops, *maps(3, 4), step=7)
+
+
+def test_hidden_positions_get_no_gradient_and_all_seen_ones_do():
+    method = build(MGDConfig(masked=0.5))
+    f_s, f_t = maps()
+    u = torch.linspace(0, 0.999, 48, dtype=torch.float64).view(2, 1, 4, 6)
+    (gradient,) = torch.autograd.grad(method.reconstruction(f_s, f_t, u), f_s)
+    assert torch.equal((gradient != 0).any(1, keepdim=True), u <= 0.5)
+
+
+def test_the_mask_follows_seed_and_step_and_hides_the_configured_share():
+    method = build(MGDConfig())
+    f_s, f_t = maps()
+
+    def term(seed, step):
+        return terms(method, f_s, f_t, seed=seed, step=step)["reconstruction"]
+
+    assert torch.equal(term(5, 0), term(5, 0))
+    assert len({term(*key).item() for key in [(5, 0), (5, 1), (6, 0)]}) == 3
+    assert abs((seeds.uniforms(10000, 5, "mgd", 0) > 1 - method.config.masked).mean() - 0.75) < 0.02
+
+
+def test_equal_channels_need_no_aligner():
+    assert build(MGDConfig(), teacher=STUDENT).align is None
+    assert {n for n, _ in build(MGDConfig(), teacher=STUDENT).named_parameters()} == {
+        f"generate{i}.{part}" for i in (1, 2) for part in ("weight", "bias")
+    }
+
+
+def test_the_sum_is_the_mean_times_the_maps_size():
+    f_s, f_t = maps()
+    as_sum, as_mean = (terms(build(MGDConfig(reduction=r)), f_s, f_t)["reconstruction"] for r in ("sum", "mean"))
+    torch.testing.assert_close(as_sum, as_mean * f_t[0].numel())
