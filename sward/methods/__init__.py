@@ -10,10 +10,11 @@ from sward.methods.cwd import CWDConfig
 from sward.methods.fitnet import FitNetConfig
 from sward.methods.mgd import MGDConfig
 from sward.methods.plain import PlainConfig
+from sward.methods.sard import SARDConfig
 from sward.methods.sward import SwardConfig
 
 # A new method: its own file with a config (a ``kind`` and ``build``), and its config's name in this line.
 MethodConfig = Annotated[
-    PlainConfig | SwardConfig | FitNetConfig | ATConfig | CWDConfig | MGDConfig | CanKDConfig,
+    PlainConfig | SwardConfig | FitNetConfig | ATConfig | CWDConfig | MGDConfig | CanKDConfig | SARDConfig,
     Field(discriminator="kind"),
 ]
