@@ -116,8 +116,11 @@ def train(args: argparse.Namespace) -> None:
     from pipeline.config import load_config
     from pipeline.training.config import TrainConfig
     from pipeline.training.loop import train as run
+    from pipeline.training.rundir import RunFolder
 
     config = load_config(TrainConfig, args.config, args.set)
+    if RunFolder(config.folder).finished:
+        print("finished before; nothing to train")
     with console.progress(config.name, "steps") as show:
         folder = run(config, lambda step, steps, logged: show(step, steps, logged.get("loss")))
     print("\n".join(console.run_lines(folder)))
@@ -172,6 +175,7 @@ def predict(args: argparse.Namespace) -> int:
     from pipeline.results.predict import predict as run
 
     failed = run(args.run_folder, args.images, args.out)
+    print(f"masks and overlays: {args.out}")
     for path, reason in failed.items():
         print(f"not predicted: {path}: {reason}", file=sys.stderr)
     return 1 if failed else 0

@@ -85,6 +85,8 @@ def override(values: dict[str, Any], text: str) -> None:
         values = values.setdefault(part, {})
         if not isinstance(values, dict):
             raise ConfigError(f"--set {text}: {part} is not a group of settings")
+    if last == "preset":
+        values.clear()  # a preset fills what is not stated; over a resolved file it would fill nothing
     try:
         values[last] = parse_value(value)
     except yaml.YAMLError as error:

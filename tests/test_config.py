@@ -200,3 +200,10 @@ def test_overrides_made_of_values_give_the_values_back(value):
     for text in as_overrides({"a.b": value, "c": 1}):
         override(found, text)
     assert found == {"a": {"b": value}, "c": 1}
+
+
+def test_a_preset_set_over_stated_values_resets_its_group():
+    values = {"method": {"mwad": {"teacher_proj": "frozen", "gain": "auto"}, "beta": 2.0}}
+    override(values, "method.mwad.preset=paper")
+    override(values, "method.mwad.gain=2")
+    assert values == {"method": {"mwad": {"preset": "paper", "gain": 2}, "beta": 2.0}}

@@ -136,9 +136,11 @@ def t_interval(differences: Sequence[float]) -> list[float] | None:
     return [float(mean - half), float(mean + half)]
 
 
-def bootstrap_interval(differences: np.ndarray) -> list[float]:
-    """95 % percentile interval of the mean, resampling images; the same for the same numbers."""
+def bootstrap_interval(differences: np.ndarray) -> list[float] | None:
+    """95 % percentile interval of the mean, resampling images; the same for the same numbers. None below 5 images."""
     n = len(differences)
+    if n < 5:
+        return None
     chosen = seeds.integers(RESAMPLES * n, n, "bootstrap", n).reshape(RESAMPLES, n)
     low, high = np.percentile(differences[chosen].mean(1), [2.5, 97.5])
     return [float(low), float(high)]

@@ -34,6 +34,8 @@ from sward.objective import Losses, NonFiniteError, Objective
 from sward.students import build_student
 from sward.teachers.head import TeacherHeadConfig
 
+REMEDY = """Point cache.store at the store you mean, or make this one anew with `sward extract`.
+Where the store has grown: describe it as it is now (cache.views.count); `views` trains on the first views only."""
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int, dict[str, float]], None]
 
@@ -86,10 +88,9 @@ def open_store(config: TrainConfig) -> Store:
     """The expected store, its identity checked field by field."""
     store = Store(locate(config.cache.store))
     lines = differences(declared(config.cache), store.identity) + unpinned_teacher(config, store)
-    lines += [f"records: the store has no {s} records" for s in ("train", "val") if not store.records[s]]
-    require_same(
-        store.path, lines, "Point cache.store at the store you mean, or make this one anew with `sward extract`."
-    )
+    require_same(store.path, lines, REMEDY)
+    empty = [f"records: the store has no {s} records" for s in ("train", "val") if not store.records[s]]
+    require_same(store.path, empty, "Training needs both subsets: name them in the card's split and extract again.")
     if config.views is not None and config.views > store.identity["views.count"]:
         require_same(
             store.path,
