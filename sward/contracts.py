@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 TEACHER_LEVELS = ("s4", "s8", "s16", "s32")
+Channels = dict[str, int]  # level -> channels, shallow to deep
 IGNORE = 255  # label value that no loss and no metric counts
 
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from sward.contracts import Batch
+from sward.contracts import Batch, Channels
 from sward.methods.aligner import TapConfig, TapMethod
 
 
@@ -18,15 +18,9 @@ class ATConfig(TapConfig):
         default=10000.0, gt=0, description="Weight (CIRKD's runs: 10000; the mean over H W explains the size)."
     )
 
-    def build(
-        self,
-        teacher_channels: dict[str, int],
-        student_channels: dict[str, int],
-        num_classes: int,
-        penultimate_channels: int,
-    ) -> "AttentionTransfer":
+    def build(self, teacher: Channels, student: Channels, num_classes: int, penultimate: int) -> "AttentionTransfer":
         """The method for this teacher and student. Raises ValueError where the level is missing."""
-        return AttentionTransfer(self, teacher_channels, student_channels)
+        return AttentionTransfer(self, teacher, student)
 
 
 class AttentionTransfer(TapMethod):

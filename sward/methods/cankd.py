@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from sward.contracts import Batch
+from sward.contracts import Batch, Channels
 from sward.methods.aligner import BatchNorm, TapConfig, TapMethod, apply, conv, initialise
 
 
@@ -22,15 +22,9 @@ class CanKDConfig(TapConfig):
         default=True, description="Keys and values after 2x2 max pooling (code: always), a quarter of the memory."
     )
 
-    def build(
-        self,
-        teacher_channels: dict[str, int],
-        student_channels: dict[str, int],
-        num_classes: int,
-        penultimate_channels: int,
-    ) -> "CanKD":
+    def build(self, teacher: Channels, student: Channels, num_classes: int, penultimate: int) -> "CanKD":
         """The method for this teacher and student. Raises ValueError where the level is missing."""
-        return CanKD(self, teacher_channels, student_channels)
+        return CanKD(self, teacher, student)
 
 
 class CanKD(TapMethod):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from sward.contracts import Batch
+from sward.contracts import Batch, Channels
 from sward.methods.aligner import BatchNorm, TapConfig, TapMethod, apply, conv, initialise
 
 
@@ -26,15 +26,9 @@ class CWDConfig(TapConfig):
         description="Divide by the channels compared, or by the student's before alignment (CIRKD's code).",
     )
 
-    def build(
-        self,
-        teacher_channels: dict[str, int],
-        student_channels: dict[str, int],
-        num_classes: int,
-        penultimate_channels: int,
-    ) -> "CWD":
+    def build(self, teacher: Channels, student: Channels, num_classes: int, penultimate: int) -> "CWD":
         """The method for this teacher and student. Raises ValueError where the level is missing."""
-        return CWD(self, teacher_channels, student_channels)
+        return CWD(self, teacher, student)
 
 
 class CWD(TapMethod):

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from sward.contracts import Batch
+from sward.contracts import Batch, Channels
 from sward.methods.aligner import TapConfig, TapMethod, apply, conv, initialise
 
 
@@ -15,15 +15,9 @@ class FitNetConfig(TapConfig):
     kind: Literal["fitnet"] = Field(default="fitnet", description="Mean squared difference of feature maps.")
     weight: float = Field(default=10.0, gt=0, description="Weight of the hint (CIRKD's runs: 10).")
 
-    def build(
-        self,
-        teacher_channels: dict[str, int],
-        student_channels: dict[str, int],
-        num_classes: int,
-        penultimate_channels: int,
-    ) -> "FitNet":
+    def build(self, teacher: Channels, student: Channels, num_classes: int, penultimate: int) -> "FitNet":
         """The method for this teacher and student. Raises ValueError where the level is missing."""
-        return FitNet(self, teacher_channels, student_channels)
+        return FitNet(self, teacher, student)
 
 
 class FitNet(TapMethod):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sward.align import labels_on_grid
 from sward.attention import HIDDEN
-from sward.contracts import IGNORE, Batch
+from sward.contracts import IGNORE, Batch, Channels
 from sward.methods.aligner import BatchNorm, TapConfig, TapMethod, apply, conv, initialise
 
 EPS = 1e-12  # both errors 0: the student's map is then the target
@@ -37,15 +37,9 @@ class HeteroAKDConfig(TapConfig):
         default="class", description="Axis of the KEM softmax; 'space' with Bernoulli KL per class and tau^2."
     )
 
-    def build(
-        self,
-        teacher_channels: dict[str, int],
-        student_channels: dict[str, int],
-        num_classes: int,
-        penultimate_channels: int,
-    ) -> "HeteroAKD":
+    def build(self, teacher: Channels, student: Channels, num_classes: int, penultimate: int) -> "HeteroAKD":
         """The method for this teacher and student. Raises ValueError where the level is missing."""
-        return HeteroAKD(self, teacher_channels, student_channels, num_classes)
+        return HeteroAKD(self, teacher, student, num_classes)
 
 
 class HeteroAKD(TapMethod):

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from sward import seeds
-from sward.contracts import Batch
+from sward.contracts import Batch, Channels
 from sward.methods.aligner import TapConfig, TapMethod, apply, conv, initialise
 
 
@@ -28,15 +28,9 @@ class MGDConfig(TapConfig):
         default="sum", description="Over C, H, W: the authors' sum, which grows with the map, or the mean."
     )
 
-    def build(
-        self,
-        teacher_channels: dict[str, int],
-        student_channels: dict[str, int],
-        num_classes: int,
-        penultimate_channels: int,
-    ) -> "MGD":
+    def build(self, teacher: Channels, student: Channels, num_classes: int, penultimate: int) -> "MGD":
         """The method for this teacher and student. Raises ValueError where the level is missing."""
-        return MGD(self, teacher_channels, student_channels)
+        return MGD(self, teacher, student)
 
 
 class MGD(TapMethod):

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from sward.contracts import Batch, Config, Method, StudentOutput
+from sward.contracts import Batch, Channels, Config, Method, StudentOutput
 
 
 class PlainConfig(Config):
@@ -14,13 +14,7 @@ class PlainConfig(Config):
     kind: Literal["plain"] = Field(default="plain", description="The student alone.")
     alpha: float = Field(default=1.0, gt=0, description="Weight of the task loss.")
 
-    def build(
-        self,
-        teacher_channels: dict[str, int],
-        student_channels: dict[str, int],
-        num_classes: int,
-        penultimate_channels: int,
-    ) -> "Plain":
+    def build(self, teacher: Channels, student: Channels, num_classes: int, penultimate: int) -> "Plain":
         """The method; reads no teacher level."""
         return Plain(self)
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from sward import seeds
-from sward.contracts import Batch
+from sward.contracts import Batch, Channels
 from sward.methods.aligner import TapConfig, TapMethod, apply, conv, initialise
 from sward.methods.sard_map import StructureConfig, structure_map
 
@@ -35,15 +35,9 @@ class SARDConfig(TapConfig):
     )
     structure: StructureConfig = Field(default=StructureConfig(), description="The structure map W.")
 
-    def build(
-        self,
-        teacher_channels: dict[str, int],
-        student_channels: dict[str, int],
-        num_classes: int,
-        penultimate_channels: int,
-    ) -> "SARD":
+    def build(self, teacher: Channels, student: Channels, num_classes: int, penultimate: int) -> "SARD":
         """The method for this teacher and student. Raises ValueError where the level is missing."""
-        return SARD(self, teacher_channels, student_channels)
+        return SARD(self, teacher, student)
 
 
 class SARD(TapMethod):

@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from sward.contracts import Batch, Config, Method, StudentOutput
+from sward.contracts import Batch, Channels, Config, Method, StudentOutput
 from sward.mwad import MWAD
 from sward.mwad_config import MWADConfig
 from sward.pdr import PDR, PDRConfig
@@ -24,15 +24,9 @@ class SwardConfig(Config):
     mwad: MWADConfig = Field(default=MWADConfig(), description="Multi-Scale Windowed Attention Distillation.")
     pdr: PDRConfig = Field(default=PDRConfig(), description="Prototype Discriminative Regularization.")
 
-    def build(
-        self,
-        teacher_channels: dict[str, int],
-        student_channels: dict[str, int],
-        num_classes: int,
-        penultimate_channels: int,
-    ) -> "Sward":
+    def build(self, teacher: Channels, student: Channels, num_classes: int, penultimate: int) -> "Sward":
         """The method for this teacher and student. Raises ValueError where levels do not fit."""
-        return Sward(self, teacher_channels, student_channels, num_classes)
+        return Sward(self, teacher, student, num_classes)
 
 
 class Sward(Method):
