@@ -6,12 +6,15 @@ rendered pixels proves that a replay is the same view. View 0 is the identity: t
 """
 
 import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from PIL import Image
 from pydantic import Field, field_validator
+from torch import Tensor
 
 from sward import seeds
 from sward.contracts import Config
@@ -132,3 +135,9 @@ def pixel_digest(image: np.ndarray, label: np.ndarray) -> str:
     h.update(image.tobytes())
     h.update(label.tobytes())
     return h.hexdigest()
+
+
+def normaliser(mean: Sequence[float], std: Sequence[float], device: torch.device) -> Callable[[Tensor], Tensor]:
+    """The one way from pixels to network input: (…, 3, H, W) uint8 on ``device`` to float32, (x/255 - mean) / std."""
+    m, s = (torch.tensor(v, device=device).view(3, 1, 1) for v in (mean, std))
+    return lambda images: (images.float() / 255 - m) / s

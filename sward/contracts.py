@@ -33,6 +33,10 @@ class Batch:
     ids: list[str]
     seed: int = 0
 
+    def inputs(self, student: "Student") -> Any:
+        """What ``student`` reads of this batch."""
+        return self.images if student.reads == "images" else self.features
+
 
 @dataclass
 class StudentOutput:

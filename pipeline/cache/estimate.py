@@ -67,7 +67,7 @@ def plan(config: CacheConfig) -> Plan:
     counts = {s: sum(r.subset == s for r in records) for s in ("train", "val", "test")}
     teacher = load_teacher(config.teacher)
     sizes = {
-        codec: sum(n * record_bytes(codec, teacher.channels, size_of(config, s)) for s, n in counts.items())
+        codec: sum(n * record_bytes(codec, teacher.channels, config.size_of(s)) for s, n in counts.items())
         for codec in CODECS
     }
     shards = sum(-(-n // config.shard_records) for n in counts.values())
@@ -83,10 +83,6 @@ def plan(config: CacheConfig) -> Plan:
         read_seconds={c: measure_read(target, record_bytes(c, teacher.channels, config.size)) for c in CODECS},
         codec=config.codec.kind,
     )
-
-
-def size_of(config: CacheConfig, subset: str) -> tuple[int, int]:
-    return config.size if subset == "train" else config.evaluation_size
 
 
 def record_bytes(codec: str, channels: dict[str, int], size: tuple[int, int]) -> int:

@@ -53,7 +53,7 @@ def extract(config: CacheConfig, progress: Progress = lambda done, total: None) 
         ensure_arrays(path, config, plans)
         shutil.rmtree(path / "tmp", ignore_errors=True)
         units = [u for plan in plans for u in plan_units(plan)]
-        todo = [u for u in units if not u.done(path)]
+        todo = [u for u in units if u.receipt(path) is None]
         worker = UnitWriter(path, config, plans, dataset, teacher.to(device), device)
         worker.run(todo, total=sum(len(u.records) for u in units), progress=progress)
         shutil.rmtree(path / "tmp", ignore_errors=True)
@@ -73,13 +73,12 @@ def ensure_arrays(path: Path, config: CacheConfig, plans: list[dict[str, Any]]) 
     """Zarr metadata of every array, long enough for every planned row; safe to repeat."""
     root = zarr.open_group(path, mode="a")
     root.attrs["sward"] = {k: plans[-1][k] for k in ("identity", "content_id", "channels", "shard_records")}
-    sizes = {"train": config.size, "val": config.evaluation_size, "test": config.evaluation_size}
-    for subset, size in sizes.items():
+    for subset in ("train", "val", "test"):
         rows = max(
             (r.row + 1 for p in plans for u in plan_units(p) if u.subset == subset for r in u.records), default=0
         )
         group = root.require_group(subset)
-        for name, (shape, dtype) in array_specs(config.codec, plans[0]["channels"], size).items():
+        for name, (shape, dtype) in array_specs(config.codec, plans[0]["channels"], config.size_of(subset)).items():
             array = group.get(name)
             if not isinstance(array, zarr.Array):
                 group.create_array(name, shape=(rows, *shape), dtype=dtype, chunks=(1, *shape), **layout(plans, shape))

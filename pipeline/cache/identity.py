@@ -59,6 +59,10 @@ class CacheConfig(Config):
     def evaluation_size(self) -> tuple[int, int]:
         return self.eval_size or self.size
 
+    def size_of(self, subset: str) -> tuple[int, int]:
+        """(height, width) of a subset's views."""
+        return self.size if subset == "train" else self.evaluation_size
+
 
 def declared(config: CacheConfig) -> dict[str, Any]:
     """The identity fields a configuration determines without opening weights or images."""

@@ -31,9 +31,8 @@ def wanted_records(config: CacheConfig, dataset: Dataset) -> list[Record]:
     """Every (sample, view) of the configuration, in data set order; rows are not assigned yet (-1)."""
     records = []
     for sample in dataset.samples:
-        training, full = sample.subset == "train", image_size(sample)
-        size = config.size if training else config.evaluation_size
-        for number in range(config.views.count if training else 1):
+        size, full = config.size_of(sample.subset), image_size(sample)
+        for number in range(config.views.count if sample.subset == "train" else 1):
             view = draw(config.views, size, full, sample.digest, number)
             records.append(Record(sample.subset, -1, sample.id, sample.digest, full, view))
     return records

@@ -28,6 +28,11 @@ class Record:
         """Identity of the record everywhere: sample digest and view number."""
         return f"{self.digest}/{self.view.number}"
 
+    @property
+    def title(self) -> str:
+        """The record for people: subset, sample id and view number."""
+        return f"{self.subset}/{self.id} view {self.view.number}"
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -42,10 +47,11 @@ class Unit:
         """Of rows, records and views: a receipt holds it, so it can only vouch for this very unit."""
         return digest([record_to_json(r) for r in self.records])
 
-    def done(self, path: Path) -> bool:
-        """Whether the store at ``path`` holds this unit's receipt."""
-        receipt = receipt_path(path, self.name)
-        return receipt.is_file() and read_json(receipt).get("records_digest") == self.digest()
+    def receipt(self, path: Path) -> dict[str, Any] | None:
+        """This unit's receipt in the store at ``path``; None where there is none or it vouches for other records."""
+        file = receipt_path(path, self.name)
+        found = read_json(file) if file.is_file() else {}
+        return found if found.get("records_digest") == self.digest() else None
 
 
 def read_plans(path: Path) -> list[dict[str, Any]]:

@@ -22,9 +22,8 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.cache.codecs import CODECS, CodecConfig
-from pipeline.cache.records import WITHDRAW, Record, plan_units, read_plans, receipt_path
+from pipeline.cache.records import WITHDRAW, Record, plan_units, read_plans
 from pipeline.cache.shards import REMEDY, StoreDamaged, read_chunk, read_index
-from pipeline.files import read_json
 
 ArraySpecs = dict[str, tuple[tuple[int, ...], str]]
 
@@ -68,7 +67,9 @@ class Store:
         self.channels: dict[str, int] = self.plans[0]["channels"]
         self.shard_records: int = self.plans[0]["shard_records"]
         self.units = [unit for plan in self.plans for unit in plan_units(plan)]
-        self.missing = [u.name for u in self.units if not u.done(self.path)]
+        found = {unit.name: unit.receipt(self.path) for unit in self.units}
+        self.receipts: dict[str, dict[str, Any]] = {name: r for name, r in found.items() if r is not None}
+        self.missing = [name for name, r in found.items() if r is None]
         if self.missing and not partial:
             raise StoreIncomplete(
                 f"the store {self.path} is incomplete: {len(self.missing)} of {len(self.units)} shards have no receipt "
@@ -78,16 +79,11 @@ class Store:
         self._shard = lru_cache(maxsize=None)(self._find_shard)
 
     @cached_property
-    def receipts(self) -> dict[str, dict[str, Any]]:
-        """Receipt by unit name."""
-        return {u.name: read_json(receipt_path(self.path, u.name)) for u in self.units if u.name not in self.missing}
-
-    @cached_property
     def records(self) -> dict[str, list[Record]]:
         """Readable records by subset, in row order."""
         found: dict[str, list[Record]] = {"train": [], "val": [], "test": []}
         for unit in self.units:
-            if unit.name not in self.missing:
+            if unit.name in self.receipts:
                 found[unit.subset].extend(unit.records)
         return {subset: sorted(records, key=lambda r: r.row) for subset, records in found.items()}
 
@@ -155,7 +151,7 @@ class Store:
 
     def statistics(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Level -> per-channel (mean, std) of the teacher over all training records, each (C,) float32."""
-        receipts = [self.receipts[u.name] for u in self.units if u.subset == "train" and u.name not in self.missing]
+        receipts = [self.receipts[u.name] for u in self.units if u.subset == "train" and u.name in self.receipts]
         found = {}
         for level in self.channels:
             count = sum(r["levels"][level]["count"] for r in receipts)

@@ -26,7 +26,7 @@ from pipeline.cache.shards import ShardWriter
 from pipeline.cache.store import array_specs, full_label_path, shard_path
 from pipeline.datasets import Dataset, Sample, read_image, read_label
 from pipeline.files import atomic, publish, write_json
-from pipeline.views import pixel_digest, render
+from pipeline.views import normaliser, pixel_digest, render
 
 Progress = Callable[[int, int], None]
 Rendered = tuple[tuple[Record, ...], list[tuple[np.ndarray, np.ndarray]]]
@@ -52,7 +52,7 @@ class UnitWriter:
         self.path, self.config, self.teacher, self.device = path, config, teacher, device
         self.shard_records, self.channels = plans[0]["shard_records"], plans[0]["channels"]
         self.samples: Samples = {(s.subset, s.digest): s for s in dataset.samples}
-        self.mean, self.std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (config.mean, config.std))
+        self.normalise = normaliser(config.mean, config.std, device)
 
     def run(self, units: list[Unit], total: int, progress: Progress) -> None:
         done = total - sum(len(u.records) for u in units)
@@ -77,11 +77,11 @@ class UnitWriter:
         return [unit.records[i : i + size] for i in range(0, len(unit.records), size)]
 
     def render(self, record: Record) -> tuple[np.ndarray, np.ndarray]:
-        return render_record(record, self.samples, self.size(record.subset))
+        return render_record(record, self.samples, self.config.size_of(record.subset))
 
     def compute(self, unit: Unit, rendered: Iterator[Rendered]) -> Callable[[], None]:
         """Write all records of a unit under tmp/; returns the call that commits them."""
-        specs = array_specs(self.config.codec, self.channels, self.size(unit.subset))
+        specs = array_specs(self.config.codec, self.channels, self.config.size_of(unit.subset))
         files = {
             name: shard_path(self.path / "tmp" / unit.name, unit.subset, name, unit.shard, len(shape) + 1)
             for name, (shape, _) in specs.items()
@@ -103,25 +103,21 @@ class UnitWriter:
             raise
         return partial(self.commit, unit, writers, files, {"levels": tally.to_json(), "pixel_digests": digests})
 
-    def size(self, subset: str) -> tuple[int, int]:
-        return self.config.size if subset == "train" else self.config.evaluation_size
-
     def teach(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Features of rendered views (B, H, W, 3) uint8."""
-        x = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float() / 255
-        return {level: f.cpu().numpy() for level, f in self.teacher((x - self.mean) / self.std).items()}
+        x = self.normalise(torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2))
+        return {level: f.cpu().numpy() for level, f in self.teacher(x).items()}
 
     def encode(self, record: Record, features: dict[str, np.ndarray], tally: "LevelTally") -> dict[str, np.ndarray]:
         arrays: dict[str, np.ndarray] = {}
-        name = f"{record.subset}/{record.id} view {record.view.number}"
         for level, f in features.items():
             if not np.isfinite(f).all():
-                found = f"{level} of {name} has NaN or infinite values"
+                found = f"{level} of {record.title} has NaN or infinite values"
                 raise ExtractionError(f"{found}; nothing of its shard was stored")
             try:
                 arrays |= self.config.codec.encode(level, f)
             except ValueError as error:
-                raise ExtractionError(f"{name}: {error}") from error
+                raise ExtractionError(f"{record.title}: {error}") from error
             tally.add(level, f)
         return arrays
 
@@ -143,8 +139,8 @@ class UnitWriter:
             receipt["files"][str(final.relative_to(self.path))] = sums[name]
         if unit.subset != "train":
             for record in unit.records:
-                label, facts = store_full_label(self.path, record, self.samples[record.subset, record.digest])
-                receipt["files"][str(label.relative_to(self.path))] = facts
+                label, sizes = store_full_label(self.path, record, self.samples[record.subset, record.digest])
+                receipt["files"][str(label.relative_to(self.path))] = sizes
         write_json(receipt_path(self.path, unit.name), receipt)
 
 

@@ -15,7 +15,7 @@ from pipeline.cache.unit import Samples, render_record
 from pipeline.config import validate
 from pipeline.datasets import DatasetError, load_dataset
 from pipeline.devices import resolve_device
-from pipeline.views import pixel_digest
+from pipeline.views import normaliser, pixel_digest
 from pipeline.weights import WeightsError, load_teacher
 from sward import seeds
 from sward.teachers.hiera import TrunkMismatch
@@ -128,7 +128,7 @@ def check_records(
         image, label = render_record(record, samples, store.size(record.subset))
         if pixel_digest(image, label) != stored_pixels(store, record):
             cause = "Pillow version, or the stored image was changed"
-            result.problems.append(f"other pixels: {where(record)} renders differently ({cause})")
+            result.problems.append(f"other pixels: {record.title} renders differently ({cause})")
             continue
         compare_features(store, record, teach_one(store, teacher, image, device), result)
 
@@ -140,9 +140,8 @@ def stored_pixels(store: Store, record: Record) -> str:
 
 
 def teach_one(store: Store, teacher: Any, image: np.ndarray, device: torch.device) -> dict[str, torch.Tensor]:
-    mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in store.normalisation)
-    x = torch.tensor(image, device=device).permute(2, 0, 1).float() / 255
-    return {level: f[0].cpu() for level, f in teacher(((x - mean) / std)[None]).items()}
+    x = normaliser(*store.normalisation, device)(torch.tensor(image, device=device).permute(2, 0, 1))
+    return {level: f[0].cpu() for level, f in teacher(x[None]).items()}
 
 
 def compare_features(store: Store, record: Record, now: dict[str, torch.Tensor], result: Verification) -> None:
@@ -155,12 +154,8 @@ def compare_features(store: Store, record: Record, now: dict[str, torch.Tensor],
         cosine = float((a * b).sum() / (a.norm() * b.norm()))
         worst = result.levels.get(level, (1.0, 0.0))
         result.levels[level] = min(worst[0], cosine), max(worst[1], error)
-        line = f"{level} of {where(record)}: cosine {cosine:.6f}, relative error {error:.2e}"
+        line = f"{level} of {record.title}: cosine {cosine:.6f}, relative error {error:.2e}"
         if cosine < COSINE_WRONG or error > limit:
             result.problems.append(f"other features: {line} (limit {limit:.1e})")
         elif cosine < COSINE_GOOD and error > limit / 2:  # nearly constant maps have a low cosine of nothing
             result.notes.append(f"suspicious: {line}")
-
-
-def where(record: Record) -> str:
-    return f"{record.subset}/{record.id} view {record.view.number}"

@@ -18,7 +18,7 @@ from pipeline.files import atomic
 from pipeline.results.masks import indexed, overlay
 from pipeline.results.runs import RunError, load_student
 from pipeline.training.evaluate import full_prediction
-from pipeline.views import View, render
+from pipeline.views import View, normaliser, render
 from sward.contracts import Student
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
@@ -118,9 +118,8 @@ def predict_one(student: Student, card: dict[str, Any], image: np.ndarray) -> np
     whole = View(0, 0, 0, height, width)
     pixels, _ = render(image, np.zeros((height, width), np.uint8), whole, (card["size"][0], card["size"][1]))
     device = student.classifier.weight.device
-    x = torch.tensor(pixels, device=device).permute(2, 0, 1).float() / 255
-    mean, std = (torch.tensor(card[k], device=device).view(3, 1, 1) for k in ("mean", "std"))
-    return full_prediction(student(((x - mean) / std)[None]).logits[0].float(), (height, width))
+    x = normaliser(card["mean"], card["std"], device)(torch.tensor(pixels, device=device).permute(2, 0, 1))
+    return full_prediction(student(x[None]).logits[0].float(), (height, width))
 
 
 def save(target: Path, image: np.ndarray, mask: np.ndarray, num_classes: int) -> None:

@@ -13,10 +13,8 @@ from pydantic import TypeAdapter
 
 from pipeline.config import load_config
 from pipeline.files import read_json
-from pipeline.training.config import TrainableConfig, TrainConfig
+from pipeline.training.config import TrainableConfig, TrainConfig, build_trainable
 from sward.contracts import Student
-from sward.students import build_student
-from sward.teachers.head import TeacherHeadConfig
 
 REQUIRED = ("config.yaml", "run.json", "metrics.jsonl", "evaluation.json")
 
@@ -101,11 +99,9 @@ def load_student(folder: str | Path) -> tuple[Student, dict[str, Any]]:
 def rebuild(card: dict[str, Any]) -> Student:
     """The card's student with fresh weights; pre-trained encoder weights are not fetched."""
     config: Any = TypeAdapter(TrainableConfig).validate_python(card["student"])
-    if isinstance(config, TeacherHeadConfig):
-        return config.build(card["teacher_channels"], len(card["classes"]))
     if getattr(config, "encoder_weights", None):
         config = config.model_copy(update={"encoder_weights": None})
-    return build_student(config, len(card["classes"]), 0)
+    return build_trainable(config, card.get("teacher_channels", {}), len(card["classes"]), 0)
 
 
 def evaluate_run(folder: str | Path, subset: str = "test") -> dict[str, Any]:

@@ -7,13 +7,20 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pipeline.cache.identity import CacheConfig, digest
-from sward.contracts import Config
+from sward.contracts import Channels, Config, Student
 from sward.methods import MethodConfig
 from sward.methods.plain import PlainConfig
-from sward.students import StudentConfig
+from sward.students import StudentConfig, build_student
 from sward.teachers.head import TeacherHeadConfig
 
 TrainableConfig = Annotated[StudentConfig | TeacherHeadConfig, Field(discriminator="kind")]
+
+
+def build_trainable(config: TrainableConfig, teacher_channels: Channels, num_classes: int, seed: int) -> Student:
+    """The student, initialised as a function of ``seed``; or the teacher's head, from torch's generator as it is."""
+    if isinstance(config, TeacherHeadConfig):
+        return config.build(teacher_channels, num_classes)
+    return build_student(config, num_classes, seed)
 
 
 class OptimizerConfig(Config):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline.cache.records import Record
 from pipeline.cache.store import Store
-from pipeline.files import atomic, write_json
+from pipeline.files import atomic
 from pipeline.training.stream import Order, Stream
 from sward.contracts import Batch, Student
 from sward.metrics import SegmentationMetrics
@@ -38,7 +38,7 @@ def evaluate(
     metrics = SegmentationMetrics(len(store.classes))
     student.eval()
     for records, batch in batches(student, store, subset, device, batch_size):
-        logits = student(batch.images if student.reads == "images" else batch.features).logits.float()
+        logits = student(batch.inputs(student)).logits.float()
         for record, z in zip(records, logits, strict=True):
             label = store.full_label(record)
             prediction = full_prediction(z, label.shape)
@@ -70,7 +70,3 @@ def save_mask(path: Path, prediction: np.ndarray) -> None:
     """An indexed mask as lossless PNG."""
     with atomic(path) as file:
         Image.fromarray(prediction.astype(np.uint8)).save(file, format="png")
-
-
-def save_evaluation(path: Path, result: dict[str, Any]) -> None:
-    write_json(path, result)

@@ -19,11 +19,11 @@ from torch import nn
 from pipeline.cache.identity import declared, differences, require_same
 from pipeline.cache.store import Store
 from pipeline.devices import resolve_device
-from pipeline.files import locked
+from pipeline.files import locked, write_json
 from pipeline.paths import locate
 from pipeline.training import checkpoint
-from pipeline.training.config import TrainConfig, learning_rate
-from pipeline.training.evaluate import evaluate, headline, save_evaluation
+from pipeline.training.config import TrainConfig, build_trainable, learning_rate
+from pipeline.training.evaluate import evaluate, headline
 from pipeline.training.rundir import RunFolder
 from pipeline.training.stopping import stop_requests
 from pipeline.training.stream import Order, Stream
@@ -31,8 +31,6 @@ from sward import seeds
 from sward.contracts import Batch, Student
 from sward.monitors import alarms, gradient_shares
 from sward.objective import Losses, NonFiniteError, Objective
-from sward.students import build_student
-from sward.teachers.head import TeacherHeadConfig
 
 REMEDY = """Point cache.store at the store you mean, or make this one anew with `sward extract`.
 Where the store has grown: describe it as it is now (cache.views.count); `views` trains on the first views only."""
@@ -57,6 +55,11 @@ class Run:
     optimizer: torch.optim.Optimizer
     folder: RunFolder
     best: float = -math.inf
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """All that is trained: the student's parameters and the adapters'."""
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -117,7 +120,7 @@ def setup(config: TrainConfig, store: Store, folder: RunFolder) -> Run:
     )
     torch.manual_seed(seeds.torch_seed(config.seed, "setup"))
     num_classes = len(store.classes)
-    student = build_trainable(config, store.channels, num_classes)
+    student = build_trainable(config.student, store.channels, num_classes, config.seed)
     method = config.method.build(store.channels, student.channels, num_classes, student.classifier.in_channels)
     levels = tuple(store.channels) if student.reads == "features" else method.needs
     records = [r for r in store.records["train"] if config.views is None or r.view.number < config.views]
@@ -132,12 +135,6 @@ def setup(config: TrainConfig, store: Store, folder: RunFolder) -> Run:
     optimizer = torch.optim.AdamW(trained, lr=config.optimizer.lr, weight_decay=config.optimizer.weight_decay)
     student, optimizer = fabric.setup(student, optimizer)
     return Run(config, store, stream, fabric, student, objective, optimizer, folder)
-
-
-def build_trainable(config: TrainConfig, teacher_channels: dict[str, int], num_classes: int) -> Student:
-    if isinstance(config.student, TeacherHeadConfig):
-        return config.student.build(teacher_channels, num_classes)
-    return build_student(config.student, num_classes, config.seed)
 
 
 def resume(run: Run) -> int:
@@ -163,7 +160,7 @@ def fit(run: Run, first: int, stopping: Callable[[], bool], progress: Progress) 
         for group in run.optimizer.param_groups:
             group["lr"] = learning_rate(config.optimizer, step, config.steps)
         run.student.train()
-        output = run.student(batch.images if run.student.reads == "images" else batch.features)
+        output = run.student(batch.inputs(run.student))
         losses = run.objective(output, batch, step)
         run.objective.check_finite(losses, output, batch, step)
         shares = signal_of(run, losses, step)
@@ -188,8 +185,7 @@ def fit(run: Run, first: int, stopping: Callable[[], bool], progress: Progress) 
 
 def clip(run: Run, batch: Batch, step: int) -> None:
     """Limit the gradient's norm; a gradient that is not finite stops the run before it reaches a weight."""
-    parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
-    norm = nn.utils.clip_grad_norm_(parameters, run.config.optimizer.clip_norm or math.inf)
+    norm = nn.utils.clip_grad_norm_(run.parameters, run.config.optimizer.clip_norm or math.inf)
     if not torch.isfinite(norm):
         raise NonFiniteError(
             f"step {step}: the gradient is not finite; samples {', '.join(batch.ids)}. "
@@ -201,11 +197,10 @@ def signal_of(run: Run, losses: Losses, step: int) -> dict[str, float]:
     """Relational-signal monitors and each term's share of the gradient, now and then; warns of a dead signal."""
     if not run.config.signal_every or step % run.config.signal_every:
         return {}
-    parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
     monitors = run.objective.method.monitors()
     for line in alarms(monitors):
         log.warning("step %d: %s", step, line)
-    return {f"share/{k}": v for k, v in gradient_shares(losses, parameters, run.fabric.backward).items()} | monitors
+    return {f"share/{k}": v for k, v in gradient_shares(losses, run.parameters, run.fabric.backward).items()} | monitors
 
 
 def validate(run: Run, step: int) -> None:
@@ -243,5 +238,5 @@ def finish(run: Run) -> None:
         run.config.batch_size,
         predictions=run.folder.path / "predictions",
     )
-    save_evaluation(run.folder.path / "evaluation.json", result)
+    write_json(run.folder.path / "evaluation.json", result)
     run.folder.mark_finished({"test": result["metrics"], "subset": result["subset"], "best_val": run.best})

@@ -22,6 +22,7 @@ from pipeline.datasets.procedural import render
 from pipeline.files import atomic
 from pipeline.training.config import OptimizerConfig, learning_rate
 from pipeline.training.evaluate import full_prediction
+from pipeline.views import normaliser
 from sward import seeds
 from sward.contracts import TEACHER_LEVELS
 from sward.metrics import SegmentationMetrics
@@ -31,6 +32,7 @@ from sward.teachers.hiera import MEAN, STD, HieraTeacher, make_trunk
 SEED = 1_000_003  # of the frames; the procedural data set's card has another
 SIZE = (128, 160)
 HELD_OUT = 64
+normalise = normaliser(MEAN, STD, torch.device("cpu"))
 
 
 class PocketNet(nn.Module):
@@ -79,11 +81,6 @@ def frames(count: int) -> tuple[Tensor, Tensor]:
         made = list(pool.map(lambda i: render(SEED, i, SIZE), range(count)))
     images, labels = (np.stack(arrays) for arrays in zip(*made, strict=True))
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels).long()
-
-
-def normalise(images: Tensor) -> Tensor:
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))
-    return (images.float() / 255 - mean) / std
 
 
 def fit(net: PocketNet, images: Tensor, labels: Tensor, steps: int, batch: int) -> None:

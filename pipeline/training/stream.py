@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pipeline.cache.records import Record
 from pipeline.cache.store import Store
-from pipeline.views import ViewsConfig, adjust_colours, photometric_factors
+from pipeline.views import ViewsConfig, adjust_colours, normaliser, photometric_factors
 from sward import seeds
 from sward.contracts import Batch
 
@@ -94,7 +94,7 @@ class Stream:
                 if k.startswith("views.") and k != "views.generator"
             }
         )
-        self.mean, self.std = (torch.tensor(v, device=device).view(3, 1, 1) for v in store.normalisation)
+        self.normalise = normaliser(*store.normalisation, device)
         self._epoch: tuple[int, list[list[Record]]] = (-1, [])
 
     def batches(self, first: int, last: int) -> Iterator[Batch]:
@@ -156,5 +156,5 @@ class Stream:
         records, host = loaded
         parts = {name: t.to(self.device, non_blocking=True) for name, t in host.items()}
         features = {level: self.store.codec.decode(level, parts) for level in self.levels}
-        images = (parts["image"].float() / 255 - self.mean) / self.std
+        images = self.normalise(parts["image"])
         return Batch(images, parts["label"].long(), features, [r.name for r in records], self.order.seed)
