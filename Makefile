@@ -5,16 +5,19 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export DO_NOT_TRACK := 1
 
-.PHONY: setup quickstart test check e2e prefect clean
+.PHONY: setup help quickstart test check e2e prefect clean
 
-setup: $(READY)
+setup: $(READY)        ## a virtual environment with everything (the default)
+
+help:                  ## this list
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*##/ {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # torch first: sam2 builds against the installed one (its own build environment would fetch a second, CUDA, torch).
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"SWARD needs Python 3.11 or newer, found {v[0]}.{v[1]}; set PYTHON=...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt torch numpy setuptools wheel
-	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[teacher,flows,dev]'
+	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[teacher,flows,export,dev]'
 	touch $@
 
 quickstart: $(READY)   ## both stages on the embedded default, a table, and a report
@@ -29,11 +32,11 @@ check: $(READY)        ## read-only: format, lint, types, import contract
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-e2e: $(READY)          ## a real Prefect server and workers on loopback, both deployments
-	$(BIN)/python -m pytest -m slow tests/flows
+e2e: $(READY)          ## a real Prefect server and workers on loopback, both deployments; the quickstart's report in a browser
+	$(BIN)/python -m pytest -m slow tests/flows tests/results
 
 prefect: $(READY)      ## server, pools, deployments and workers on loopback (Ctrl-C stops the workers)
 	$(BIN)/python -m flows.local
 
-clean:
+clean:                 ## remove the environment, runs and caches
 	rm -rf $(VENV) runs data/*/caches

@@ -20,10 +20,10 @@ from prefect.runtime import flow_run
 from flows.work import log_config, sward
 from pipeline.config import as_overrides, load_config
 from pipeline.files import atomic
-from pipeline.results.compare import CompareConfig, planned_rows, running_order
+from pipeline.results.compare import CompareConfig, heads, planned_rows, running_order
 from pipeline.training.config import TrainConfig
-from pipeline.training.loop import open_store
 from pipeline.training.rundir import RunFolder
+from pipeline.training.setup import open_store
 
 POLL_SECONDS = 5.0
 
@@ -41,7 +41,8 @@ def ablate_student(config: Path, overrides: dict[str, Any] | None = None) -> dic
     open_store(checked.train)  # one refusal here instead of one a point
     log_config(checked)
     points = running_order(planned_rows(checked))
-    wait({submit(point, checked.folder / "configs"): point for point in unfinished(points)})
+    for first in (heads(checked), points):  # methods read a head that is fitted
+        wait({submit(point, checked.folder / "configs"): point for point in unfinished(first)})
     if failed := unfinished(points):
         names = ", ".join(point.name for point in failed)
         raise RuntimeError(f"not finished: {names}; see the runs of train-student/local, then start this again")

@@ -1,4 +1,7 @@
-"""Stage 2 under Prefect: `prefect deployment run train-student/local -p config=configs/train/….yaml`."""
+"""Stage 2 under Prefect: `prefect deployment run train-student/local -p config=configs/train/….yaml`.
+
+`fit-teacher-head/local` takes the same file: it fits the head that the file's `head:` describes.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -24,11 +27,31 @@ def train_student(config: Path, overrides: dict[str, Any] | None = None) -> dict
     checked = load_config(TrainConfig, config, settings)
     log_config(checked)
     sward("train", config, settings)
-    facts = read_json(checked.folder / "run.json")
+    return shown(checked.folder)
+
+
+@flow(name="fit-teacher-head")
+def fit_teacher_head(config: Path, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Fit (or resume) the teacher's head of a training configuration; a finished one is returned as it is.
+
+    Args:
+        config: YAML file of a training run with a `head:` section, relative to the checkout.
+        overrides: single settings, e.g. {"head.steps": 500}.
+    """
+    settings = as_overrides(overrides or {})
+    checked = load_config(TrainConfig, config, settings).head_run()
+    log_config(checked)
+    sward("fit-head", config, settings)
+    return shown(checked.folder)
+
+
+def shown(folder: Path) -> dict[str, Any]:
+    """A finished run's metrics and card as artifacts; what its flow returns."""
+    facts = read_json(folder / "run.json")
     rows = [{"metric": name, "value": value} for name, value in facts["test"].items()]
-    create_table_artifact(rows, key="metrics", description=f"{checked.folder}, {facts['subset']} split")
-    create_markdown_artifact(card(checked.folder, facts), key="run")
-    return {"run": str(checked.folder), "metrics": facts["test"]}
+    create_table_artifact(rows, key="metrics", description=f"{folder}, {facts['subset']} split")
+    create_markdown_artifact(card(folder, facts), key="run")
+    return {"run": str(folder), "metrics": facts["test"]}
 
 
 def card(folder: Path, facts: dict[str, Any]) -> str:

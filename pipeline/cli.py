@@ -7,8 +7,10 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from pipeline import console
+from pipeline.cache.verbs import add_plan, add_store_verbs
 from pipeline.paths import locate
 
 # Every error for the user is a ValueError or an OSError, but these; by name, so that --help imports no torch.
@@ -48,42 +50,52 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", help="override one setting")
         return sub
 
-    configured("plan", plan, "what an extraction will cost, measured here, and whether caching pays")
-    configured("extract", extract, "stage 1: make, continue or extend a feature store")
-    configured("train", train, "stage 2: train (or resume) one student from a store")
+    add_plan(configured)
+    extract_verb = configured("extract", extract, "stage 1: make, continue or extend a feature store")
+    extract_verb.add_argument(
+        "--append", metavar="TENSORS", help="add a fitted head's tensors to the store instead: logits,penultimate"
+    )
+    extract_verb.add_argument("--head", type=Path, metavar="RUN", help="with --append: folder that fit-head made")
+    configured("fit-head", fit_head, "the teacher's head, fitted on cached features: its own row, logits for methods")
+    train_verb = configured("train", train, "stage 2: train (or resume) one student from a store")
+    train_verb.add_argument(
+        "--profile",
+        type=positive,
+        nargs="?",
+        const=20,
+        metavar="STEPS",
+        help="time the parts of so many steps (default 20): a table, profile.json and a trace in the run's folder",
+    )
     configured("compare", compare, "methods × seeds over one store: runs, table, report")
-    inspect_verb = verb("inspect", inspect, "what is in a store")
-    inspect_verb.add_argument("store", type=Path)
-    inspect_verb.add_argument("--json", action="store_true", help="all facts, for programs")
-    verify_verb = verb("verify", verify, "checksums, sources and the teacher run again on random records")
-    verify_verb.add_argument("store", type=Path)
-    verify_verb.add_argument("--records", type=int, default=8, help="random records to extract again (default 8)")
-    verify_verb.add_argument("--seed", type=int, default=0, help="which random records")
-    verify_verb.add_argument("--config", type=Path, help="cache config that says where the sources are now")
-    verify_verb.add_argument("--files-only", action="store_true", help="checksums alone: no data set, no teacher")
+    add_store_verbs(verb)
     evaluate_verb = verb("evaluate", evaluate, "metrics of a finished run's student")
     evaluate_verb.add_argument("runs", type=Path, nargs="+", metavar="run")
     evaluate_verb.add_argument("--subset", choices=["val", "test"], default="test")
     report_verb = verb("report", report, "one self-contained HTML page of runs or of a comparison")
     report_verb.add_argument("runs", type=Path, nargs="+", metavar="run")
     report_verb.add_argument("--out", type=Path, default=Path("report.html"))
-    predict_verb = verb("predict", predict, "masks and overlays of images or folders")
-    predict_verb.add_argument("run_folder", type=Path, metavar="run")
-    predict_verb.add_argument("images", type=Path, nargs="+", metavar="image")
+    report_verb.add_argument("--figures", type=Path, metavar="DIR", help="charts (PNG, SVG) and tables (md, csv, tex)")
+    predict_verb = verb("predict", predict, "masks and overlays of images, folders or patterns")
+    predict_verb.add_argument("source", type=Path, metavar="run|onnx", help="a run's folder, or an exported .onnx file")
+    predict_verb.add_argument("images", type=Path, nargs="+", metavar="image", help="image, folder or quoted pattern")
     predict_verb.add_argument("--out", type=Path, default=Path("predictions"))
+    predict_verb.add_argument("--tile", type=int, metavar="PIXELS", help="read larger images in tiles of this side")
+    predict_verb.add_argument("--probabilities", action="store_true", help="also a 16-bit PNG for every class")
+    export_verb = verb("export", export, "a run's student as ONNX or torch.export: checked, measured, with a card")
+    export_verb.add_argument("run_folder", type=Path, metavar="run")
+    export_verb.add_argument("--format", nargs="+", choices=["onnx", "torch-export"], default=["onnx"])
+    export_verb.add_argument("--out", type=Path, help="a new folder (default: RUN/export)")
+    export_verb.add_argument("--int8", action="store_true", help="also quantised, calibrated on the run's images")
     quick = verb("quickstart", quickstart, "both stages on the embedded default, a table and a report")
     quick.add_argument("--config", type=Path, default=Path("configs/quickstart/compare.yaml"))
     return root
 
 
-def plan(args: argparse.Namespace) -> int:
-    from pipeline.cache import estimate
-    from pipeline.cache.identity import CacheConfig
-    from pipeline.config import load_config
-
-    made = estimate.plan(load_config(CacheConfig, args.config, args.set))
-    print("\n".join(estimate.describe(made, batch_size=8, steps_per_second=10)))
-    return 0 if made.fits else 1
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, found {text!r}")
+    return int(text)
 
 
 def extract(args: argparse.Namespace) -> None:
@@ -92,23 +104,53 @@ def extract(args: argparse.Namespace) -> None:
     from pipeline.config import load_config
 
     config = load_config(CacheConfig, args.config, args.set)
+    if args.append or args.head:
+        append(args, config)
+        return
     with console.progress("extracting", "records") as show:
         made = run(config, show)
     print(f"{made.path}: {made.records} records, {made.computed} computed now; content id {made.content_id}")
 
 
+def append(args: argparse.Namespace, config: Any) -> None:
+    from pipeline.training.append import append as run
+
+    if not (args.append and args.head):
+        raise ValueError(
+            "--append and --head go together, e.g. --append logits,penultimate --head runs/teacher-seed0-…"
+        )
+    with console.progress("appending", "records") as show:
+        made = run(locate(config.store), tuple(args.append.split(",")), args.head, device=config.device, progress=show)
+    print(f"{config.store}: {args.append} of {args.head}, {made} records computed now")
+
+
+def fit_head(args: argparse.Namespace) -> None:
+    from pipeline.config import load_config
+    from pipeline.training.config import TrainConfig
+
+    run_training(load_config(TrainConfig, args.config, args.set).head_run())
+
+
 def train(args: argparse.Namespace) -> None:
     from pipeline.config import load_config
     from pipeline.training.config import TrainConfig
+
+    run_training(load_config(TrainConfig, args.config, args.set), args.profile)
+
+
+def run_training(config: Any, profile_steps: int | None = None) -> None:
     from pipeline.training.loop import train as run
     from pipeline.training.rundir import RunFolder
 
-    config = load_config(TrainConfig, args.config, args.set)
     if RunFolder(config.folder).finished:
-        print("finished before; nothing to train")
-    with console.progress(config.name, "steps") as show:
-        folder = run(config, lambda step, steps, logged: show(step, steps, logged.get("loss")))
-    print("\n".join(console.run_lines(folder)))
+        print("finished before; nothing to train" + (", nothing to profile" if profile_steps else ""))
+    try:
+        with console.progress(config.name, "steps") as show:
+            run(config, lambda step, steps, logged: show(step, steps, logged.get("loss")), profile_steps)
+        print("\n".join(console.run_lines(config.folder)))
+    finally:
+        if profile_steps and (config.folder / "profile.json").is_file():
+            print("\n".join(console.profile_lines(config.folder)))
 
 
 def compare(args: argparse.Namespace) -> None:
@@ -117,29 +159,6 @@ def compare(args: argparse.Namespace) -> None:
     from pipeline.results.compare import compare as run
 
     print(run(load_config(CompareConfig, args.config, args.set)))
-
-
-def inspect(args: argparse.Namespace) -> None:
-    import json
-
-    from pipeline.cache.inspect import describe
-    from pipeline.cache.inspect import inspect as look
-
-    facts = look(locate(args.store))
-    print(json.dumps(facts, indent=1) if args.json else "\n".join(describe(facts)))
-
-
-def verify(args: argparse.Namespace) -> int:
-    from pipeline.cache.identity import CacheConfig
-    from pipeline.cache.verify import verify as run
-    from pipeline.config import load_config
-
-    config = load_config(CacheConfig, args.config) if args.config else None
-    found = run(locate(args.store), args.records, args.seed, config, sources=not args.files_only)
-    for level, (cosine, error) in found.levels.items():
-        print(f"{level:4} worst cosine {cosine:.7f}, worst relative error {error:.2e} over {found.records} records")
-    print("\n".join([*(f"note: {n}" for n in found.notes), *(f"FAILED: {p}" for p in found.problems)] or ["all good"]))
-    return 0 if found.ok else 1
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -153,17 +172,29 @@ def evaluate(args: argparse.Namespace) -> None:
 def report(args: argparse.Namespace) -> None:
     from pipeline.results.report import write_report
 
-    print(write_report(args.runs, args.out))
+    print(write_report(args.runs, args.out, args.figures))
+    if args.figures:
+        print(f"figures and tables: {args.figures}")
 
 
 def predict(args: argparse.Namespace) -> int:
     from pipeline.results.predict import predict as run
 
-    failed = run(args.run_folder, args.images, args.out)
-    print(f"masks and overlays: {args.out}")
-    for path, reason in failed.items():
+    done = run(args.source, args.images, args.out, args.tile, args.probabilities)
+    print(f"{len(done.written)} images predicted: {args.out}")
+    if done.shrunk:
+        print(f"note: {len(done.shrunk)} are far larger than what the student reads: see --tile", file=sys.stderr)
+    for path, reason in done.failed.items():
         print(f"not predicted: {path}: {reason}", file=sys.stderr)
-    return 1 if failed else 0
+    return 1 if done.failed else 0
+
+
+def export(args: argparse.Namespace) -> None:
+    from pipeline.results.export import export as run
+    from pipeline.results.export_card import summary
+
+    facts, folder = run(args.run_folder, args.out or args.run_folder / "export", args.format, args.int8)
+    print("\n".join([*summary(facts), f"{folder}: {', '.join(facts.files)}, model-card.md, export.json"]))
 
 
 def quickstart(args: argparse.Namespace) -> None:

@@ -1,15 +1,21 @@
 """Configuration files: YAML that states only what differs, `--set a.b=c`, and one error for all mistakes."""
 
+import difflib
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 Model = TypeVar("Model", bound=BaseModel)
 INCLUDES = ("cache", "train")  # keys whose value may be the path of another file
+FILES = {  # what a file for other verbs is known by
+    "CacheConfig": ({"dataset", "store"}, "sward plan and sward extract"),
+    "TrainConfig": ({"cache", "student"}, "sward train and sward fit-head"),
+    "CompareConfig": ({"train", "methods"}, "sward compare"),
+}
 EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
@@ -40,16 +46,51 @@ def validate(model: type[Model], values: Any, source: str) -> Model:
     try:
         return model.model_validate(values)
     except ValidationError as error:
+        lines = [_line(mistake, model) for mistake in error.errors()]
         raise ConfigError(
-            f"{source} is not a valid {model.__name__}:\n" + "\n".join(map(_line, error.errors()))
+            "\n".join([f"{source} is not a valid {model.__name__}:{_hint(model, values)}", *lines])
         ) from None
 
 
-def _line(mistake: Any) -> str:
+def _line(mistake: Any, model: type[BaseModel]) -> str:
     where = ".".join(str(part) for part in mistake["loc"]) or "(whole)"
     if mistake["type"] == "extra_forbidden":
-        return f"  {where}: unknown key; remove it or correct its name"
+        close = difflib.get_close_matches(str(mistake["loc"][-1]), _keys(model, mistake["loc"][:-1]), n=2)
+        remedy = f"did you mean {' or '.join(close)}?" if close else "remove it or correct its name"
+        return f"  {where}: unknown key; {remedy}"
     return f"  {where}: {mistake['msg']}; found {mistake['input']!r:.80}"
+
+
+def _keys(model: type[BaseModel], place: tuple[Any, ...]) -> list[str]:
+    """The names that are known at a place within a model's values; a union's kind is a part of the place."""
+    known: list[Any] = [model]
+    for part in place:
+        fields = [f.annotation for m in known if part in m.model_fields for f in [m.model_fields[part]]]
+        known = _models(fields) or [m for m in known if _kind(m) == part] or known
+    return sorted({name for m in known for name in m.model_fields})
+
+
+def _models(annotations: Iterable[Any]) -> list[type[BaseModel]]:
+    """The models in types, however they are nested in unions, lists and annotations."""
+    found: list[type[BaseModel]] = []
+    for annotation in annotations:
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            found.append(annotation)
+        else:
+            found += _models(get_args(annotation))
+    return found
+
+
+def _kind(model: type[BaseModel]) -> Any:
+    return model.model_fields["kind"].default if "kind" in model.model_fields else None
+
+
+def _hint(model: type[BaseModel], values: Any) -> str:
+    """What the file looks like, if it looks like one for another verb."""
+    for name, (keys, verbs) in FILES.items():
+        if name != model.__name__ and isinstance(values, dict) and keys <= values.keys():
+            return f" this looks like a {name}, for {verbs}"
+    return ""
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -78,3 +78,17 @@ def run_lines(folder: Path) -> list[str]:
     facts = read_json(folder / "run.json")
     metrics = "  ".join(f"{k} {v:.4f}" for k, v in facts["test"].items() if v is not None)
     return [f"{folder}: {facts['subset']} {metrics}", f"student: {folder / 'student.safetensors'}"]
+
+
+def profile_lines(folder: Path) -> list[str]:
+    """The table of a run's profile.json."""
+    found = read_json(folder / "profile.json")
+    last = found["first_step"] + found["steps"]
+    return [
+        f"steps {found['first_step'] + 1} to {last} on {found['device']} ({found['threads']} CPU threads): "
+        f"{found['undisturbed_ms']:.1f} ms a step undisturbed, {found['measured_ms']:.1f} ms part by part",
+        f"{'part':32} {'ms a step':>10} {'share':>8}",
+        *(f"{row['part']:32} {row['ms']:10.2f} {100 * row['share']:6.1f} %" for row in found["parts"]),
+        *(f"{name}: {r['calls']} times, {r['ms_a_call']:.1f} ms each" for name, r in found["now_and_then"].items()),
+        f"{folder / 'profile.json'}; trace (ui.perfetto.dev opens it): {folder / 'trace.json.gz'}",
+    ]

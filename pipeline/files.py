@@ -25,6 +25,12 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
         partial.unlink(missing_ok=True)
 
 
+def sweep(folder: Path) -> None:
+    """Remove what a kill in ``atomic`` left anywhere below a folder; call it while holding the folder's lock."""
+    for left in folder.rglob(".*.partial"):
+        left.unlink()
+
+
 def publish(partial: Path, path: Path) -> None:
     """Rename on the same filesystem and make the rename, and the folders made for it, durable."""
     made = [folder for folder in path.parents if not folder.exists()]
@@ -66,7 +72,12 @@ def locked(folder: Path) -> Iterator[None]:
 def write_json(path: Path, value: Any) -> None:
     """Canonical JSON, atomically: the same value is the same bytes. JSON knows no NaN: it becomes null."""
     with atomic(path) as file:
-        file.write(json.dumps(_finite(value), sort_keys=True, indent=1, allow_nan=False).encode())
+        file.write(canonical(value))
+
+
+def canonical(value: Any) -> bytes:
+    """JSON with sorted keys, a key a line. NaN and infinities become null."""
+    return json.dumps(_finite(value), sort_keys=True, indent=1, allow_nan=False).encode()
 
 
 def _finite(value: Any) -> Any:

@@ -6,15 +6,12 @@ rendered pixels proves that a replay is the same view. View 0 is the identity: t
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from PIL import Image
 from pydantic import Field, field_validator
-from torch import Tensor
 
 from sward import seeds
 from sward.contracts import Config
@@ -103,10 +100,18 @@ def photometric_factors(config: ViewsConfig, digest: str, number: int, *when: in
 def render(image: np.ndarray, label: np.ndarray, view: View, size: Size) -> tuple[np.ndarray, np.ndarray]:
     """Render a view of ``image`` (H, W, 3) uint8 and ``label`` (H, W) uint8 at ``size`` (height, width)."""
     box = (view.left, view.top, view.left + view.width, view.top + view.height)
-    pixels = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR, box=box))
+    pixels = _bilinear(Image.fromarray(image), box, size)
     classes = np.asarray(Image.fromarray(label).resize(size[::-1], Image.Resampling.NEAREST, box=box))
     pixels = adjust_colours(_orient(pixels, view), view.brightness, view.contrast, view.saturation)
     return np.ascontiguousarray(pixels), np.ascontiguousarray(_orient(classes, view))
+
+
+def _bilinear(image: Image.Image, box: tuple[int, int, int, int], size: Size) -> np.ndarray:
+    """Width first, then height, in two calls: Pillow 13 orders its passes by shape, which moves pixels by a grey level
+    against older ones. ``sward.pixels.resize`` is the same arithmetic for tensors."""
+    left, top, right, bottom = box
+    wide = image.resize((size[1], image.height), Image.Resampling.BILINEAR, box=(left, 0, right, image.height))
+    return np.asarray(wide.resize(size[::-1], Image.Resampling.BILINEAR, box=(0, top, size[1], bottom)))
 
 
 def _orient(array: np.ndarray, view: View) -> np.ndarray:
@@ -135,9 +140,3 @@ def pixel_digest(image: np.ndarray, label: np.ndarray) -> str:
     h.update(image.tobytes())
     h.update(label.tobytes())
     return h.hexdigest()
-
-
-def normaliser(mean: Sequence[float], std: Sequence[float], device: torch.device) -> Callable[[Tensor], Tensor]:
-    """The one way from pixels to network input: (…, 3, H, W) uint8 on ``device`` to float32, (x/255 - mean) / std."""
-    m, s = (torch.tensor(v, device=device).view(3, 1, 1) for v in (mean, std))
-    return lambda images: (images.float() / 255 - m) / s

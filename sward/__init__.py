@@ -1,4 +1,5 @@
-"""SWARD's losses for anybody's training loop: ``from sward import MWAD, PDR``. Imported on first use."""
+"""SWARD's losses for anybody's training loop: ``from sward import MWAD, PDR``; and trained students:
+``sward.students.load("runs/my-run")``. Imported on first use."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ _HOME = {"MWAD": "mwad", "MWADConfig": "mwad_config", "PDR": "pdr", "PDRConfig":
 
 
 def __getattr__(name: str) -> Any:
+    if name == "students":
+        return import_module("sward.students")
     if name not in _HOME:
         raise AttributeError(f"module 'sward' has no attribute {name!r}; it exports {__all__}")
     return getattr(import_module(f"sward.{_HOME[name]}"), name)

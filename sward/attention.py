@@ -1,14 +1,69 @@
-"""Windowed attention from 1x1 projections, and three distances between two networks' relations, Eq. 8-13."""
+"""MWAD's terms of one pair, plainly: windowed attention of both networks and three distances, Eq. 1-13.
 
-# B batch, N windows, T tokens of a window, C channels, d width of Q, K, V
+What trains the teacher side where that is trained; else ``sward.fused`` does the same in fewer passes.
+"""
+
+# B batch, H W of the common grid, N windows, T tokens of a window, C channels, d width of Q, K, V
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sward.align import resize
+from sward.projections import Projections
+from sward.windows import Windows
+
 HIDDEN = -1e30  # score of a key out of sight: its weight is exactly 0 and its logarithm stays finite
+
+
+def plain_terms(
+    stage: Projections,
+    f_t: Tensor,
+    f_s: Tensor,
+    windows: Windows,
+    visible: Tensor | None,
+    valid: Tensor | None,
+    labels: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """Terms ``attn``, ``value``, ``context`` as chosen, and ``aux``, unweighted.
+
+    Args:
+        stage: the pair's projections and switches.
+        f_t: (B, C_t, h, w), float32 or wider.
+        f_s: (B, C_s, h, w).
+        windows: the cut, which has the common grid.
+        visible: as by ``windows.masks``.
+        valid: as by ``windows.masks``.
+        labels: (B, H, W) int64, only for ``teacher_proj: aux``.
+    """
+    config = stage.config
+    with torch.set_grad_enabled(torch.is_grad_enabled() and config.teacher_proj != "frozen"):
+        logA_t, V_t = relate_teacher(stage, f_t, windows, visible)
+    terms = {}
+    if config.teacher_proj == "aux":
+        terms["aux"] = stage.classify(V_t, windows, labels)
+        logA_t, V_t = logA_t.detach(), V_t.detach()
+    f_s = resize(f_s, (windows.height, windows.width), config.antialias)
+    logA_s, V_s = relations(stage.theta_s, windows.split(f_s), visible)
+    terms["attn"] = attention_loss(logA_t, logA_s, config.kl_reduction, visible, valid)
+    if "value" in config.terms:
+        terms["value"] = value_loss(V_t, V_s, config.value_eps, valid)
+    if "context" in config.terms:
+        Z_t, Z_s = logA_t.exp() @ V_t, logA_s.exp() @ V_s  # Eq. 10
+        terms["context"] = context_loss(Z_t, Z_s, config.context_reduction, valid)
+    return terms
+
+
+def relate_teacher(
+    stage: Projections, f_BCHW: Tensor, windows: Windows, visible: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """``relations`` of the teacher's features on the common grid."""
+    f_BCHW = resize(stage.teacher(f_BCHW), (windows.height, windows.width), stage.config.antialias)
+    return relations(stage.theta_t, windows.split(f_BCHW), visible)
 
 
 def relations(theta: nn.Conv2d, tokens_BNTC: Tensor, visible: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -41,16 +96,25 @@ def attention_loss(
     batch, T times larger. mean: divided by the number of (query, visible key) pairs, T times smaller.
     """
     kl_BNT = (logA_t.exp() * (logA_t - logA_s)).sum(-1)
-    if reduction == "tokens":
-        return mean_over_tokens(kl_BNT, valid)
     total = (kl_BNT if valid is None else kl_BNT * valid).sum()
-    B, N, T = kl_BNT.shape
+    return total / kl_divisor(kl_BNT.shape, reduction, visible, valid)
+
+
+def kl_divisor(
+    shape_BNT: Sequence[int],
+    reduction: Literal["tokens", "batchmean", "mean"],
+    visible: Tensor | None = None,
+    valid: Tensor | None = None,
+) -> Tensor | int:
+    """What ``attention_loss`` divides the sum over the batch by."""
+    B, N, T = shape_BNT
     if reduction == "batchmean":
-        return total / (B * N)
+        return B * N
+    if reduction == "tokens":
+        return B * N * T if valid is None else B * valid.sum()
     if visible is None:
-        return total / (B * N * T * T)
-    pairs = visible if valid is None else visible & valid[:, :, None]
-    return total / (B * pairs.sum())
+        return B * N * T * T
+    return B * (visible if valid is None else visible & valid[:, :, None]).sum()
 
 
 def value_loss(V_t: Tensor, V_s: Tensor, eps: float, valid: Tensor | None = None) -> Tensor:

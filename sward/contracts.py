@@ -1,14 +1,15 @@
 """What students, methods and the loop hand each other. Levels are named by stride: s4, s8, s16, s32."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 TEACHER_LEVELS = ("s4", "s8", "s16", "s32")
-Channels = dict[str, int]  # level -> channels, shallow to deep
+HEAD_TENSORS = ("penultimate", "logits")  # what a teacher's head adds to the trunk's levels
+Channels = dict[str, int]  # level (or head tensor) -> channels, shallow to deep
 IGNORE = 255  # label value that no loss and no metric counts
 
 
@@ -23,7 +24,8 @@ class Batch:
     """One step's input, on the training device.
 
     images: (B, 3, H, W) float32, normalised. labels: (B, H, W) int64, ``IGNORE`` where not counted.
-    features: level -> (B, C, h, w) float32, dequantised teacher features (only the levels needed).
+    features: name -> (B, C, h, w) float32, dequantised teacher tensors, only those needed: trunk levels, and
+    the head's ``penultimate`` map and ``logits``.
     ids: one "<sample digest>/<view>" per record. seed: the run's seed, for draws keyed by the step.
     """
 
@@ -47,6 +49,10 @@ class StudentOutput:
     features: dict[str, Tensor]
     penultimate: Tensor
 
+    def tensor(self, name: str) -> Tensor:
+        """A level, the ``penultimate`` map or the ``logits``."""
+        return getattr(self, name) if name in HEAD_TENSORS else self.features[name]
+
 
 class Student(nn.Module):
     """Base of students: declares ``channels``, level -> channels, shallow to deep, as ``forward`` returns them.
@@ -66,15 +72,83 @@ class Student(nn.Module):
         raise TypeError(f"{type(self).__name__} does not define forward")
 
 
+class BaseMethodConfig(Config):
+    """Fields of every method's configuration; a subclass adds ``kind`` and the method itself:
+    ``build(teacher: Channels, student: Channels, num_classes: int, penultimate: int) -> Method``.
+
+    ``teacher``: channels of every tensor the teacher gives, by name: trunk levels, and with a fitted head also
+    ``penultimate`` and ``logits``. ``student``: channels of the student's levels alone (``Student.channels``).
+    ``num_classes``: K, channels of the student's logits. ``penultimate``: channels of the student's map before its
+    classifier. ``build`` raises ValueError where a tensor that the method reads is missing.
+    """
+
+    alpha: float = Field(default=1.0, gt=0, description="Weight of the task loss.")
+
+    @property
+    def uses_head(self) -> bool:
+        """Whether it reads what only a fitted teacher head gives."""
+        return False
+
+    def warm_up(self, steps: int) -> tuple[int, tuple[str, ...]]:
+        """(steps on labels alone at the start of a run of ``steps``, fields that change nothing before their end)."""
+        return 0, ()
+
+    def for_steps(self, steps: int) -> Self:
+        """This configuration with what depends on the length of the run filled in; to be built from."""
+        return self
+
+
+class PrestageConfig(Config):
+    """SGD with a polynomial rate (power 0.9), as MasKD trains its tokens."""
+
+    steps: int = Field(default=10_000, ge=1, description="Optimiser steps.")
+    batch_size: int = Field(default=16, ge=1, description="Records a step.")
+    lr: float = Field(default=0.1, gt=0, description="Initial learning rate.")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum.")
+    weight_decay: float = Field(default=1e-3, ge=0, description="Weight decay.")
+    seed: int = Field(default=0, ge=0, description="Initial values and order; runs of all seeds share the result.")
+
+
+class Prestage(nn.Module):
+    """What a method learns once from the cache before any student; runs of all seeds share it, frozen.
+
+    ``needs``: teacher tensors read. ``settings``: how it is trained. ``key``: what else its result depends on
+    (kind, level, token count …); store, head and views are added by the pipeline.
+    """
+
+    needs: tuple[str, ...]
+    settings: PrestageConfig
+    key: dict[str, Any]
+
+    def forward(self, batch: Batch, head: nn.Module | None) -> dict[str, Tensor]:
+        """Scalar float32 terms by name, weights included; their sum is minimised.
+
+        Args:
+            batch: with the teacher tensors of ``needs``.
+            head: the frozen teacher head, level -> (B, C, h, w) to StudentOutput; None where none is configured.
+        """
+        raise TypeError(f"{type(self).__name__} does not define forward")
+
+
 class Method(nn.Module):
     """Base of distillation methods: named, unweighted scalar terms of one step.
 
-    ``needs``: teacher levels read from the cache (empty: none). ``weights``: weight of every term returned.
+    ``needs``: teacher tensors read from the cache (empty: none). ``weights``: weight of every term returned.
+    ``order_free``: whether the same records in another order give the same terms.
     Adapters are submodules: trained and saved with the method, dropped at export.
     """
 
     needs: tuple[str, ...] = ()
     weights: dict[str, float]
+    order_free: bool = True
+
+    def prestage(self) -> Prestage | None:
+        """What must be learned before the student, newly initialised. Default: nothing."""
+        return None
+
+    def adopt(self, state: dict[str, Tensor]) -> None:
+        """Take over the ``state_dict`` of a finished pre-stage, without gradient from here on."""
+        raise TypeError(f"{type(self).__name__} has no pre-stage")
 
     def prepare(self, batch: Batch, statistics: dict[str, tuple[Tensor, Tensor]]) -> None:
         """Called once before the first step of a new run, with a fixed batch of training records and

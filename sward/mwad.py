@@ -18,8 +18,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from sward.align import pair_levels, resize
-from sward.attention import attention_loss, context_loss, relations, value_loss
+from sward.align import pair_levels
+from sward.attention import plain_terms, relate_teacher
+from sward.fused import fused_terms
 from sward.monitors import relational_signal
 from sward.mwad_config import MWADConfig
 from sward.projections import Projections
@@ -134,7 +135,11 @@ class MWAD(nn.Module):
             for i, (t, s) in enumerate(self.pairs):
                 f_t, f_s = self._teacher_map(teacher, t).detach(), self._student_map(student, t, s)
                 windows = self._windows(i, f_t, f_s.shape[-2:], (offsets or {}).get(t), seed, step)
-                found.append(self._stage(self._at(t), f_t, f_s, windows, labels))
+                visible, valid = self._masks(windows, f_t)
+                if self.config.teacher_proj == "frozen":
+                    found.append(fused_terms(self._at(t), f_t, f_s, windows, visible, valid))
+                else:
+                    found.append(plain_terms(self._at(t), f_t, f_s, windows, visible, valid, labels))
         return {name: torch.stack([terms[name] for terms in found]).mean() for name in found[0]}
 
     @torch.no_grad()
@@ -150,39 +155,11 @@ class MWAD(nn.Module):
             f_t = self._teacher_map(teacher, t)
             windows = self._windows(i, f_t, sizes[s], None, seed, step)
             visible, valid = self._masks(windows, f_t)
-            found[t] = relational_signal(*self._relate_teacher(self._at(t), f_t, windows), visible, valid)
+            found[t] = relational_signal(*relate_teacher(self._at(t), f_t, windows, visible), visible, valid)
         return found
 
     def _at(self, t: str) -> Projections:
         return cast(Projections, self.stages[t])
-
-    def _stage(
-        self, stage: Projections, f_t: Tensor, f_s: Tensor, windows: Windows, labels: Tensor | None
-    ) -> dict[str, Tensor]:
-        """Eq. 11-13 of one pair."""
-        config = self.config
-        visible, valid = self._masks(windows, f_t)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and config.teacher_proj != "frozen"):
-            logA_t, V_t = self._relate_teacher(stage, f_t, windows)
-        terms = {}
-        if config.teacher_proj == "aux":
-            terms["aux"] = stage.classify(V_t, windows, labels)
-            logA_t, V_t = logA_t.detach(), V_t.detach()
-        logA_s, V_s = relations(stage.theta_s, windows.split(self._on_grid(f_s, windows)), visible)
-        terms["attn"] = attention_loss(logA_t, logA_s, config.kl_reduction, visible, valid)
-        if "value" in config.terms:
-            terms["value"] = value_loss(V_t, V_s, config.value_eps, valid)
-        if "context" in config.terms:
-            Z_t, Z_s = logA_t.exp() @ V_t, logA_s.exp() @ V_s  # Eq. 10
-            terms["context"] = context_loss(Z_t, Z_s, config.context_reduction, valid)
-        return terms
-
-    def _relate_teacher(self, stage: Projections, f_t: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
-        tokens = windows.split(self._on_grid(stage.teacher(f_t), windows))
-        return relations(stage.theta_t, tokens, self._masks(windows, f_t)[0])
-
-    def _on_grid(self, f_BCHW: Tensor, windows: Windows) -> Tensor:
-        return resize(f_BCHW, (windows.height, windows.width), self.config.antialias)
 
     def _windows(
         self,

@@ -81,7 +81,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy over the pixels that are not ``IGNORE``, in float32 or wider; 0 where all are.
 
     Args:
-        logits: (B, K, h, w), upsampled bilinearly to the labels' size (corners not aligned).
+        logits: (B, K, h, w), upsampled bilinearly to the labels' size (corners not aligned; CIRKD's code aligns them).
         labels: (B, H, W) int64.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))

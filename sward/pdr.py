@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from sward.align import labels_on_grid
 from sward.contracts import IGNORE
 from sward.presets import PresetConfig
+from sward.unit_sums import UnitSums
 
 
 class PDRConfig(PresetConfig):
@@ -69,21 +70,39 @@ class PDR(nn.Module):
             features: (B, C, H, W) of the student.
             labels: (B, h, w) int64 in [0, num_classes) or ``IGNORE``, on any grid.
         """
+        size = (features.shape[-2], features.shape[-1])
+        y = labels if labels.shape[1:] == size else labels_on_grid(labels, size, self.config.label_grid == "pure")
+        K = self.num_classes or int(torch.where(y == IGNORE, 0, y).max()) + 1
         with torch.autocast(features.device.type, enabled=False):
-            f_nC = features.movedim(1, -1).flatten(0, 2)
-            f_nC = f_nC.to(torch.promote_types(f_nC.dtype, torch.float32))
             if self.config.normalise:
-                f_nC = F.normalize(f_nC, dim=-1)
-            pure = self.config.label_grid == "pure"
-            member_nK = self._membership(
-                labels_on_grid(labels, (features.shape[-2], features.shape[-1]), pure).flatten()
-            )
-            return class_geometry(f_nC, member_nK.to(f_nC.dtype), self.config.margin, self.config.eps)
+                return fused_geometry(features, y, K, self.config.margin, self.config.eps)
+            return plain_geometry(features, y, K, self.config.margin, self.config.eps, normalise=False)
 
-    def _membership(self, y_n: Tensor) -> Tensor:
-        """(n, K) one-hot; all zero for ignored pixels."""
-        K = self.num_classes or int(torch.where(y_n == IGNORE, 0, y_n).max()) + 1
-        return F.one_hot(torch.where(y_n == IGNORE, K, y_n), K + 1)[:, :K]
+
+def plain_geometry(
+    f_BCHW: Tensor, y_BHW: Tensor, K: int, margin: float, eps: float, normalise: bool = True
+) -> dict[str, Tensor]:
+    """Eq. 16 to 18 pixel vector by pixel vector."""
+    f_nC = f_BCHW.movedim(1, -1).flatten(0, 2)
+    f_nC = f_nC.to(torch.promote_types(f_nC.dtype, torch.float32))
+    f_nC = F.normalize(f_nC, dim=-1) if normalise else f_nC
+    return class_geometry(f_nC, one_hot(y_BHW, K).to(f_nC.dtype), margin, eps)
+
+
+def fused_geometry(f_BCHW: Tensor, y_BHW: Tensor, K: int, margin: float, eps: float) -> dict[str, Tensor]:
+    """The same with ``normalise``, from the class sums of unit vectors alone.
+
+    In float32 the compactness is exact to about 1e-6 of the squared length, 1; its gradient has no such limit.
+    """
+    sum_KC, count_K, square_K = UnitSums.apply(f_BCHW, y_BHW, K)
+    mu_KC = sum_KC / count_K.clamp_min(1)[:, None]
+    spread_K = (square_K - count_K * mu_KC.square().sum(-1)).clamp_min(0)
+    return _terms(mu_KC, spread_K, count_K, margin, eps)
+
+
+def one_hot(y: Tensor, K: int) -> Tensor:
+    """(n, K) for any shape of n labels; all zero for ignored pixels."""
+    return F.one_hot(torch.where(y == IGNORE, K, y).flatten(), K + 1)[:, :K]
 
 
 def class_geometry(f_nC: Tensor, member_nK: Tensor, margin: float, eps: float) -> dict[str, Tensor]:
@@ -91,14 +110,17 @@ def class_geometry(f_nC: Tensor, member_nK: Tensor, margin: float, eps: float) -
     count_K = member_nK.sum(0)
     mu_KC = member_nK.T @ f_nC / count_K.clamp_min(1)[:, None]
     square_n = (f_nC - member_nK @ mu_KC).square().sum(-1)
-    trace_K = member_nK.T @ square_n / (count_K - 1).clamp_min(1)  # Eq. 17, two passes
-    several_K = count_K > 1
-    i, j = torch.triu_indices(len(count_K), len(count_K), 1, device=f_nC.device)
+    return _terms(mu_KC, member_nK.T @ square_n, count_K, margin, eps)  # Eq. 17, two passes
+
+
+def _terms(mu_KC: Tensor, spread_K: Tensor, count_K: Tensor, margin: float, eps: float) -> dict[str, Tensor]:
+    """``spread_K``: summed squared distances to the class means."""
+    i, j = torch.triu_indices(len(count_K), len(count_K), 1, device=mu_KC.device)
     present_P = (count_K[i] > 0) & (count_K[j] > 0)
     distance_P = (mu_KC[i] - mu_KC[j]).square().sum(-1).clamp_min(eps).sqrt()
     return {
         "separation": _mean_where(F.relu(margin - distance_P), present_P),
-        "compactness": _mean_where(trace_K, several_K),
+        "compactness": _mean_where(spread_K / (count_K - 1).clamp_min(1), count_K > 1),
     }
 
 

@@ -60,6 +60,24 @@ class Windows:
         f = f.view(B, C, H // M, M, W // M, M).permute(0, 2, 4, 3, 5, 1)
         return f.reshape(B, -1, M * M, C)
 
+    def rows(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The same cut as a reordering of pixels.
+
+        Returns:
+            token_of: (H * W,) int64, the token that each pixel becomes, counted over windows and within them.
+            pixel_of: (N * T,) int64, the pixel of each token; H * W for padding.
+        """
+        M, (right, bottom) = self.side, self.padding
+        H, W = self.height + bottom, self.width + right
+        rolled_H, rolled_W = (H, W) if self.pad_first else (self.height, self.width)
+        y = (torch.arange(self.height, device=device) - self.dy) % rolled_H
+        x = (torch.arange(self.width, device=device) - self.dx) % rolled_W
+        window = (y // M * (W // M))[:, None] + x // M
+        token_of = (window * M**2 + (y % M * M)[:, None] + x % M).flatten()
+        pixel_of = token_of.new_full((H * W,), self.height * self.width)
+        pixel_of[token_of] = torch.arange(len(token_of), device=device)
+        return token_of, pixel_of
+
     def masks(self, padding: bool, seam: bool, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
         """What attention may see and which tokens count; None where nothing is masked.
 
@@ -77,10 +95,13 @@ class Windows:
         if not (padding or seam):
             return None, None
         region_NT = self._regions(device)
-        visible = region_NT[:, :, None] == region_NT[:, None, :] if seam else None
+        valid = region_NT >= 0
+        visible = None
+        if seam:  # padding comes from neither border
+            same = region_NT[:, :, None] == region_NT[:, None, :]
+            visible = same | ~valid[:, None, :] | ~valid[:, :, None]
         if not padding:
             return visible, None
-        valid = region_NT >= 0
         keys = valid[:, None, :].expand(-1, self.side**2, -1)
         return (keys if visible is None else visible & keys), valid
 

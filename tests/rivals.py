@@ -16,7 +16,8 @@ def randn(*shape: int, seed: int) -> Tensor:
 
 def build(config: Config, teacher: int = TEACHER, student: int = STUDENT) -> Method:
     """The method in float64, every parameter away from its initial value."""
-    method = config.build({"s16": 7, "s32": teacher}, {"s16": 5, "s32": student}, CLASSES, 6).double()
+    given = {"s16": 7, "s32": teacher, "penultimate": teacher, "logits": CLASSES}
+    method = config.build(given, {"s16": 5, "s32": student}, CLASSES, student).double()
     for i, p in enumerate(method.parameters()):
         p.data.copy_(0.5 * randn(*p.shape, seed=100 + i))
     return method
@@ -36,7 +37,9 @@ def labels_of(f: Tensor) -> Tensor:
 
 
 def terms(method: Method, f_s: Tensor, f_t: Tensor, seed: int = 5, step: int = 0) -> dict[str, Tensor]:
-    batch = Batch(f_t.new_zeros(len(f_t), 3, 8, 8), labels_of(f_t), {"s32": f_t}, ["a/0", "b/0"], seed=seed)
+    """Of one step; the maps also stand for penultimate maps and, in their first ``CLASSES`` channels, for logits."""
+    features = {"s32": f_t, "penultimate": f_t, "logits": f_t[:, :CLASSES]}
+    batch = Batch(f_t.new_zeros(len(f_t), 3, 8, 8), labels_of(f_t), features, ["a/0", "b/0"], seed=seed)
     return method(StudentOutput(f_s, {"s16": f_s, "s32": f_s}, f_s), batch, step)
 
 
@@ -65,3 +68,14 @@ def projected(conv: torch.nn.Conv2d, f: Tensor) -> Tensor:
     N, _, H, W = f.shape
     values = [torch.stack(project(conv, f, n, y, x)) for n in range(N) for y in range(H) for x in range(W)]
     return torch.stack(values).view(N, H, W, -1).permute(0, 3, 1, 2)
+
+
+def kd_loops(z_s: Tensor, z_t: Tensor, tau: float) -> Tensor:
+    """KD on the channels that stand for logits, by loops: sum over classes, mean over pixels, times tau^2."""
+    B, _, H, W = z_t.shape
+    total = z_s.new_zeros(())
+    for n, y, x in ((n, y, x) for n in range(B) for y in range(H) for x in range(W)):
+        e_s, e_t = ([(v / tau).exp() for v in z[n, :CLASSES, y, x]] for z in (z_s, z_t))
+        p_s, p_t = [v / sum(e_s) for v in e_s], [v / sum(e_t) for v in e_t]
+        total = total + sum(q * (q / p).log() for p, q in zip(p_s, p_t, strict=True))
+    return tau**2 * total / (B * H * W)

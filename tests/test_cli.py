@@ -11,7 +11,8 @@ from tiny import tiny_cache
 
 from pipeline.cli import main
 
-VERBS = ["plan", "extract", "train", "compare", "inspect", "verify", "evaluate", "report", "predict", "quickstart"]
+VERBS = ["plan", "extract", "train", "compare", "inspect", "verify", "repack", "copy", "prune", "evaluate", "report",
+         "predict", "export", "quickstart"]  # fmt: skip
 HEAVY = {"torch", "sam2", "prefect", "zarr", "numpy", "lightning", "torchmetrics", "matplotlib"}
 
 

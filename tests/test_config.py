@@ -73,8 +73,31 @@ def test_several_mistakes_are_reported_together_with_their_fields(train_yaml):
         "name",
     }
     assert "  steps: Input should be greater than or equal to 1; found 0" in lines
-    assert "  batchsize: unknown key; remove it or correct its name" in lines
+    assert "  batchsize: unknown key; did you mean batch_size?" in lines
     assert "use 128" in next(line for line in lines if line.startswith("  cache"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("stepps=3", "stepps: unknown key; did you mean steps?"),
+        ("optimizer.weightdecay=1", "optimizer.weightdecay: unknown key; did you mean weight_decay?"),
+        ("method.mwad.gian=2", "method.sward.mwad.gian: unknown key; did you mean gain?"),
+        ("cache.views.cuont=2", "cache.views.cuont: unknown key; did you mean count or contrast?"),
+        ("zzz=3", "zzz: unknown key; remove it or correct its name"),
+    ],
+)
+def test_a_typing_error_in_a_key_is_answered_with_the_key_that_was_meant(train_yaml, setting, said):
+    with pytest.raises(ConfigError) as refusal:
+        load_config(TrainConfig, train_yaml, ["method.kind=sward", setting])
+    assert f"  {said}" in str(refusal.value).splitlines()
+
+
+def test_a_file_for_another_verb_is_recognised(train_yaml, cache_yaml):
+    with pytest.raises(ConfigError, match="TrainConfig: this looks like a CacheConfig, for sward plan and sward extr"):
+        load_config(TrainConfig, cache_yaml)
+    with pytest.raises(ConfigError, match="CacheConfig: this looks like a TrainConfig, for sward train"):
+        load_config(CacheConfig, train_yaml)
 
 
 def test_a_missing_key_is_named(cache_yaml):
@@ -88,7 +111,7 @@ def test_an_unknown_kind_lists_the_known_ones(train_yaml):
         load_config(TrainConfig, train_yaml, ["method.kind=nonsense"])
     with pytest.raises(ConfigError, match=r"student: .*'unxt'.*'unext'"):
         load_config(TrainConfig, train_yaml, ["student.kind=unxt"])
-    with pytest.raises(ConfigError, match=r"codec: .*'fp8'.*'fp16', 'int8'"):
+    with pytest.raises(ConfigError, match=r"codec: .*'fp8'.*'fp16', 'bf16', 'int8'"):
         load_config(CacheConfig, train_yaml.parent / "cache.yaml", ["codec.kind=fp8"])
 
 

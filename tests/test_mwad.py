@@ -100,7 +100,7 @@ def attend(theta: torch.nn.Module, window: list, config: Config, dx: int, dy: in
             if config.mask_padding and q is None:
                 continue
             side_p, side_q = p and (p[0] < dy, p[1] < dx), q and (q[0] < dy, q[1] < dx)
-            if config.seam_mask and (dx or dy) and side_p != side_q:
+            if config.seam_mask and (dx or dy) and p and q and side_p != side_q:
                 continue
             scores[u] = sum(qkv[t][i] * qkv[u][d + i] for i in range(d)) / math.sqrt(d)
         total = math.fsum(math.exp(s) for s in scores.values()) if scores else 1.0

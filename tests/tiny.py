@@ -13,6 +13,7 @@ from pipeline.datasets.procedural import render
 from pipeline.training.config import TrainConfig
 from sward.teachers.hiera import make_trunk
 
+HEAD = {"steps": 3, "network": {"kind": "teacher-head", "width": 8, "rates": [1, 2]}}
 COUNTS = {"train": 6, "val": 2, "test": 3}
 CARD = """
 name: {name}

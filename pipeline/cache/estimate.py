@@ -1,42 +1,63 @@
-"""`sward plan`: what an extraction will cost and whether caching pays, before anything runs."""
+"""`sward plan`: what an extraction will cost and whether caching pays, before anything runs.
 
+What is measured (`calibration.py`) is measured on this machine, on the disk where the store will be.
+"""
+
+import os
 import shutil
-import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 
+from pipeline.cache.appended import APPENDED
+from pipeline.cache.budget import Choice, choices
+from pipeline.cache.calibration import (
+    Pieces,
+    Reading,
+    measure_decoding,
+    measure_disk,
+    measure_teacher,
+    median_seconds,
+)
 from pipeline.cache.codecs import CODECS
+from pipeline.cache.failures import existing
 from pipeline.cache.identity import CacheConfig
 from pipeline.cache.planning import wanted_records
-from pipeline.cache.shards import ShardWriter, read_chunk, read_index
 from pipeline.cache.store import array_specs
-from pipeline.datasets import load_dataset
+from pipeline.cache.taught import Samples, render_record
+from pipeline.datasets import Dataset, load_dataset
 from pipeline.devices import resolve_device
 from pipeline.paths import place
+from pipeline.training import demand as demands
+from pipeline.training.config import TrainConfig
+from pipeline.training.demand import Demand
 from pipeline.weights import load_teacher
-
-# Published FLOPs: (teacher forward + 3 × student forward) / (3 × student forward) is what a cache can save at most.
-CEILINGS = {"Hiera-L → DeepLab MobileNetV3": 7.0, "Hiera-T → UNeXt": 5.0, "Hiera-T → ResUNet++": 1.15}
+from sward.contracts import Channels
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Sizes in bytes, times in seconds, measured on this machine."""
+    """Sizes in bytes, times in seconds.
+
+    records: by subset. teacher_seconds: a view in the teacher. view_seconds: a view rendered, taught and written, as an
+    extraction overlaps them. reads: by codec, of what ``demand`` reads of a record; read_bytes likewise. choices: what
+    fits a budget, empty without one; views: K of the configuration.
+    """
 
     records: dict[str, int]
     bytes_by_codec: dict[str, int]
     shards: int
     files: int
     free_bytes: int
+    memory_bytes: int
     teacher_seconds: float
-    read_seconds: dict[str, float]
+    view_seconds: float
+    reads: dict[str, Reading]
+    read_bytes: dict[str, int]
+    demand: Demand
     codec: str
+    views: int = 1
+    choices: list[Choice] = field(default_factory=list)
 
     @property
     def total_records(self) -> int:
@@ -44,105 +65,97 @@ class Plan:
 
     @property
     def extraction_seconds(self) -> float:
-        return self.total_records * self.teacher_seconds
+        return self.total_records * self.view_seconds
 
     @property
     def fits(self) -> bool:
         """Whether the chosen codec's bytes and a tenth more are free."""
         return self.bytes_by_codec[self.codec] * 1.1 < self.free_bytes
 
-    def break_even_runs(self, epochs: int) -> float:
-        """Training runs of ``epochs`` epochs after which extracting once is cheaper than the teacher in the loop."""
-        saved = self.records["train"] * epochs * (self.teacher_seconds - self.read_seconds[self.codec])
+    def break_even_runs(self, records: int) -> float:
+        """Runs that read ``records`` records each after which extracting once is cheaper than the teacher in the loop;
+        infinite where reading (warm) and decoding take longer than the teacher."""
+        saved = records * (self.teacher_seconds - self.reads[self.codec].total)
         return self.extraction_seconds / saved if saved > 0 else float("inf")
 
 
-def plan(config: CacheConfig) -> Plan:
-    """Count, and measure teacher and disk for a few seconds.
+def plan(config: CacheConfig, train: TrainConfig | None = None, budget: int | None = None) -> Plan:
+    """Count, and measure teacher, disk, decoding and student for a few seconds.
+
+    Args:
+        config: the store to be.
+        train: whose student it is to feed; None assumes a fast one that reads all levels.
+        budget: bytes that the store may take; None leaves the choice as configured.
 
     Raises:
         DatasetError, WeightsError, TrunkMismatch: the sources are not usable.
+        NotWritable: the store's disk cannot be written.
     """
-    records = wanted_records(config, load_dataset(config.dataset, config.split))
+    dataset, teacher = load_dataset(config.dataset, config.split), load_teacher(config.teacher)
+    channels: Channels = teacher.channels
+    records = wanted_records(config, dataset)
     counts = {s: sum(r.subset == s for r in records) for s in ("train", "val", "test")}
-    teacher = load_teacher(config.teacher)
+    evaluated, shards = counts["val"] + counts["test"], sum(-(-n // config.shard_records) for n in counts.values())
     sizes = {
-        codec: sum(n * record_bytes(codec, teacher.channels, config.size_of(s)) for s, n in counts.items())
-        for codec in CODECS
+        c: (record_bytes(c, channels, config.size), record_bytes(c, channels, config.evaluation_size)) for c in CODECS
     }
-    shards = sum(-(-n // config.shard_records) for n in counts.values())
-    arrays = len(array_specs(config.codec, teacher.channels, config.size))
-    target = existing_parent(place(config.store))
+    need = demand_of(config, train, channels, dataset, counts["train"])
+    pieces = {codec: read_pieces(codec, need, config.size) for codec in CODECS}
+    target = existing(place(config.store))
+    disk = measure_disk(target, pieces, need.workers)
+    shapes = level_shapes(need, config.size)
+    teacher_seconds = measure_teacher(teacher, config.size, config.batch_size, config.device)
     return Plan(
         records=counts,
-        bytes_by_codec=sizes,
+        bytes_by_codec={codec: counts["train"] * a + evaluated * b for codec, (a, b) in sizes.items()},
         shards=shards,
-        files=shards * (arrays + 1) + counts["val"] + counts["test"],
+        files=shards * (len(array_specs(config.codec, channels, config.size)) + 1) + evaluated,
         free_bytes=shutil.disk_usage(target).free,
-        teacher_seconds=measure_teacher(teacher, config),
-        read_seconds={c: measure_read(target, record_bytes(c, teacher.channels, config.size)) for c in CODECS},
+        memory_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        teacher_seconds=teacher_seconds,
+        view_seconds=view_seconds(config, dataset, teacher_seconds, disk.write * sizes[config.codec.kind][0]),
+        reads={c: Reading(*times, measure_decoding(c, shapes, need.device)) for c, times in disk.reads.items()},
+        read_bytes={codec: sum(p) for codec, p in pieces.items()},
+        demand=need,
         codec=config.codec.kind,
+        views=config.views.count,
+        choices=choices(budget, sizes, counts["train"] // config.views.count, evaluated) if budget else [],
     )
 
 
-def record_bytes(codec: str, channels: dict[str, int], size: tuple[int, int]) -> int:
+def demand_of(config: CacheConfig, train: TrainConfig | None, channels: Channels, dataset: Dataset, n: int) -> Demand:
+    """Measured where a training configuration is given, else assumed, with ``n`` training records."""
+    if train is None:
+        return demands.assumed(channels, n, config.device)
+    return demands.measure(train, channels, len(dataset.classes), config.size)
+
+
+def record_bytes(codec: str, channels: Channels, size: tuple[int, int]) -> int:
     """Bytes of one stored record, image and label included."""
-    specs = array_specs(CODECS[codec], channels, size)
-    return sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in specs.values())
+    return sum(array_bytes(*spec) for spec in array_specs(CODECS[codec], channels, size).values())
 
 
-def existing_parent(path: Path) -> Path:
-    """The nearest folder that exists: where the store's disk is."""
-    path = path.absolute()
-    return path if path.is_dir() else existing_parent(path.parent)
+def array_bytes(shape: tuple[int, ...], dtype: str) -> int:
+    return int(np.prod(shape)) * np.dtype(dtype).itemsize
 
 
-def measure_teacher(teacher: Any, config: CacheConfig) -> float:
-    """Seconds a view at the configured size and batch."""
-    device = resolve_device(config.device)
-    images, teacher = torch.zeros(config.batch_size, 3, *config.size, device=device), teacher.to(device)
-    return median_seconds(lambda: float(teacher(images)["s32"].sum())) / config.batch_size
+def read_pieces(codec: str, need: Demand, size: tuple[int, int]) -> Pieces:
+    """Bytes of every array that a step reads of a record."""
+    specs = array_specs(CODECS[codec], need.tensors, size)
+    for name, c in need.head.items():
+        specs |= APPENDED.arrays(name, (c, size[0] // 4, size[1] // 4))
+    return [array_bytes(*spec) for spec in specs.values()]
 
 
-def measure_read(target: Path, size: int) -> float:
-    """Seconds to read one record of ``size`` bytes from a shard on the target disk (page cache warm)."""
-    with tempfile.TemporaryDirectory(dir=target) as folder:
-        path, chunk = Path(folder) / "shard", np.zeros(size, np.uint8)
-        writer = ShardWriter(path, 1)
-        writer.append(chunk)
-        writer.close()
-        index = read_index(path, 1)
-        return median_seconds(lambda: read_chunk(path, index, 0, chunk))
+def level_shapes(need: Demand, size: tuple[int, int]) -> dict[str, tuple[int, int, int]]:
+    return {level: (c, size[0] // int(level[1:]), size[1] // int(level[1:])) for level, c in need.tensors.items()}
 
 
-def median_seconds(call: Callable[[], Any], repeats: int = 5) -> float:
-    call()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return float(np.median(times))
-
-
-def describe(p: Plan, batch_size: int, steps_per_second: float) -> list[str]:
-    """The plan as lines for people; decimal units."""
-    counts = ", ".join(f"{subset} {n}" for subset, n in p.records.items())
-    demand = p.bytes_by_codec[p.codec] / p.total_records * batch_size * steps_per_second / 1e9
-    runs = p.break_even_runs(epochs=100)
-    verdict = (
-        f"caching pays after {runs:.2f} runs of 100 epochs"
-        if np.isfinite(runs)
-        else "reading is slower than recomputing here: caching does not pay"
-    )
-    return [
-        f"records        {p.total_records} ({counts}) in {p.shards} shards, {p.files} files",
-        *(f"bytes {c:8} {n / 1e9:.2f} GB{'   <- chosen' if c == p.codec else ''}" for c, n in p.bytes_by_codec.items()),
-        f"free disk      {p.free_bytes / 1e9:.1f} GB: {'fits' if p.fits else 'DOES NOT FIT with 10 % to spare'}",
-        f"teacher        {p.teacher_seconds * 1e3:.1f} ms a view here; {p.extraction_seconds / 3600:.2f} h in all",
-        *(f"read {c:9} {s * 1e3:.2f} ms a record here (warm)" for c, s in p.read_seconds.items()),
-        f"a student at {steps_per_second:g} steps/s of {batch_size} needs {demand:.3f} GB/s",
-        verdict,
-        "ceiling of the gain per training run, by published FLOPs: "
-        + ", ".join(f"{pair} {gain:g}×" for pair, gain in CEILINGS.items()),
-    ]
+def view_seconds(config: CacheConfig, dataset: Dataset, teacher: float, write: float) -> float:
+    """A view rendered, taught and written. All three overlap, but on a CPU rendering takes the teacher's cores."""
+    first = wanted_records(config, Dataset(dataset.card, dataset.split, dataset.samples[:1]))[0]
+    samples: Samples = {(s.subset, s.digest): s for s in dataset.samples[:1]}
+    render = median_seconds(lambda: render_record(first, samples, config.size_of(first.subset)))
+    if resolve_device(config.device).type == "cpu":
+        return max(teacher + render, write)
+    return max(teacher, render / max(1, config.workers), write)

@@ -19,6 +19,7 @@ from sward.teachers import TeacherConfig
 from sward.teachers.hiera import MEAN, STD
 
 SCHEMA = 1
+REPACKED = "repacked.from"  # content id and precisions of the store that a repacked one was encoded from
 GROWS = ("views.count", "data.split_digest", "records")  # what an extension may change
 
 
@@ -84,6 +85,11 @@ def declared(config: CacheConfig) -> dict[str, Any]:
         "views.generator": GENERATOR,
         "precision": config.codec.kind,
     }
+
+
+def precisions(found: Mapping[str, Any]) -> list[str]:
+    """What the values of a store were rounded to, one after the other; its own precision last."""
+    return [*found.get(REPACKED, {}).get("precisions", []), found["precision"]]
 
 
 def dataset_name(dataset: str) -> str:

@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from pipeline.cache.identity import REPACKED
 from pipeline.cache.store import Store
 
 
@@ -57,6 +58,8 @@ def describe(facts: dict[str, Any]) -> list[str]:
         f"content id     {facts['content_id']}",
         *(fill(line, facts["identity"]) for line in LINES),
     ]
+    if came_from := facts["identity"].get(REPACKED):
+        lines.append(f"repacked       from {' then '.join(came_from['precisions'])}, store {came_from['content_id']}")
     for subset, n in facts["records"].items():
         lines.append(f"{subset:14} {n['readable']} of {n['planned']} records, {facts['images'][subset]} images")
     for level, channels in facts["channels"].items():

@@ -9,8 +9,8 @@ from PIL import Image
 from pipeline.cache import identity
 from pipeline.cache.identity import CacheConfig
 from pipeline.cache.records import WITHDRAW, Record, plan_units, read_plans, record_to_json
+from pipeline.cache.sealed import write_sealed
 from pipeline.datasets import Dataset, Sample
-from pipeline.files import write_json
 from pipeline.views import draw
 
 GROW_ONLY = f"Restore what changed, or give the new store another place (store: …). A store only grows. {WITHDRAW}"
@@ -59,6 +59,7 @@ def update_plan(
         identity.require_same(path, _shorten(lines + _unwanted(planned, wanted)), GROW_ONLY)
     names = {(r.subset, r.name) for r in planned}
     missing = [r for r in wanted if (r.subset, r.name) not in names]
+    _require_extracted(path, plans, missing)
     if not missing:
         return False
     shard_records = plans[0]["shard_records"] if plans else config.shard_records
@@ -69,10 +70,23 @@ def update_plan(
         "channels": channels,
         "shard_records": shard_records,
         "generation": len(plans),
-        "units": _units(missing, plans, shard_records),
+        "units": group_units(missing, plans, shard_records),
     }
-    write_json(path / "plan" / f"{len(plans):04d}.json", plan)
+    write_sealed(path / "plan" / f"{len(plans):04d}.json", plan)
     return True
+
+
+def _require_extracted(path: Path, plans: list[dict[str, Any]], missing: list[Record]) -> None:
+    """What was encoded from another store is never completed by the teacher: its records would differ in kind."""
+    if not plans or identity.REPACKED not in plans[-1]["identity"]:
+        return
+    lacking = [u for plan in plans for u in plan_units(plan) if u.receipt(path) is None]
+    if missing or lacking:
+        came_from = plans[-1]["identity"][identity.REPACKED]["content_id"]
+        what = f"{len(missing)} records are to be added" if missing else f"{len(lacking)} shards are missing"
+        line = f"{identity.REPACKED}: expected nothing, found store {came_from[:12]}, and {what}"
+        remedy = "Complete it with `sward repack`; to add records, extend the store it was made from and repack that."
+        identity.require_same(path, [line], remedy)
 
 
 def _planned(plans: list[dict[str, Any]]) -> list[Record]:
@@ -104,7 +118,7 @@ def _shorten(lines: list[str], most: int = 10) -> list[str]:
     return lines if len(lines) <= most else [*lines[:most], f"… and {len(lines) - most} more"]
 
 
-def _units(records: list[Record], plans: list[dict[str, Any]], shard_records: int) -> list[dict[str, Any]]:
+def group_units(records: list[Record], plans: list[dict[str, Any]], shard_records: int) -> list[dict[str, Any]]:
     """Group records into whole shards that start after the last planned one of their subset."""
     first: dict[str, int] = defaultdict(int)
     for unit in (u for plan in plans for u in plan_units(plan)):

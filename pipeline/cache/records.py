@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cache.identity import digest
-from pipeline.files import read_json
+from pipeline.cache.sealed import read_sealed
 from pipeline.views import View
 
+RESTORE_PLAN = (
+    "restore it from a copy of the store; without one, delete it if it is the newest of several (that withdraws the "
+    "extension), else remove the store and extract again"
+)
 WITHDRAW = "An extension planned by mistake is withdrawn by deleting the newest file of plan/."
 
 
@@ -48,15 +52,24 @@ class Unit:
         return digest([record_to_json(r) for r in self.records])
 
     def receipt(self, path: Path) -> dict[str, Any] | None:
-        """This unit's receipt in the store at ``path``; None where there is none or it vouches for other records."""
+        """This unit's receipt in the store at ``path``; None where there is none or it vouches for other records.
+
+        Raises:
+            StoreDamaged: its bytes are not those that were written.
+        """
         file = receipt_path(path, self.name)
-        found = read_json(file) if file.is_file() else {}
+        again = "delete it, and the command that made the store makes this shard again"
+        found = read_sealed(file, again) if file.is_file() else {}
         return found if found.get("records_digest") == self.digest() else None
 
 
 def read_plans(path: Path) -> list[dict[str, Any]]:
-    """All plans, oldest first, levels from shallow to deep; empty where there is no store."""
-    plans = [read_json(p) for p in sorted((path / "plan").glob("[0-9]*.json"))]
+    """All plans, oldest first, levels from shallow to deep; empty where there is no store.
+
+    Raises:
+        StoreDamaged: the bytes of one are not those that were written.
+    """
+    plans = [read_sealed(p, RESTORE_PLAN) for p in sorted((path / "plan").glob("[0-9]*.json"))]
     for plan in plans:
         plan["channels"] = dict(sorted(plan["channels"].items(), key=lambda item: int(item[0][1:])))
     return plans

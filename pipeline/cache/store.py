@@ -5,6 +5,8 @@
       receipts/train-00000.json   written last: this unit is complete (sizes, checksums, statistics)
       train/s4/c/0/0/0/0 …        one shard file per (unit, array); arrays s4 s8 s16 s32 image label
       full_labels/<digest>.png    label at the source's resolution, for evaluation
+      timing.jsonl                what each unit took; no part of the content
+      appended/plan.json          optional: tensors of a teacher head added to every record (`appended.py`)
       zarr.json …                 metadata: any Zarr v3 reader opens the named arrays
 
 A unit is one shard of every array of a subset; it becomes visible to readers in `unit.py`, `UnitWriter.commit`.
@@ -21,9 +23,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pipeline.cache.codecs import CODECS, CodecConfig
-from pipeline.cache.records import WITHDRAW, Record, plan_units, read_plans
-from pipeline.cache.shards import REMEDY, StoreDamaged, read_chunk, read_index
+from pipeline.cache.appended import APPENDED, appended_specs, read_appended
+from pipeline.cache.codecs import CODECS, Codec
+from pipeline.cache.records import WITHDRAW, Record, plan_units, read_plans, receipt_path
+from pipeline.cache.shards import StoreDamaged, read_chunk, read_index
 
 ArraySpecs = dict[str, tuple[tuple[int, ...], str]]
 
@@ -37,7 +40,7 @@ def shard_path(path: Path, subset: str, array: str, shard: int, ndim: int) -> Pa
     return path / subset / array / "c" / "/".join([str(shard), *["0"] * (ndim - 1)])
 
 
-def array_specs(codec: CodecConfig, channels: dict[str, int], size: tuple[int, int]) -> ArraySpecs:
+def array_specs(codec: Codec, channels: dict[str, int], size: tuple[int, int]) -> ArraySpecs:
     """Array name -> (shape of one record, dtype) of a subset with views of ``size``."""
     height, width = size
     specs: ArraySpecs = {"image": ((3, height, width), "uint8"), "label": ((height, width), "uint8")}
@@ -63,7 +66,7 @@ class Store:
             raise FileNotFoundError(f"no feature store at {self.path}; make it: sward extract <cache config>")
         self.identity: dict[str, Any] = self.plans[-1]["identity"]
         self.content_id: str = self.plans[-1]["content_id"]
-        self.codec: CodecConfig = CODECS[self.identity["precision"]]
+        self.codec: Codec = CODECS[self.identity["precision"]]
         self.channels: dict[str, int] = self.plans[0]["channels"]
         self.shard_records: int = self.plans[0]["shard_records"]
         self.units = [unit for plan in self.plans for unit in plan_units(plan)]
@@ -73,8 +76,9 @@ class Store:
         if self.missing and not partial:
             raise StoreIncomplete(
                 f"the store {self.path} is incomplete: {len(self.missing)} of {len(self.units)} shards have no receipt "
-                f"(first: {self.missing[0]}); continue it with the same `sward extract` command. {WITHDRAW}"
+                f"(first: {self.missing[0]}); continue it with the command that made it. {WITHDRAW}"
             )
+        self.appended = read_appended(self.path, self.content_id, self.units)
         self._check_sizes()
         self._shard = lru_cache(maxsize=None)(self._find_shard)
 
@@ -108,17 +112,27 @@ class Store:
     @cache  # noqa: B019 - a store lives as long as the process that reads it
     def specs(self, subset: str) -> ArraySpecs:
         """Array name -> (shape of one record, dtype)."""
-        return array_specs(self.codec, self.channels, self.size(subset))
+        specs = array_specs(self.codec, self.channels, self.size(subset))
+        return specs | (appended_specs(self.appended, subset) if self.appended else {})
 
     def level_arrays(self, level: str) -> list[str]:
-        """Names of the arrays that hold a level.
+        """Names of the arrays that hold a level, or an appended tensor.
 
         Raises:
             KeyError: the store has no such level; lists the ones it has.
         """
+        if self.appended and level in self.appended["channels"]:
+            return [level]
         if level not in self.channels:
             raise KeyError(f"the store {self.path} has no level {level}; it has {', '.join(self.channels)}")
-        return list(self.codec.arrays(level, (1, 1, 1)))
+        return list(self.codec.arrays(level, (1, 8, 8)))
+
+    def decode(self, name: str, parts: dict[str, Tensor], subset: str) -> Tensor:
+        """(B, C, h, w) float32 of a level, or an appended tensor, on the device where the parts are."""
+        if self.appended and name in self.appended["channels"]:
+            return APPENDED.decode(name, parts, (0, 0))
+        height, width = self.size(subset)
+        return self.codec.decode(name, parts, (height // int(name[1:]), width // int(name[1:])))
 
     def read(self, record: Record, out: dict[str, np.ndarray]) -> None:
         """Read the arrays named in ``out`` of one record straight into its (C-contiguous) buffers.
@@ -141,7 +155,8 @@ class Store:
         for level in levels or self.channels:
             parts = {n: np.empty(*specs[n]) for n in self.level_arrays(level)}
             self.read(record, parts)
-            decoded[level] = self.codec.decode(level, {n: torch.from_numpy(a)[None] for n, a in parts.items()})[0]
+            batch = {n: torch.from_numpy(a)[None] for n, a in parts.items()}
+            decoded[level] = self.decode(level, batch, record.subset)[0]
         return decoded
 
     def full_label(self, record: Record) -> np.ndarray:
@@ -168,7 +183,11 @@ class Store:
                 path = self.path / file
                 size = path.stat().st_size if path.is_file() else None
                 if size != facts["bytes"]:
-                    raise StoreDamaged(f"{path}: {size} bytes, the receipt {name} says {facts['bytes']}; {REMEDY}")
+                    own = receipt_path(self.path, name)
+                    found = (
+                        f"{path}: {'missing' if size is None else f'{size} bytes'}, its receipt says {facts['bytes']}"
+                    )
+                    raise StoreDamaged(f"{found}; delete {own}, and the command that made the store makes it again")
 
 
 def full_label_path(path: Path, digest: str) -> Path:

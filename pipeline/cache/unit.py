@@ -1,36 +1,34 @@
-"""One unit: all records of one shard rendered, taught, encoded, written; then committed.
+"""One unit: all records of one shard rendered, encoded, written; then committed.
 
 Rendering runs ahead of the teacher and committing (sync, rename, receipt) runs behind it, so that the disk
-costs no teacher time. Where a shard becomes visible to readers: `UnitWriter.commit`.
+costs no teacher time. Where a shard becomes visible to readers: `UnitWriter.commit`. What a unit is made of:
+`taught.py` (images and the teacher), `repack.py` (another store).
 """
 
-import io
-import platform
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import google_crc32c
 import numpy as np
-import torch
-from PIL import Image
 
 from pipeline.cache.identity import CacheConfig
 from pipeline.cache.records import Record, Unit, receipt_path
+from pipeline.cache.sealed import write_sealed
 from pipeline.cache.shards import ShardWriter
 from pipeline.cache.store import array_specs, full_label_path, shard_path
-from pipeline.datasets import Dataset, Sample, read_image, read_label
-from pipeline.files import atomic, publish, write_json
-from pipeline.views import normaliser, pixel_digest, render
+from pipeline.cache.tally import LevelTally
+from pipeline.files import atomic, publish
+from pipeline.views import pixel_digest
 
 Progress = Callable[[int, int], None]
-Rendered = tuple[tuple[Record, ...], list[tuple[np.ndarray, np.ndarray]]]
-Samples = dict[tuple[str, str], Sample]  # by (subset, digest)
+Arrays = dict[str, np.ndarray]  # by name
+Rendered = tuple[tuple[Record, ...], list[Any]]  # records, and what `UnitWriter.render` gave of each
 
 
 class ExtractionError(RuntimeError):
@@ -38,35 +36,45 @@ class ExtractionError(RuntimeError):
 
 
 class UnitWriter:
-    """Computes units and commits them; rendering runs ahead, committing runs behind the teacher."""
+    """Computes units and commits them; rendering runs ahead, committing runs behind. A subclass says what of."""
 
-    def __init__(
-        self,
-        path: Path,
-        config: CacheConfig,
-        plans: list[dict[str, Any]],
-        dataset: Dataset,
-        teacher: Any,
-        device: torch.device,
-    ) -> None:
-        self.path, self.config, self.teacher, self.device = path, config, teacher, device
+    def __init__(self, path: Path, config: CacheConfig, plans: list[dict[str, Any]]) -> None:
+        self.path, self.config = path, config
         self.shard_records, self.channels = plans[0]["shard_records"], plans[0]["channels"]
-        self.samples: Samples = {(s.subset, s.digest): s for s in dataset.samples}
-        self.normalise = normaliser(config.mean, config.std, device)
+
+    def render(self, record: Record) -> Any:
+        """What ``arrays`` needs of one record; called in threads, ahead."""
+        raise NotImplementedError
+
+    def arrays(self, records: tuple[Record, ...], rendered: list[Any], tally: LevelTally) -> Iterator[Arrays]:
+        """What is stored of each record of a batch, by array name, from what ``render`` gave."""
+        raise NotImplementedError
+
+    def full_label(self, record: Record) -> bytes:
+        """The label of a validation or test record at its own resolution, as PNG (lossless)."""
+        raise NotImplementedError
+
+    def note(self, unit: Unit, seconds: float) -> None:
+        """What the unit took."""
+        raise NotImplementedError
+
+    def provenance(self) -> dict[str, Any]:
+        """What made these bytes, for people; never compared."""
+        raise NotImplementedError
 
     def run(self, units: list[Unit], total: int, progress: Progress) -> None:
-        done = total - sum(len(u.records) for u in units)
+        done, began = total - sum(len(u.records) for u in units), time.monotonic()
         progress(done, total)
         with ThreadPoolExecutor(max(1, self.config.workers)) as renderers, ThreadPoolExecutor(1) as committer:
             pending: Future[None] | None = None
             batches = [batch for unit in units for batch in self.batches(unit)]
             rendered = render_ahead(batches, self.render, self.config.workers, renderers)
             for unit in units:
-                finish = self.compute(unit, rendered)
-                if pending:
-                    pending.result()
-                pending = committer.submit(finish)
-                done += len(unit.records)
+                before_it, pending = pending, committer.submit(self.compute(unit, rendered))
+                if before_it:
+                    before_it.result()
+                done, before, began = done + len(unit.records), began, time.monotonic()
+                self.note(unit, began - before)
                 progress(done, total)
             if pending:
                 pending.result()
@@ -76,9 +84,6 @@ class UnitWriter:
         size = self.config.batch_size
         return [unit.records[i : i + size] for i in range(0, len(unit.records), size)]
 
-    def render(self, record: Record) -> tuple[np.ndarray, np.ndarray]:
-        return render_record(record, self.samples, self.config.size_of(record.subset))
-
     def compute(self, unit: Unit, rendered: Iterator[Rendered]) -> Callable[[], None]:
         """Write all records of a unit under tmp/; returns the call that commits them."""
         specs = array_specs(self.config.codec, self.channels, self.config.size_of(unit.subset))
@@ -86,30 +91,23 @@ class UnitWriter:
             name: shard_path(self.path / "tmp" / unit.name, unit.subset, name, unit.shard, len(shape) + 1)
             for name, (shape, _) in specs.items()
         }
-        writers = {name: ShardWriter(file, self.shard_records) for name, file in files.items()}
+        writers: dict[str, ShardWriter] = {}
         tally, digests = LevelTally(), []
         try:
+            writers |= {name: ShardWriter(file, self.shard_records) for name, file in files.items()}
             for records, views in islice(rendered, len(self.batches(unit))):
-                features = self.teach(np.stack([image for image, _ in views]))
-                for i, (record, (image, label)) in enumerate(zip(records, views, strict=True)):
-                    arrays = {"image": image.transpose(2, 0, 1), "label": label}
-                    arrays |= self.encode(record, {level: f[i] for level, f in features.items()}, tally)
+                for arrays in self.arrays(records, views, tally):
                     for name, array in arrays.items():
                         writers[name].append(array)
-                    digests.append(pixel_digest(image, label))
+                    digests.append(pixel_digest(arrays["image"].transpose(1, 2, 0), arrays["label"]))
         except BaseException:
-            for writer in writers.values():
-                writer.abandon()
+            abandon(writers)
             raise
         return partial(self.commit, unit, writers, files, {"levels": tally.to_json(), "pixel_digests": digests})
 
-    def teach(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Features of rendered views (B, H, W, 3) uint8."""
-        x = self.normalise(torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2))
-        return {level: f.cpu().numpy() for level, f in self.teacher(x).items()}
-
-    def encode(self, record: Record, features: dict[str, np.ndarray], tally: "LevelTally") -> dict[str, np.ndarray]:
-        arrays: dict[str, np.ndarray] = {}
+    def encode(self, record: Record, features: Arrays, tally: LevelTally) -> Arrays:
+        """A record's levels as the codec stores them."""
+        arrays: Arrays = {}
         for level, f in features.items():
             if not np.isfinite(f).all():
                 found = f"{level} of {record.title} has NaN or infinite values"
@@ -125,13 +123,17 @@ class UnitWriter:
         self, unit: Unit, writers: dict[str, ShardWriter], files: dict[str, Path], facts: dict[str, Any]
     ) -> None:
         """Sync, rename, receipt: in this order, so that a receipt means the shard is on the disk."""
-        sums = {name: writer.close() for name, writer in writers.items()}
+        try:
+            sums = {name: writer.close() for name, writer in writers.items()}
+        except BaseException:
+            abandon(writers)
+            raise
         receipt: dict[str, Any] = {
             "unit": unit.name,
             "records": len(unit.records),
             "records_digest": unit.digest(),
             "files": {},
-            "provenance": provenance(self.config, self.device),
+            "provenance": self.provenance(),
         } | facts
         for name, file in files.items():
             final = self.path / file.relative_to(self.path / "tmp" / unit.name)
@@ -139,15 +141,18 @@ class UnitWriter:
             receipt["files"][str(final.relative_to(self.path))] = sums[name]
         if unit.subset != "train":
             for record in unit.records:
-                label, sizes = store_full_label(self.path, record, self.samples[record.subset, record.digest])
-                receipt["files"][str(label.relative_to(self.path))] = sizes
-        write_json(receipt_path(self.path, unit.name), receipt)
+                label, png = full_label_path(self.path, record.digest), self.full_label(record)
+                with atomic(label) as out:
+                    out.write(png)
+                sums_of_png = {"bytes": len(png), "crc32c": google_crc32c.value(png)}
+                receipt["files"][str(label.relative_to(self.path))] = sums_of_png
+        write_sealed(receipt_path(self.path, unit.name), receipt)
 
 
-def render_record(record: Record, samples: Samples, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """The record's view, from the source: image (H, W, 3) and label (H, W), uint8."""
-    sample = samples[record.subset, record.digest]
-    return render(read_image(sample), read_label(sample), record.view, size)
+def abandon(writers: dict[str, ShardWriter]) -> None:
+    """Close what was begun; the files stay behind in tmp/."""
+    for writer in writers.values():
+        writer.abandon()
 
 
 def render_ahead(
@@ -162,53 +167,3 @@ def render_ahead(
         while len(ahead) < min(3, len(batches) - i):
             ahead.append([pool.submit(render_one, r) for r in batches[i + len(ahead)]])
         yield batch, [f.result() for f in ahead.popleft()]
-
-
-def store_full_label(path: Path, record: Record, sample: Sample) -> tuple[Path, dict[str, int]]:
-    """The label at its own resolution as PNG (lossless); its path, size and crc32c."""
-    buffer = io.BytesIO()
-    Image.fromarray(read_label(sample)).save(buffer, format="png", optimize=False)
-    with atomic(full_label_path(path, record.digest)) as file:
-        file.write(buffer.getvalue())
-    return full_label_path(path, record.digest), {
-        "bytes": buffer.tell(),
-        "crc32c": google_crc32c.value(buffer.getvalue()),
-    }
-
-
-class LevelTally:
-    """Per level: count, minimum, maximum, and per-channel sums, in float64, over the records of one unit."""
-
-    def __init__(self) -> None:
-        self.levels: dict[str, dict[str, Any]] = {}
-
-    def add(self, level: str, f: np.ndarray) -> None:
-        flat = f.reshape(len(f), -1).astype(np.float64)
-        new = {
-            "count": flat.shape[1],
-            "min": float(f.min()),
-            "max": float(f.max()),
-            "sum": flat.sum(1),
-            "sum_squares": (flat**2).sum(1),
-        }
-        old = self.levels.get(level)
-        merge = {"min": min, "max": max}
-        self.levels[level] = new if old is None else {k: merge.get(k, lambda a, b: a + b)(old[k], new[k]) for k in new}
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            level: {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in facts.items()}
-            for level, facts in self.levels.items()
-        }
-
-
-def provenance(config: CacheConfig, device: torch.device) -> dict[str, Any]:
-    """What made these bytes, for people; never compared."""
-    names = ("sward", "torch", "sam2", "numpy", "pillow", "zarr")
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    return {
-        "versions": {n: version(n) for n in names},
-        "device": name,
-        "batch_size": config.batch_size,
-        "threads": torch.get_num_threads(),
-    }

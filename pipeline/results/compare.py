@@ -9,36 +9,44 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, model_validator
 
 from pipeline import console
-from pipeline.files import atomic, write_json
+from pipeline.cache.store import Store
+from pipeline.files import atomic, read_json, write_json
+from pipeline.results.costs import add_costs
 from pipeline.results.report import write_report
 from pipeline.results.runs import load_run, require_store
 from pipeline.results.summary import Row, summarise
 from pipeline.results.table import cells, comparison_csv, comparison_markdown, conclusions, header, markdown
-from pipeline.training.config import OptimizerConfig, TrainableConfig, TrainConfig
-from pipeline.training.loop import open_store, train
+from pipeline.training.config import HeadFit, OptimizerConfig, TrainableConfig, TrainConfig
+from pipeline.training.loop import train
+from pipeline.training.setup import open_store
 from sward.contracts import Config
 from sward.methods import MethodConfig
-from sward.methods.plain import PlainConfig
 from sward.students import StudentConfig
+from sward.teachers import HeadConfig
 from sward.teachers.head import TeacherHeadConfig
 
 TEACHER = "teacher"  # label of the teacher's own row
 Label = Annotated[str, Field(pattern=r"^[^\s_|$][^|$\n]*$", max_length=60)]
 Seed = Annotated[int, Field(ge=0)]
+Percent = Annotated[float, Field(ge=0, le=100)]
 
 
 class TeacherRow(Config):
-    """The teacher's own row: a head on its cached features, trained as the students are."""
+    """The teacher's own row: a head on its cached features, trained as the students are.
 
-    steps: int = Field(ge=1, description="optimiser steps of the head")
+    Where ``train.head`` says how the head is fitted, only ``seeds`` is stated here, and the head of ``train.head.seed``
+    is the one that methods read.
+    """
+
+    steps: int | None = Field(None, ge=1, description="optimiser steps of the head; null: as train.head")
     seeds: list[Seed] = Field([0], min_length=1, description="seeds of the head")
-    head: TeacherHeadConfig = TeacherHeadConfig()
+    head: HeadConfig | None = Field(None, description="the head's network; null: as train.head, else the default one")
 
 
 class CompareConfig(Config):
@@ -59,20 +67,38 @@ class CompareConfig(Config):
     )
     seeds: list[Seed] = Field(min_length=2, description="every method runs once with each")
     teacher: TeacherRow | None = Field(None, description="the teacher's own row; null: none")
+    paper: dict[str, dict[Literal["dice", "iou", "miou", "macc"], Percent]] = Field(
+        {}, description="label of a row -> metric -> the paper's figure in per cent, printed beside ours"
+    )
+    deviations: list[str] = Field([], description="how the setting differs from the paper's, printed below the table")
 
     @model_validator(mode="after")
     def _distinct(self) -> "CompareConfig":
         every = [self.seeds, self.teacher.seeds if self.teacher else []]
         problems = [f"seeds {s} repeat one; state each once" for s in every if len(set(s)) < len(s)]
+        problems += self._head_problems()
         if unknown := sorted(set(self.optimizers) - set(self.methods)):
             problems.append(f"optimizers names {unknown}; the methods are {list(self.methods)}")
         if self.baseline not in self.methods:
             problems.append(f"baseline is {self.baseline!r}; the methods are {list(self.methods)}")
         if TEACHER in self.methods:
             problems.append(f"a method is labelled {TEACHER!r}, the label of the teacher's own row; rename it")
+        labels = [label for name in self.students or [""] for label in row_labels(name, list(self.methods)).values()]
+        if unknown := sorted(set(self.paper) - {TEACHER, *labels}):
+            problems.append(f"paper names {unknown}; the rows are {[TEACHER, *labels]}")
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _head_problems(self) -> list[str]:
+        fitted, row = self.train.head is not None, self.teacher
+        if needing := [label for label, method in self.methods.items() if method.uses_head and not fitted]:
+            return [f"{', '.join(needing)} read the teacher's head; say how it is fitted: train.head.steps"]
+        if row and fitted and (row.steps, row.head) != (None, None):
+            return ["train.head says how the teacher's head is fitted; leave teacher.steps and teacher.head out"]
+        if row and not fitted and row.steps is None:
+            return ["the teacher's row needs teacher.steps (or train.head)"]
+        return []
 
     @property
     def folder(self) -> Path:
@@ -95,13 +121,18 @@ def compare(config: CompareConfig) -> str:
         CacheMismatch, StoreIncomplete, StoreDamaged: the store is not usable.
         RunError: a finished run that would be reused comes from another store.
     """
-    rows = planned_rows(config)
+    rows, store = planned_rows(config), open_store(config.train)
     started = [c.folder for row in rows for c in row.configs if (c.folder / "run.json").is_file()]
-    require_store(started, open_store(config.train).content_id)
-    for run in running_order(rows):
+    require_store(started, store.content_id)
+    for run in [*heads(config), *running_order(rows)]:
         run_one(run)
     finished = [Row(r.label, r.baseline, tuple(load_run(c.folder) for c in r.configs)) for r in rows]
     comparison = summarise(config.name, finished)
+    add_paper(config, comparison)
+    relate_folders(config, comparison)
+    before = last_saved(config)
+    save(config, comparison)  # what took hours is a table before anything else can fail
+    measure_steps(before, rows, store, comparison)
     save(config, comparison)
     report = write_report([config.folder], config.folder / "report.html")
     lines = [markdown(header(comparison), cells(comparison)), "", f"table: {config.folder / 'comparison.md'}"]
@@ -113,22 +144,40 @@ def planned_rows(config: CompareConfig) -> list[PlannedRow]:
     rows = [teacher_row(config.train, config.teacher)] if config.teacher else []
     students: dict[str, TrainableConfig] = {**config.students} or {"": config.train.student}
     for name, student in students.items():
-        labels = {method: f"{name}: {method}" if name else method for method in [config.baseline, *config.methods]}
+        labels = row_labels(name, [config.baseline, *config.methods])
         baseline = labels[config.baseline]
         for method, label in labels.items():
-            common = {
-                "student": student,
-                "method": config.methods[method],
-                "optimizer": config.optimizers.get(method, config.train.optimizer),
-            }
+            common = {"student": student, "method": config.methods[method]} | own_optimizer(config, method)
             configs = seeded(config.train, label, config.seeds, common)
             rows.append(PlannedRow(label, baseline if label != baseline else None, configs))
     return rows
 
 
+def own_optimizer(config: CompareConfig, method: str) -> dict[str, Any]:
+    """The method's own optimiser, if it has one; the head's stays what it is for the other rows."""
+    if method not in config.optimizers:
+        return {}
+    head = config.train.head
+    same = {"optimizer": head.optimizer or config.train.optimizer} if head else {}
+    return {"optimizer": config.optimizers[method], "head": head and head.model_copy(update=same)}
+
+
+def row_labels(student: str, methods: list[str]) -> dict[str, str]:
+    """Method -> label of its row; with several students their names stand before it."""
+    return {method: f"{student}: {method}" if student else method for method in methods}
+
+
 def teacher_row(train_config: TrainConfig, teacher: TeacherRow) -> PlannedRow:
-    changes = {"student": teacher.head, "method": PlainConfig(), "steps": teacher.steps}
-    return PlannedRow(TEACHER, None, seeded(train_config, TEACHER, teacher.seeds, changes))
+    fit = train_config.head or HeadFit.model_validate(
+        {"network": teacher.head or TeacherHeadConfig(), "steps": teacher.steps}
+    )
+    fitting = train_config.model_copy(update={"head": fit})
+    return PlannedRow(TEACHER, None, tuple(fitting.head_run(seed) for seed in teacher.seeds))
+
+
+def heads(config: CompareConfig) -> list[TrainConfig]:
+    """The run that must be finished before the others: the head's, where a method reads it."""
+    return [config.train.head_run()] if any(method.uses_head for method in config.methods.values()) else []
 
 
 def seeded(config: TrainConfig, label: str, seeds: list[int], changes: dict[str, Any]) -> tuple[TrainConfig, ...]:
@@ -148,12 +197,36 @@ def run_one(config: TrainConfig) -> None:
         train(config, lambda step, steps, logged: show(step, steps, logged.get("loss")))
 
 
-def save(config: CompareConfig, comparison: dict[str, Any]) -> None:
-    """The resolved configurations and the tables; run folders are written relative to the comparison's."""
-    folder = config.folder
+def relate_folders(config: CompareConfig, comparison: dict[str, Any]) -> None:
+    """Run folders relative to the comparison's; in place."""
     for row in comparison["rows"]:
         for run in row["runs"]:
-            run["folder"] = Path(os.path.relpath(run["folder"], folder)).as_posix()
+            run["folder"] = Path(os.path.relpath(run["folder"], config.folder)).as_posix()
+
+
+def last_saved(config: CompareConfig) -> dict[str, Any] | None:
+    file = config.folder / "comparison.json"
+    return read_json(file) if file.is_file() else None
+
+
+def measure_steps(
+    before: dict[str, Any] | None, rows: list[PlannedRow], store: Store, comparison: dict[str, Any]
+) -> None:
+    """Every row's ``cost``, from the last time where the runs are the same."""
+    with console.progress("cost of a step", "rows") as show:
+        add_costs(comparison, before, {row.label: row.configs[0] for row in rows}, store, show)
+
+
+def add_paper(config: CompareConfig, comparison: dict[str, Any]) -> None:
+    """The paper's figures to the rows, as fractions; deviations from its setting to the whole."""
+    comparison["deviations"] = config.deviations
+    for row in comparison["rows"]:
+        row["paper"] = {metric: value / 100 for metric, value in config.paper.get(row["label"], {}).items()}
+
+
+def save(config: CompareConfig, comparison: dict[str, Any]) -> None:
+    """The resolved configurations and the tables."""
+    folder = config.folder
     texts = {
         "config.yaml": yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
         "cache.yaml": yaml.safe_dump(config.train.cache.model_dump(mode="json"), sort_keys=False),

@@ -1,61 +1,83 @@
-"""Test images from the worst to the best: image, ground truth, and what each row of the table predicted."""
+"""Evaluation images from the worst to the best: image, ground truth, and what each row predicted (paper Fig. 3)."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from pipeline.cache.records import Record
 from pipeline.cache.store import Store
-from pipeline.results.masks import data_uri, errors, fit, overlay
+from pipeline.results.layered import Picture
+from pipeline.results.masks import class_layer, error_layer, fit
+from pipeline.results.probe import stored
 from pipeline.results.runs import Run
 from pipeline.results.summary import image_means
+from pipeline.results.table import NAMES
 
-PLACES = {"worst": 0.0, "lower quartile": 0.25, "median": 0.5, "upper quartile": 0.75, "best": 1.0}
+CASES = 9  # worst, median, best, and three between each
 
 
-def examples(store: Store, rows: Mapping[str, Sequence[Run]], metric: str) -> list[dict[str, Any]]:
-    """One dictionary an image: its id, place, and pictures with captions. The last row of the table ranks them.
+@dataclass(frozen=True)
+class Case:
+    """One image. place: its rank in words. key: worst, median or best, which are printed too."""
 
-    Predictions are those of each row's first seed; the ranking uses the mean over seeds.
+    record: Record
+    place: str
+    key: bool
+    pictures: tuple[Picture, ...]
+
+
+def examples(store: Store, rows: Mapping[str, Sequence[Run]], metric: str) -> list[Case]:
+    """Cases evenly spread over the ranks, by ``metric`` of the last row, seeds averaged (undefined ones last).
+
+    Predictions are those of each row's first seed.
     """
     *_, ranking = rows.values()
-    subset = ranking[0].evaluation["subset"]
-    records = {r.id: r for r in store.records[subset]}
+    records = {r.id: r for r in store.records[ranking[0].evaluation["subset"]]}
     ids = sorted(ranking[0].per_image(metric))
     order = np.argsort(image_means(ranking, metric), kind="stable")
-    places = {place: ids[order[round(at * (len(ids) - 1))]] for place, at in PLACES.items()}
-    first = {label: runs[0] for label, runs in rows.items() if (runs[0].path / "predictions").is_dir()}
-    return [example(store, records[id], place, first, metric) for place, id in places.items()]
-
-
-def example(store: Store, record: Record, place: str, runs: Mapping[str, Run], metric: str) -> dict[str, Any]:
-    image, label = stored_image(store, record), store.full_label(record)
-    small = fit(label, image.shape[:2])
-    num_classes = len(store.classes)
-    pictures = [
-        {"title": "image", "note": f"{label.shape[1]}×{label.shape[0]}", "uri": data_uri(image)},
-        {"title": "ground truth", "note": "", "uri": data_uri(overlay(image, small, num_classes))},
+    ranks = np.rint(np.linspace(0, len(ids) - 1, min(CASES, len(ids)))).astype(int)
+    first = {label: runs[0] for label, runs in rows.items()}
+    return [
+        Case(
+            record := records[ids[order[rank]]],
+            place(int(rank), len(ids), int(ranks[len(ranks) // 2])),
+            rank in (0, len(ids) - 1, ranks[len(ranks) // 2]),
+            tuple(pictures(store, record, first, metric)),
+        )
+        for rank in ranks
     ]
-    for title, run in runs.items():
-        found = fit(prediction(run.path, record.id), image.shape[:2])
-        picture = errors(image, found, small) if num_classes == 2 else overlay(image, found, num_classes)
-        note = f"{metric} {100 * run.per_image(metric)[record.id]:.1f} %"
-        pictures.append({"title": title, "note": note, "uri": data_uri(picture)})
-    return {"id": record.id, "place": place, "pictures": pictures}
+
+
+def place(rank: int, count: int, middle: int) -> str:
+    """`worst, 1 of 48`."""
+    word = {middle: "median, ", 0: "worst, ", count - 1: "best, "}.get(rank, "")
+    return f"{word}{rank + 1} of {count}"
+
+
+def pictures(store: Store, record: Record, runs: Mapping[str, Run], metric: str) -> list[Picture]:
+    """Image, ground truth, and every row that has kept its predictions."""
+    image, label = stored_image(store, record), store.full_label(record)
+    small, num_classes = fit(label, image.shape[:2]), len(store.classes)
+    truth = {"mask": class_layer(small, num_classes)}
+    shown = [Picture("image", f"{label.shape[1]}×{label.shape[0]}", image), Picture("ground truth", "", image, truth)]
+    for i, (title, run) in enumerate(runs.items()):
+        if (run.path / "predictions").is_dir():
+            found = fit(prediction(run.path, record.id), image.shape[:2])
+            layers = {"errors": error_layer(found, small, num_classes), "mask": class_layer(found, num_classes)}
+            note = f"{NAMES[metric].removeprefix('m')} {100 * run.per_image(metric)[record.id]:.1f} %"
+            shown.append(Picture(title, note, image, layers, i))
+    return shown
 
 
 def stored_image(store: Store, record: Record) -> np.ndarray:
     """The record's image as the student sees it, (H, W, 3) uint8."""
-    shape, dtype = store.specs(record.subset)["image"]
-    buffer = np.empty(shape, dtype)
-    store.read(record, {"image": buffer})
-    return buffer.transpose(1, 2, 0)
+    return stored(store, record, "image").transpose(1, 2, 0)
 
 
 def prediction(folder: Path, id: str) -> np.ndarray:
-    """The class map that the run wrote for an image."""
+    """The class map that the run wrote for an image, (H, W) uint8."""
     with Image.open(folder / "predictions" / f"{id.replace('/', '__')}.png") as picture:
         return np.array(picture)

@@ -1,94 +1,129 @@
-"""Curves of runs as SVG text to put into a page: text takes the page's colour, so both themes are readable."""
+"""Charts: drawn once, shown twice. In the page as SVG text that takes the page's colour (both themes are readable)
+and whose rows can be switched off; as PNG and SVG files with a legend, on white, for papers.
+"""
 
 import io
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from pipeline.results.runs import Run
+from markupsafe import Markup, escape
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe & Ito
-DASHES = ("-", "--", "-.", ":")
+from pipeline.files import atomic
+
+# Okabe & Ito's order, the two palest replaced: each stands out 3:1 or more from white and from the dark page.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B07D00", "#8E63CE", "#7F7F7F")
+DASHES = {"-": "none", "--": "6 3", "-.": "7 3 2 3", ":": "2 3"}  # matplotlib's name: SVG's pattern
 INK = "#010203"  # stands for the page's text colour, replaced by currentColor
-Series = dict[str, list[tuple[list[int], list[float]]]]  # label -> one (steps, values) a seed
+DPI = 300
+INKED = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
 
 
-def learning_curves(rows: Mapping[str, Sequence[Run]], metric: str) -> str:
-    """Losses, validation metric and learning rate; a colour a row, a line a seed."""
-    wanted = {
-        "loss": "total loss",
-        "term/task": "task loss (cross-entropy)",
-        f"val/{metric}": f"validation {metric}",
-        "lr": "learning rate",
-    }
-    return draw({title: {label: series(runs, key) for label, runs in rows.items()} for key, title in wanted.items()})
+@dataclass(frozen=True)
+class Chart:
+    """One pair of axes.
+
+    name: file name. title: what it shows. paint: fills the axes. size: inches. row: the row that it belongs to,
+    None for one that shows several. legend: (label, row) of what is drawn, empty for none.
+    """
+
+    name: str
+    title: str
+    paint: Callable[[Any], None]
+    size: tuple[float, float] = (4.5, 2.7)
+    row: int | None = None
+    legend: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def svg(self) -> Markup:
+        """The chart as an <svg> element for the page: no legend (the page has one), no heading."""
+        with style(INK, self.name):
+            figure = drawn(replace(self, legend=()), heading=False)
+            text = io.StringIO()
+            figure.savefig(text, format="svg", transparent=True, metadata=NOTHING)
+        return inline(text.getvalue(), self.title)
+
+    def save(self, folder: Path) -> list[Path]:
+        """Write <name>.svg and <name>.png, with legend and heading."""
+        files = [folder / f"{self.name}.{kind}" for kind in ("svg", "png")]
+        with style("black", self.name):
+            figure = drawn(self, heading=True)
+            for path in files:
+                nothing = NOTHING if path.suffix == ".svg" else {"Software": None}
+                with atomic(path) as file:
+                    figure.savefig(file, format=path.suffix[1:], dpi=DPI, metadata=nothing)
+        return files
 
 
-def signal_curves(runs: Sequence[Run]) -> str | None:
-    """Monitors of the relational signal by level and each term's share of the gradient; None without such a signal."""
-    keys = {key for run in runs for line in run.log for key in line}
-    if not any(key.startswith("signal/") for key in keys):
-        return None
-    names = sorted((k for k in keys if k.startswith(("signal/", "share/"))), key=by_stride)
-    panels: dict[str, Series] = {}
-    for name in names:
-        group, *level, leaf = name.split("/")
-        title = f"{leaf} of the teacher's relations" if group == "signal" else "share of the gradient"
-        panels.setdefault(title, {})["/".join(level) or leaf] = series(runs, name)
-    return draw(panels)
+NOTHING = dict.fromkeys(("Creator", "Date", "Format", "Type"))  # metadata of an SVG that is the same every time
 
 
-def by_stride(key: str) -> list[tuple[int, str]]:
-    """Sorts s4 before s16."""
-    return [(len(part), part) if re.fullmatch(r"s\d+", part) else (0, part) for part in key.split("/")]
-
-
-def series(runs: Sequence[Run], key: str) -> list[tuple[list[int], list[float]]]:
-    """(steps, values) of ``key`` in each run's log, where it is defined."""
-    lines = [[(x["step"], x[key]) for x in run.log if x.get(key) is not None] for run in runs]
-    return [([s for s, _ in line], [v for _, v in line]) for line in lines]
-
-
-def draw(panels: Mapping[str, Series]) -> str:
-    """Panels of lines, two a row, as SVG text."""
+@contextmanager
+def style(ink: str, salt: str) -> Iterator[None]:
+    """Matplotlib's settings while a figure is drawn and written; the same chart is the same bytes."""
     import matplotlib as mpl
+
+    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 9, "figure.dpi": 100}
+    with mpl.rc_context(settings | dict.fromkeys(INKED, ink)), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the page's font draws it, not matplotlib's
+        yield
+
+
+def drawn(chart: Chart, heading: bool) -> Any:
     from matplotlib.figure import Figure
 
-    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "|".join(panels), "font.size": 9}
-    settings |= dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK)
-    with mpl.rc_context(settings), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # the page's font draws it, not matplotlib's
-        figure = Figure(figsize=(9, 2.6 * -(-len(panels) // 2)), layout="constrained")
-        for i, (title, lines) in enumerate(panels.items()):
-            panel(figure.add_subplot(-(-len(panels) // 2), 2, i + 1), title, lines)
-        text = io.StringIO()
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(text, format="svg", transparent=True, metadata=nothing)
-    return inline(text.getvalue(), ", ".join(panels))
-
-
-def panel(axes: Any, title: str, lines: Series) -> None:
-    """One panel; its legend names a label once."""
-    handles = {}
-    for i, (label, seeds) in enumerate(lines.items()):
-        style: dict[str, Any] = {"color": COLOURS[i % len(COLOURS)], "linestyle": DASHES[i % len(DASHES)]}
-        for steps, values in seeds:
-            if steps:
-                marker = "o" if len(steps) < 3 else ""
-                (handles[label],) = axes.plot(steps, values, linewidth=1.2, marker=marker, markersize=3, **style)
-    axes.set_title(title, parse_math=False, fontsize=10)
-    axes.set_xlabel("step")
-    axes.grid(alpha=0.25)
+    figure = Figure(figsize=chart.size, layout="constrained")
+    axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
-    if handles:
-        names = [label[:40].replace("$", r"\$").lstrip("_") for label in handles]
-        legend = axes.legend(handles.values(), names, fontsize=8, framealpha=0)
-        legend.set_in_layout(False)  # a long name overlaps, instead of leaving no room for the curves
+    chart.paint(axes)
+    if heading:
+        axes.set_title(plain(chart.title), fontsize=10)
+    handles, labels = axes.get_legend_handles_labels()  # of a single row's chart; the page can't switch these
+    handles += [axes.plot([], [], **look(row))[0] for _, row in chart.legend]
+    labels += [plain(label) for label, _ in chart.legend]
+    if labels:
+        columns = 4 if max(map(len, labels)) < 12 else 3
+        figure.legend(
+            handles, labels, loc="outside lower center", ncols=columns, fontsize=8, frameon=False, markerscale=1.6
+        )
+    return figure
 
 
-def inline(svg: str, label: str) -> str:
-    """The <svg> element alone, in the page's text colour, as wide as the page, with a name for screen readers."""
+def look(row: int) -> dict[str, Any]:
+    """Colour and dashes of a row: 28 of them differ."""
+    return {"color": COLOURS[row % len(COLOURS)], "linestyle": list(DASHES)[row % len(DASHES)]}
+
+
+def swatch(row: int) -> Markup:
+    """A piece of the row's line for the page's legend."""
+    line = look(row)
+    drawn = f'stroke="{line["color"]}" stroke-width="3" stroke-dasharray="{DASHES[line["linestyle"]]}"'
+    return Markup(f'<svg aria-hidden="true" class="swatch" viewBox="0 0 30 6"><path d="M0 3H30" {drawn}/></svg>')
+
+
+def plain(label: str) -> str:
+    """A label of at most 40 letters in which matplotlib sees no formula and no hidden name."""
+    return label[:40].replace("$", r"\$").lstrip("_")
+
+
+def tag(artist: Any, row: int, *parts: object) -> None:
+    """Mark what belongs to a row, so that the page can switch it off."""
+    artist.set_gid("-".join(["row", str(row), *map(str, parts)]))
+
+
+def inline(svg: str, title: str) -> Markup:
+    """The <svg> element alone, in the page's text colour, as wide as its place, named for screen readers."""
     element = svg[svg.index("<svg") :].replace(INK, "currentColor")
-    element = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"|height="[\d.]+pt" |width="[\d.]+pt" ', "", element, count=2)
-    return element.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+    element = re.sub(r' (?:width|height)="[\d.]+pt"', "", element, count=2)
+    element = re.sub(r'<g id="row-(\d+)[^"]*"', r'<g class="row\1"', element)
+    element = re.sub(r' id="[\w.]+_\d+"', "", element)  # nothing refers to these, and each figure counts from 1
+    return Markup(element.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1))
+
+
+def slug(text: str) -> str:
+    """A file name of a label."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-").lower() or "row"

@@ -1,8 +1,7 @@
-"""Class maps as pictures: a palette, tints over an image, and the two kinds of error told apart."""
+"""Class maps as pictures: a palette, tints over an image, and the kinds of error told apart."""
 
-import base64
 import colorsys
-import io
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
@@ -12,6 +11,18 @@ from sward.contracts import IGNORE
 OPACITY = 0.55
 # Okabe & Ito's colours, which most colour-blind readers can tell apart.
 HIT, MISSED, FALSE = (0, 158, 115), (0, 114, 178), (230, 159, 0)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A tint to lay over an image. which: (H, W) uint8, 0 where there is none. colours: (N, 3) uint8 by ``which``."""
+
+    which: np.ndarray
+    colours: np.ndarray
+
+    def over(self, image: np.ndarray) -> np.ndarray:
+        """The image (H, W, 3) uint8 under the tint."""
+        return tint(image, self.colours[self.which].astype(np.uint8), self.which > 0)
 
 
 def palette(num_classes: int) -> np.ndarray:
@@ -31,17 +42,21 @@ def indexed(mask: np.ndarray, num_classes: int) -> Image.Image:
 
 def overlay(image: np.ndarray, mask: np.ndarray, num_classes: int) -> np.ndarray:
     """Image (H, W, 3) uint8 tinted where ``mask`` (H, W) is a class other than 0 (and not ignored)."""
-    colours = np.concatenate([palette(num_classes), np.zeros((256 - num_classes, 3), np.uint8)])
-    return tint(image, colours[mask.astype(np.uint8)], (mask > 0) & (mask != IGNORE))
+    return class_layer(mask, num_classes).over(image)
 
 
-def errors(image: np.ndarray, prediction: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """Image tinted where two-class masks agree on the foreground, miss it, or invent it."""
-    colours = np.zeros_like(image)
-    found, true = prediction == 1, label == 1
-    for where, colour in ((found & true, HIT), (~found & true, MISSED), (found & ~true, FALSE)):
-        colours[where] = colour
-    return tint(image, colours, (found | true) & (label != IGNORE))
+def class_layer(mask: np.ndarray, num_classes: int) -> Layer:
+    """The classes of ``mask`` (H, W) other than 0, in the palette's colours."""
+    return Layer(np.where(mask == IGNORE, 0, mask).astype(np.uint8), palette(num_classes))
+
+
+def error_layer(prediction: np.ndarray, label: np.ndarray, num_classes: int) -> Layer:
+    """Two classes: where the foreground was found, missed and invented. More: where the class is wrong."""
+    if num_classes > 2:
+        which = np.where(prediction != label, 3, 0)
+    else:
+        which = np.select([(prediction == 1) & (label == 1), label == 1, prediction == 1], [1, 2, 3], 0)
+    return Layer(np.where(label == IGNORE, 0, which).astype(np.uint8), np.array([(0, 0, 0), HIT, MISSED, FALSE]))
 
 
 def tint(image: np.ndarray, colours: np.ndarray, where: np.ndarray) -> np.ndarray:
@@ -52,12 +67,3 @@ def tint(image: np.ndarray, colours: np.ndarray, where: np.ndarray) -> np.ndarra
 def fit(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Class map (H, W) at ``size`` (height, width), nearest."""
     return np.asarray(Image.fromarray(array.astype(np.uint8)).resize(size[::-1], Image.Resampling.NEAREST))
-
-
-def data_uri(image: np.ndarray, longest: int = 320) -> str:
-    """A picture as a data: address, JPEG, at most ``longest`` pixels a side: some 15 kB."""
-    picture = Image.fromarray(image)
-    picture.thumbnail((longest, longest))
-    buffer = io.BytesIO()
-    picture.save(buffer, format="jpeg", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

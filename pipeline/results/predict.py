@@ -1,130 +1,128 @@
-"""`sward predict`: masks and overlays of any images, with a run's student; one broken file stops nothing.
+"""`sward predict`: masks and overlays of any pictures, with a run's student or an exported one.
 
-An image is brought to the student as training's identity view was (same resize, same normalisation), and its
-logits back to the image's own size before argmax.
+One broken file stops nothing. A picture is brought to the student as training's identity view was (same resize,
+same normalisation: `sward.pixels`), and its logits back to the picture's own size before argmax. A picture much larger
+than the student's input loses its details in that; `tile` reads it in parts.
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
+from torch import Tensor
 
 from pipeline.devices import resolve_device
 from pipeline.files import atomic
+from pipeline.results.inputs import explain, find_images, output_names, read_any
 from pipeline.results.masks import indexed, overlay
-from pipeline.results.runs import RunError, load_student
-from pipeline.training.evaluate import full_prediction
-from pipeline.views import View, normaliser, render
-from sward.contracts import Student
+from pipeline.results.onnx_student import OnnxError, OnnxStudent
+from pipeline.results.tiles import bands, tile_size
+from sward.students import Segmenter, load
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
-OWN = re.compile(r"_(mask|overlay)\.png$")  # what this command writes; no input where it lies below `out`
-WIDE = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # grey of 16 bits
+SMALLEST = 32  # pixels of a tile's shorter side: less shows a student no object
+SHRUNK = 8  # a side more than this many times the student's: small objects have all but vanished
 
 
-def predict(run_folder: str | Path, paths: Iterable[str | Path], out: str | Path) -> dict[Path, str]:
-    """Write ``<name>_mask.png`` (indexed) and ``<name>_overlay.png`` below ``out`` for every image.
+@dataclass
+class Predicted:
+    """What one call has done. ``failed``: path -> reason. ``shrunk``: read whole, though far larger than the student's
+    input."""
+
+    written: list[Path] = field(default_factory=list)
+    failed: dict[Path, str] = field(default_factory=dict)
+    shrunk: list[Path] = field(default_factory=list)
+
+
+def predict(
+    source: str | Path,
+    paths: Iterable[str | Path],
+    out: str | Path,
+    tile: int | None = None,
+    probabilities: bool = False,
+) -> Predicted:
+    """Write ``<name>_mask.png`` (indexed) and ``<name>_overlay.png`` below ``out`` for every picture.
 
     Args:
-        run_folder: a run with a student that reads images.
-        paths: images, and folders that are searched with all their subfolders.
-        out: folder for the results; images of a folder keep their place below it.
-
-    Returns:
-        What was not predicted, with the reason.
+        source: a run's folder (student.json and student.safetensors), or an exported .onnx file.
+        paths: pictures; folders, searched with all their subfolders; patterns (``frames/**/*.png``).
+        out: folder for the results; pictures of a folder keep their place below it.
+        tile: shorter side of overlapping tiles in pixels, for pictures larger than that; None: each as a whole.
+        probabilities: also write ``<name>_probability-<k>-<class>.png`` for every class: 16 bits, 65535 is 1.
 
     Raises:
-        RunError: there is no student, or it reads cached features.
+        ValueError: ``source`` is no student that reads images, or the tiles are too small.
     """
-    student, card = load_student(run_folder)
-    if student.reads != "images":
-        raise RunError(f"{run_folder} holds a teacher head, which reads cached features; give a student's run")
-    student.to(resolve_device("auto"))
-    images, failed = find_images([Path(p) for p in paths], Path(out))
+    if tile is not None and tile < SMALLEST:
+        raise ValueError(f"tiles of {tile} pixels: expected {SMALLEST} or more; leave --tile out to read images whole")
+    model = open_model(source).to(resolve_device("auto"))
+    images, failed = find_images([Path(p).expanduser() for p in paths], Path(out))
+    done = Predicted(failed=failed)
     for path, name in output_names(images).items():
         try:
             image = read_any(path)
-            mask = predict_one(student, card, image)
-            save(Path(out) / name, image, mask, len(card["classes"]))
+            mask, scores = answer(model, image, tile, probabilities)
+            save(Path(out) / name, image, mask, scores, model.classes)
         except Exception as error:
-            failed[path] = f"{type(error).__name__}: {str(error) or 'no further word'}"
-    return failed
+            done.failed[path] = explain(error)
+            continue
+        done.written.append(path)
+        if tile is None and any(n > SHRUNK * s for n, s in zip(mask.shape, model.size, strict=True)):
+            done.shrunk.append(path)
+    return done
 
 
-def find_images(paths: Sequence[Path], out: Path) -> tuple[dict[Path, Path], dict[Path, str]]:
-    """(image -> its root, the folder its name is relative to; path -> why there is nothing to predict)."""
-    images: dict[Path, Path] = {}
-    failed: dict[Path, str] = {}
-    for path in paths:
-        if path.is_file():
-            images[path] = path.parent
-        elif path.is_dir():
-            inside = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file()]
-            inside = [p for p in inside if not (OWN.search(p.name) and p.resolve().is_relative_to(out.resolve()))]
-            images |= {p: path for p in inside if p not in images}
-            if not inside:
-                failed[path] = f"no images in this folder (looked for {', '.join(SUFFIXES)})"
-        else:
-            failed[path] = "no such file or folder"
-    return images, failed
-
-
-def output_names(images: dict[Path, Path]) -> dict[Path, Path]:
-    """Image -> name below the output folder, without suffix; longer names only for those that would collide."""
-    ways: list[Callable[[Path, Path], Path]] = [
-        lambda path, root: path.relative_to(root).with_suffix(""),
-        lambda path, root: path.relative_to(root),
-        lambda path, root: Path(root.resolve().name) / path.relative_to(root),
-        lambda path, root: Path(*path.resolve().parts[1:]),
-    ]
-    names: dict[Path, Path] = {}
-    for way in ways:
-        left = {path: way(path, root) for path, root in images.items() if path not in names}
-        proposed = [*names.values(), *left.values()]
-        names |= {path: name for path, name in left.items() if proposed.count(name) == 1}
-    return names
-
-
-def read_any(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, upright: EXIF rotation applied, 16 bits scaled, transparency over black.
+def open_model(source: str | Path) -> Segmenter:
+    """A run's student or an exported one, with its preprocessing.
 
     Raises:
-        ValueError: several frames, or floating-point pixels.
-        OSError: not a picture, or a damaged one.
+        OnnxError: a file that is no exported student.
+        SavedStudentError: a folder without a student that reads images.
     """
-    with Image.open(path) as opened:
-        if (frames := getattr(opened, "n_frames", 1)) > 1:
-            raise ValueError(f"{frames} frames in one file; save each as its own file")
-        opened.load()
-        image: Image.Image = ImageOps.exif_transpose(opened)
-    if image.mode == "F":
-        raise ValueError("floating-point pixels have no agreed range; save the image with 8 or 16 bits")
-    if image.mode in WIDE:
-        image = Image.fromarray(np.clip(np.rint(np.asarray(image).astype(np.float64) / 257), 0, 255).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
-    return np.array(image.convert("RGB"))
+    path = Path(source)
+    if path.is_file() and path.suffix != ".onnx":
+        raise OnnxError(f"{path}: expected a run's folder or an .onnx file that `sward export` made")
+    if path.suffix != ".onnx":
+        return load(path)
+    if not path.is_file():
+        raise OnnxError(f"{path}: no such file")
+    student = OnnxStudent(path)
+    return Segmenter(student, student.card)
 
 
 @torch.no_grad()
-def predict_one(student: Student, card: dict[str, Any], image: np.ndarray) -> np.ndarray:
-    """Class map (H, W) of an image (H, W, 3) uint8, at its own size."""
-    height, width = image.shape[:2]
-    whole = View(0, 0, 0, height, width)
-    pixels, _ = render(image, np.zeros((height, width), np.uint8), whole, (card["size"][0], card["size"][1]))
-    device = student.classifier.weight.device
-    x = normaliser(card["mean"], card["std"], device)(torch.tensor(pixels, device=device).permute(2, 0, 1))
-    return full_prediction(student(x[None]).logits[0].float(), (height, width))
+def answer(
+    model: Segmenter, image: np.ndarray, tile: int | None = None, probabilities: bool = False
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """(class map (H, W) uint8, probabilities (K, H, W) uint16 or None) of a picture (H, W, 3) uint8."""
+    size = tile_size(tile, model.size) if tile else image.shape[:2]
+    if image.shape[0] <= size[0] and image.shape[1] <= size[1]:
+        logits = model(torch.tensor(image).permute(2, 0, 1)[None])[0]
+        return logits.argmax(0).to(torch.uint8).cpu().numpy(), sixteen(logits.softmax(0)) if probabilities else None
+    mask = np.empty(image.shape[:2], np.uint8)
+    scores = np.empty((len(model.classes), *mask.shape), np.uint16) if probabilities else None
+    for top, band in bands(lambda part: torch.from_numpy(model.probabilities(part)), image, (size[0], size[1])):
+        rows = slice(top, top + band.shape[1])
+        mask[rows] = band.argmax(0).to(torch.uint8).numpy()
+        if scores is not None:
+            scores[:, rows] = sixteen(band)
+    return mask, scores
 
 
-def save(target: Path, image: np.ndarray, mask: np.ndarray, num_classes: int) -> None:
-    """Both pictures beside each other, whole or not at all."""
-    pictures = {"mask": indexed(mask, num_classes), "overlay": Image.fromarray(overlay(image, mask, num_classes))}
+def sixteen(probabilities: Tensor) -> np.ndarray:
+    """[0, 1] as uint16: 65535 is 1."""
+    return np.rint(probabilities.cpu().numpy().astype(np.float64) * 65535).astype(np.uint16)
+
+
+def save(target: Path, image: np.ndarray, mask: np.ndarray, scores: np.ndarray | None, classes: list[str]) -> None:
+    """All pictures of one answer beside each other, each whole or not at all."""
+    pictures = {"mask": indexed(mask, len(classes)), "overlay": Image.fromarray(overlay(image, mask, len(classes)))}
+    for k, name in enumerate(classes if scores is not None else []):
+        plain = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")
+        pictures[f"probability-{k}-{plain}"] = Image.fromarray(scores[k])  # type: ignore[index]
     for kind, picture in pictures.items():
         with atomic(target.with_name(f"{target.name}_{kind}.png")) as file:
             picture.save(file, format="png")

@@ -15,6 +15,7 @@ from pipeline.config import load_config
 from pipeline.files import read_json
 from pipeline.training.config import TrainableConfig, TrainConfig, build_trainable
 from sward.contracts import Student
+from sward.students.saved import SavedStudentError, read_student, untrained
 
 REQUIRED = ("config.yaml", "run.json", "metrics.jsonl", "evaluation.json")
 
@@ -62,9 +63,16 @@ def load_run(folder: str | Path) -> Run:
         )
     if missing := [name for name in REQUIRED if not (folder / name).is_file()]:
         raise RunError(f"the run {folder} lacks {', '.join(missing)}; remove the folder and train it again")
-    log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return read_run(folder)
+
+
+def read_run(folder: Path) -> Run:
+    """What there is of a run, finished or not; the evaluation of one that is not is empty."""
+    log_file, evaluation = folder / "metrics.jsonl", folder / "evaluation.json"
+    lines = log_file.read_text().splitlines() if log_file.is_file() else []
+    log = [json.loads(line) for line in lines if line.endswith("}")]  # the last may be torn
     config = load_config(TrainConfig, folder / "config.yaml")
-    return Run(folder, config, facts, log, read_json(folder / "evaluation.json"))
+    return Run(folder, config, run_facts(folder), log, read_json(evaluation) if evaluation.is_file() else {})
 
 
 def run_facts(folder: Path) -> dict[str, Any]:
@@ -80,28 +88,16 @@ def load_student(folder: str | Path) -> tuple[Student, dict[str, Any]]:
     Raises:
         RunError: there is no student in the folder, or its weights don't fit its card.
     """
-    from safetensors.torch import load_file
-
-    folder = Path(folder)
-    if not (folder / "student.json").is_file() or not (folder / "student.safetensors").is_file():
-        raise RunError(
-            f"{folder} has no student.json with student.safetensors; a run writes them at its first validation"
-        )
-    card = read_json(folder / "student.json")
-    student = rebuild(card)
     try:
-        student.load_state_dict(load_file(folder / "student.safetensors"))
-    except RuntimeError as error:
-        raise RunError(f"{folder}/student.safetensors does not fit student.json: {error}") from error
-    return student.eval(), card
+        return read_student(folder, rebuild)
+    except SavedStudentError as error:
+        raise RunError(str(error)) from error
 
 
 def rebuild(card: dict[str, Any]) -> Student:
     """The card's student with fresh weights; pre-trained encoder weights are not fetched."""
     config: Any = TypeAdapter(TrainableConfig).validate_python(card["student"])
-    if getattr(config, "encoder_weights", None):
-        config = config.model_copy(update={"encoder_weights": None})
-    return build_trainable(config, card.get("teacher_channels", {}), len(card["classes"]), 0)
+    return build_trainable(untrained(config), card.get("teacher_channels", {}), len(card["classes"]), 0)
 
 
 def evaluate_run(folder: str | Path, subset: str = "test") -> dict[str, Any]:
@@ -112,7 +108,7 @@ def evaluate_run(folder: str | Path, subset: str = "test") -> dict[str, Any]:
     """
     from pipeline.devices import resolve_device
     from pipeline.training.evaluate import evaluate
-    from pipeline.training.loop import open_store
+    from pipeline.training.setup import open_store
 
     run = load_run(folder)
     student, _ = load_student(folder)

@@ -34,10 +34,16 @@ def summarise(name: str, rows: Sequence[Row]) -> dict[str, Any]:
     """Everything a table or a report says, ready for JSON (undefined numbers are null).
 
     Raises:
-        RunError: runs come from different stores, or compared rows have different seeds.
+        RunError: runs come from different stores or read different heads, or compared rows have different seeds.
     """
     first = rows[0].runs[0]
     require_store([run.path for row in rows for run in row.runs], first.facts["content_id"])
+    heads = {head for row in rows for run in row.runs if (head := run.facts.get("sources", {}).get("head"))}
+    if len(heads) > 1:
+        raise RunError(
+            f"the runs read {len(heads)} different teacher heads ({', '.join(sorted(h[:12] for h in heads))}): see "
+            "`sources` in their run.json; remove those of the wrong head and train them again"
+        )
     if len({run.evaluation["subset"] for row in rows for run in row.runs}) > 1:
         raise RunError("some of the runs were evaluated on val, some on test; train them again from one store")
     card = load_student(first.path)[1]
@@ -74,7 +80,6 @@ def summarise_row(row: Row, rows: Sequence[Row], metric: str) -> dict[str, Any]:
         "parameters": parameters,
         "adapter_parameters": adapters,
         "seconds": sum(run.facts["seconds"] for run in row.runs),
-        "seconds_per_step": float(np.mean([run.facts["seconds"] / run.config.steps for run in row.runs])),
         "runs": [run_line(run) for run in row.runs],
     }
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import Counter
 from typing import Any
 
 NAMES = {"dice": "mDice", "iou": "mIoU", "miou": "mIoU", "macc": "mAcc"}
@@ -18,34 +19,53 @@ def header(comparison: dict[str, Any]) -> list[str]:
     return [
         "",
         *(f"{NAMES[m]} %" for m in shown_metrics(comparison)),
+        *(f"paper {NAMES[m]} %" for m in paper_metrics(comparison)),
         "seeds",
         f"Δ {main}",
         "95 % CI, seeds",
         "95 % CI, images",
         "parameters",
-        "adapters",
-        "s/step",
+        "extra",
+        "step",
+        "peak MB",
+        "reads",
     ]
+
+
+def paper_metrics(comparison: dict[str, Any]) -> tuple[str, ...]:
+    """The shown metrics for which some row has a figure of the paper's."""
+    return tuple(m for m in shown_metrics(comparison) if any(m in row.get("paper", {}) for row in comparison["rows"]))
 
 
 def cells(comparison: dict[str, Any]) -> list[list[str]]:
     """One list of texts a row, in the header's order."""
-    return [row_cells(row, shown_metrics(comparison)) for row in comparison["rows"]]
+    shown, paper = shown_metrics(comparison), paper_metrics(comparison)
+    return [row_cells(row, shown, paper) for row in comparison["rows"]]
 
 
-def row_cells(row: dict[str, Any], metrics: tuple[str, ...]) -> list[str]:
-    d = row["difference"]
+def row_cells(row: dict[str, Any], metrics: tuple[str, ...], paper: tuple[str, ...]) -> list[str]:
+    d, published = row["difference"], row.get("paper", {})
     return [
         row["label"],
         *(mean_sd(row["metrics"][m]) for m in metrics),
+        *(f"{100 * published[m]:.2f}" if m in published else NONE for m in paper),
         str(len(row["seeds"])),
         points(d["mean"]) if d else NONE,
         interval(d["seeds"]) if d else NONE,
         interval(d["images"]) if d else NONE,
         f"{row['parameters']:,}",
         f"{row['adapter_parameters']:,}" if row["adapter_parameters"] else NONE,
-        f"{row['seconds_per_step']:.3f}",
+        *cost_cells(row.get("cost")),
     ]
+
+
+def cost_cells(cost: dict[str, Any] | None) -> list[str]:
+    """Time of a step (a ratio to the baseline's where there is one), peak memory, teacher tensors read."""
+    if cost is None:
+        return [NONE] * 3
+    time = f"{cost['ms_per_step']:.0f} ms" if cost["relative"] is None else f"{cost['relative']:.2f}×"
+    reads = " ".join([*cost["reads"], *(["→", *cost["made"]] if cost["made"] else [])])
+    return [time, f"{cost['peak_bytes'] / 1e6:,.0f}", reads or NONE]
 
 
 def mean_sd(value: dict[str, Any]) -> str:
@@ -67,19 +87,32 @@ def caption(comparison: dict[str, Any]) -> str:
     """How to read the table, and what it was made from."""
     return (
         f"{comparison['data']}: {comparison['images']} {comparison['subset']} images. {steps_text(comparison)}. "
-        "Mean ± standard deviation over seeds; Δ: difference to the baseline's runs of the same seeds, in points, with "
-        "95 % intervals over seeds (Student's t) and over images (bootstrap, seeds averaged). Adapters are trained "
-        "with the student and dropped after it. s/step: the whole run's time over its steps, evaluations included. "
+        "Mean ± standard deviation over seeds; Δ: difference to the baseline's runs of the same seeds, in points, "
+        "with 95 % intervals over seeds (Student's t) and over images (bootstrap, seeds averaged). Extra: parameters "
+        f"trained with the student and dropped after it. {cost_text(comparison)}"
         f"Store {comparison['content_id'][:12]}, commit {', '.join(comparison['commits'])}."
+        + (f" Unlike the paper: {'; '.join(d)}." if (d := comparison.get("deviations")) else "")
+    )
+
+
+def cost_text(comparison: dict[str, Any]) -> str:
+    """What the cost columns mean; nothing for a comparison without them."""
+    if "cost" not in comparison:
+        return ""
+    c = comparison["cost"]
+    return (
+        f"Step: median of {c['rounds']} training steps, the rows taking turns in one process, batch read beforehand "
+        f"({c['device']}, threads: {c['threads']}); ×: times the baseline's. Peak: weights, optimiser state, batch and "
+        "all tensors alive at once in a step. Reads: teacher tensors taken from the store (→ what the teacher's head "
+        "makes of them at every step). "
     )
 
 
 def steps_text(comparison: dict[str, Any]) -> str:
-    """`300 steps of 8 records` for all, or by row where they differ (the teacher's head)."""
+    """`300 steps of 8 records`, and which rows differ from it (the teacher's head)."""
     texts = {row["label"]: f"{row['steps']} steps of {row['batch_size']} records" for row in comparison["rows"]}
-    if len(set(texts.values())) == 1:
-        return next(iter(texts.values()))
-    return "; ".join(f"{label}: {text}" for label, text in texts.items())
+    usual = Counter(texts.values()).most_common(1)[0][0]
+    return "; ".join([usual, *(f"{label}: {text}" for label, text in texts.items() if text != usual)])
 
 
 def conclusions(comparison: dict[str, Any]) -> list[str]:
@@ -117,11 +150,15 @@ def comparison_csv(comparison: dict[str, Any]) -> str:
     """One line a run, with every metric unrounded."""
     metrics = list(comparison["rows"][0]["metrics"])
     facts = ["seed", "seconds", "best_val", "identity", "commit", "content_id"]
+    costs = ["ms_per_step", "relative", "peak_bytes", "reads", "read_bytes"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["label", "student", "method", "steps", *facts, *metrics])
+    writer.writerow(["label", "student", "method", "steps", *facts, *metrics, "adapter_parameters", *costs])
     for row in comparison["rows"]:
         for run in row["runs"]:
             values = [row["label"], row["student"], row["method"], row["steps"], *(run[f] for f in facts)]
-            writer.writerow([*values, *(run["metrics"][m] for m in metrics)])
+            cost = row.get("cost", {}) | {"reads": " ".join(row.get("cost", {}).get("reads", []))}
+            writer.writerow(
+                [*values, *(run["metrics"][m] for m in metrics), row["adapter_parameters"], *map(cost.get, costs)]
+            )
     return text.getvalue()

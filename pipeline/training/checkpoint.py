@@ -1,6 +1,8 @@
 """Checkpoints: everything a step depends on, written atomically, opened without running code."""
 
+from copy import copy
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -13,27 +15,40 @@ class CheckpointMismatch(ValueError):
     """A checkpoint belongs to another configuration or store."""
 
 
-def save(
-    path: Path,
-    *,
-    student: nn.Module,
-    method: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    step: int,
-    facts: dict[str, Any],
-) -> None:
-    """Write a checkpoint; ``facts`` (config identity, store id, best metric) must match on load.
+def save(path: Path, **parts: Any) -> None:
+    """Write a checkpoint of the state as it is; arguments: ``snapshot``'s."""
+    write(path, snapshot(**parts))
+
+
+def snapshot(
+    *, student: nn.Module, method: nn.Module, optimizer: torch.optim.Optimizer, step: int, facts: dict[str, Any]
+) -> dict[str, Any]:
+    """A copy of everything in host memory; ``facts`` (config identity, store id, best metric) must match on load.
 
     The learning rate, order, offsets and stream position are functions of ``step``, so the step is their state.
     """
-    state = {
-        "student": student.state_dict(),
-        "method": method.state_dict(),
-        "optimizer": optimizer.state_dict(),
+    return {
+        "student": copied(student.state_dict()),
+        "method": copied(method.state_dict()),
+        "optimizer": copied(optimizer.state_dict()),
         "step": step,
         "generators": generator_states(),
         "facts": facts,
     }
+
+
+def copied(value: Any) -> Any:
+    """The same nesting of dicts and lists with every tensor copied to the CPU."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        same = copy(value)  # a state's dict carries the versions of its modules
+        same.update({key: copied(item) for key, item in value.items()})
+        return same
+    return [copied(item) for item in value] if isinstance(value, list) else value
+
+
+def write(path: Path, state: dict[str, Any]) -> None:
     with atomic(path) as file:
         torch.save(state, file)
 
@@ -44,14 +59,18 @@ def load(
     """Restore in place; returns the facts, with the step added.
 
     Raises:
-        CheckpointMismatch: written under another configuration or from another store.
+        CheckpointMismatch: written under another configuration, from another store, head or pre-stage.
+        ValueError: the file is damaged.
     """
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, UnpicklingError) as error:
+        raise ValueError(f"{path} is damaged ({error}); remove it and run again") from error
     for key, value in expected.items():
-        if state["facts"][key] != value:
+        if (found := state["facts"].get(key)) != value:
             raise CheckpointMismatch(
-                f"{path}: {key} is {state['facts'][key]}, this run has {value}; "
-                "remove the run folder, or run with the configuration saved in it"
+                f"{path}: {key} is {found}, this run has {value}; remove {path.parent} to train it again, or "
+                "run it with what it was started with (config.yaml beside it; the same store, head and pre-stage)"
             )
     student.load_state_dict(state["student"])
     method.load_state_dict(state["method"])

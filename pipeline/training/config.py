@@ -4,21 +4,28 @@ import math
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.cache.identity import CacheConfig, digest
 from sward.contracts import Channels, Config, Student
 from sward.methods import MethodConfig
 from sward.methods.plain import PlainConfig
 from sward.students import StudentConfig, build_student
+from sward.teachers import HeadConfig
 from sward.teachers.head import TeacherHeadConfig
+from sward.teachers.resunetpp_head import ResUNetPPHeadConfig
 
-TrainableConfig = Annotated[StudentConfig | TeacherHeadConfig, Field(discriminator="kind")]
+TrainableConfig = Annotated[StudentConfig | HeadConfig, Field(discriminator="kind")]
+
+
+def is_head(config: TrainableConfig) -> bool:
+    """Whether this is a teacher's head, which reads cached features, and no student."""
+    return isinstance(config, TeacherHeadConfig | ResUNetPPHeadConfig)
 
 
 def build_trainable(config: TrainableConfig, teacher_channels: Channels, num_classes: int, seed: int) -> Student:
     """The student, initialised as a function of ``seed``; or the teacher's head, from torch's generator as it is."""
-    if isinstance(config, TeacherHeadConfig):
+    if isinstance(config, TeacherHeadConfig | ResUNetPPHeadConfig):
         return config.build(teacher_channels, num_classes)
     return build_student(config, num_classes, seed)
 
@@ -47,6 +54,24 @@ def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
     return config.lr * factor[config.schedule]
 
 
+class HeadFit(Config):
+    """The teacher's head: fitted on cached features by a run of its own (`sward fit-head`), then frozen.
+
+    It is the teacher's own row in a comparison, and gives the methods that read them logits and penultimate maps.
+    """
+
+    network: HeadConfig = TeacherHeadConfig()
+    steps: int = Field(ge=1, description="optimiser steps")
+    batch_size: int | None = Field(None, ge=1, description="records a step; null: as the student")
+    optimizer: OptimizerConfig | None = Field(None, description="null: as the student")
+    seed: int = Field(0, ge=0, description="initialisation and order; one head serves students of all seeds")
+    tensors: Literal["recomputed", "appended"] = Field(
+        "recomputed",
+        description="logits and penultimate maps: the head run at every step, or read from the store "
+        "(`sward extract --append`)",
+    )
+
+
 class TrainConfig(Config):
     """One student, one method, one seed, from one store."""
 
@@ -59,7 +84,11 @@ class TrainConfig(Config):
     )
     student: TrainableConfig
     method: MethodConfig = PlainConfig()
+    head: HeadFit | None = Field(None, description="the teacher's head, for methods that read logits; null: none")
     optimizer: OptimizerConfig = OptimizerConfig()
+    teacher: Literal["cached", "online"] = Field(
+        "cached", description="features from the store, or (for comparison) the teacher run on the store's views"
+    )
     steps: int = Field(ge=1, description="optimiser steps")
     batch_size: int = Field(8, ge=1, description="records a step, over all ranks")
     seed: int = Field(0, ge=0, description="initialisation, order, offsets, dropout")
@@ -76,9 +105,20 @@ class TrainConfig(Config):
     device: str = Field("auto", description="auto, cpu, cuda …")
     precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="Fabric precision; losses stay float32")
 
+    @model_validator(mode="after")
+    def _the_method_gets_its_turn(self) -> "TrainConfig":
+        if (length := self.method.warm_up(self.steps)[0]) >= self.steps:
+            raise ValueError(
+                f"method.warmup_steps is {length}, the run has {self.steps} steps: the method would never act; "
+                "set it below, or leave it out (10 %)"
+            )
+        return self
+
     def identity(self) -> str:
         """Hash of everything that can change the result; place, threads and logging can't."""
         free = {"name", "runs", "workers", "prefetch", "device", "checkpoint_every", "log_every"}
+        free |= {"head"} if not self.method.uses_head else set()
+        free |= {"teacher"} if self.teacher == "cached" else set()
         values = self.model_dump(mode="json", exclude=free)
         for key in ("store", "shard_records", "batch_size", "workers", "device"):
             values["cache"].pop(key)
@@ -87,3 +127,24 @@ class TrainConfig(Config):
     @property
     def folder(self) -> Path:
         return Path(self.runs) / f"{self.name}-{self.identity()[:10]}"
+
+    def head_run(self, seed: int | None = None) -> "TrainConfig":
+        """The run that fits the teacher's head, on this run's store, views and schedule.
+
+        Raises:
+            ValueError: no head is configured.
+        """
+        if self.head is None:
+            raise ValueError("no `head:` is configured; add e.g. `head: {steps: 300}`")
+        changes = {
+            "name": f"teacher-seed{self.head.seed if seed is None else seed}",
+            "student": self.head.network,
+            "method": PlainConfig(),
+            "head": None,
+            "steps": self.head.steps,
+            "batch_size": self.head.batch_size or self.batch_size,
+            "optimizer": self.head.optimizer or self.optimizer,
+            "seed": self.head.seed if seed is None else seed,
+            "signal_every": 0,
+        }
+        return self.model_copy(update=changes)

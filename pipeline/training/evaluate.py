@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from pipeline.files import atomic
 from pipeline.training.stream import Order, Stream
 from sward.contracts import Batch, Student
 from sward.metrics import SegmentationMetrics
+from sward.pixels import at_size
 
 
 def headline(num_classes: int) -> str:
@@ -62,8 +62,7 @@ def batches(
 
 def full_prediction(logits: Tensor, size: tuple[int, ...]) -> np.ndarray:
     """Class map (H, W) int64 at ``size`` of logits (K, h, w)."""
-    full = F.interpolate(logits[None], tuple(size), mode="bilinear", align_corners=False)[0]
-    return full.argmax(0).cpu().numpy()
+    return at_size(logits[None], (size[0], size[1]))[0].argmax(0).cpu().numpy()
 
 
 def save_mask(path: Path, prediction: np.ndarray) -> None:

@@ -22,10 +22,10 @@ from pipeline.datasets.procedural import render
 from pipeline.files import atomic
 from pipeline.training.config import OptimizerConfig, learning_rate
 from pipeline.training.evaluate import full_prediction
-from pipeline.views import normaliser
 from sward import seeds
 from sward.contracts import TEACHER_LEVELS
 from sward.metrics import SegmentationMetrics
+from sward.pixels import normaliser
 from sward.teachers.head import TeacherHead, TeacherHeadConfig
 from sward.teachers.hiera import MEAN, STD, HieraTeacher, make_trunk
 

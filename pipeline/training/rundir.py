@@ -9,6 +9,7 @@ evaluation.json   test metrics, per image too         predictions/      predicte
 import json
 import math
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from pipeline.cache.store import Store
 from pipeline.files import atomic, read_json, write_json
 from pipeline.training.checkpoint import CheckpointMismatch
 from pipeline.training.config import TrainConfig
+from sward.contracts import Channels
 
 
 class RunFolder:
@@ -35,6 +37,7 @@ class RunFolder:
         self.log_file, self.facts = path / "metrics.jsonl", path / "run.json"
         self._board: Any = None
         self._counted = time.monotonic()
+        self._counting = threading.Lock()  # checkpoints are written, and counted, by a thread
 
     @property
     def finished(self) -> bool:
@@ -54,11 +57,16 @@ class RunFolder:
             )
         return self.finished
 
-    def create(self, config: TrainConfig, store: Store) -> None:
-        """Write config and facts; keeps what an earlier session of the same run wrote."""
+    def create(self, config: TrainConfig, store: Store, sources: dict[str, str], spent: float = 0.0) -> None:
+        """Write config and facts; keeps what an earlier session of the same run wrote.
+
+        Args:
+            sources: digests of what else the run was given: the teacher's head, pre-stages.
+            spent: seconds of a warm-up that a new run continues from.
+        """
         with atomic(self.path / "config.yaml") as file:
             file.write(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode())
-        seconds = read_json(self.facts)["seconds"] if self.facts.is_file() else 0.0
+        seconds = read_json(self.facts)["seconds"] if self.facts.is_file() else spent
         write_json(
             self.facts,
             {
@@ -66,6 +74,7 @@ class RunFolder:
                 "identity": config.identity(),
                 "store": str(store.path),
                 "content_id": store.content_id,
+                "sources": sources,
                 "seed": config.seed,
                 "seconds": seconds,
                 "commit": commit(),
@@ -79,12 +88,30 @@ class RunFolder:
         self.add_time()
         write_json(self.facts, read_json(self.facts) | {"status": "finished"} | results)
 
-    def add_time(self) -> None:
-        """Add the time since the last call (or since the start) to run.json: at every checkpoint and at the end."""
-        now = time.monotonic()
-        facts = read_json(self.facts)
-        write_json(self.facts, facts | {"seconds": round(facts["seconds"] + now - self._counted, 2)})
-        self._counted = now
+    def mark_stopped(self) -> None:
+        """The run was asked to stop and can be continued; `running` is left to what died."""
+        write_json(self.facts, read_json(self.facts) | {"status": "stopped"})
+
+    def count_from_now(self) -> None:
+        """What went before (pre-stages, which other runs share) is not this run's time."""
+        self._counted = time.monotonic()
+
+    def seconds(self) -> float:
+        """Time spent on this run so far, by all its sessions."""
+        with self._counting:
+            return read_json(self.facts)["seconds"] + time.monotonic() - self._counted
+
+    def add_time(self, now: float | None = None) -> None:
+        """Add the time since the last call (or since the start) to run.json: at every checkpoint and at the end.
+
+        Args:
+            now: a reading of `time.monotonic`, where the checkpoint is older than this call.
+        """
+        now = time.monotonic() if now is None else now
+        with self._counting:
+            facts = read_json(self.facts)
+            write_json(self.facts, facts | {"seconds": round(facts["seconds"] + now - self._counted, 2)})
+            self._counted = now
 
     @contextmanager
     def logging(self, first: int) -> Iterator[None]:
@@ -116,7 +143,13 @@ class RunFolder:
             file.write("".join(line + "\n" for line in kept).encode())
 
     def save_student(
-        self, student: nn.Module, config: TrainConfig, store: Store, step: int, metrics: dict[str, Any]
+        self,
+        student: nn.Module,
+        config: TrainConfig,
+        store: Store,
+        teacher_channels: Channels,
+        step: int,
+        metrics: dict[str, Any],
     ) -> None:
         """The student alone, without method or optimiser, and what one must know to use it."""
         from safetensors.torch import save
@@ -134,7 +167,7 @@ class RunFolder:
             "validation": metrics,
             "run": config.identity(),
             "content_id": store.content_id,
-            "teacher_channels": store.channels,
+            "teacher_channels": teacher_channels,
         }
         with atomic(self.student) as file:
             file.write(save(tensors))

@@ -6,7 +6,7 @@ the device. The position is the step number alone, so resuming mid-epoch is arit
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
@@ -17,9 +17,12 @@ from torch import Tensor
 
 from pipeline.cache.records import Record
 from pipeline.cache.store import Store
-from pipeline.views import ViewsConfig, adjust_colours, normaliser, photometric_factors
+from pipeline.training.copies import Copies, Sent
+from pipeline.training.parts import part
+from pipeline.views import ViewsConfig, adjust_colours, photometric_factors
 from sward import seeds
-from sward.contracts import Batch
+from sward.contracts import HEAD_TENSORS, Batch, Student
+from sward.pixels import normaliser
 
 
 @dataclass(frozen=True)
@@ -66,26 +69,33 @@ class Stream:
     Args:
         store: an open store.
         order: which records, in which batches.
-        levels: teacher levels to read; empty reads images and labels only.
+        tensors: teacher tensors of a batch: levels, and of the head; empty reads images and labels only.
         device: where batches are decoded.
         workers: reading threads; 0 reads in the calling thread. The result is the same.
-        prefetch: batches read ahead; memory is (prefetch + 2) × batch.
+        prefetch: batches read ahead; memory is (prefetch + 2) × batch, on a GPU there too: copies go ahead as well.
+        head: the frozen teacher head that makes the head's tensors from the levels; None reads them from the store.
+        teacher: makes the levels from the stored views, before stage-2 colours; None reads them from the store.
     """
 
     def __init__(
         self,
         store: Store,
         order: Order,
-        levels: tuple[str, ...],
+        tensors: tuple[str, ...],
         device: torch.device,
         workers: int = 2,
         prefetch: int = 2,
+        head: Student | None = None,
+        teacher: Callable[[Tensor], dict[str, Tensor]] | None = None,
     ) -> None:
-        self.store, self.order, self.levels, self.device = store, order, levels, device
-        self.workers, self.prefetch = workers, prefetch
+        self.store, self.order, self.tensors, self.device = store, order, tensors, device
+        self.workers, self.prefetch, self.head, self.teacher = workers, prefetch, head, teacher
+        self.made = tuple(name for name in tensors if head is not None and name in HEAD_TENSORS)
+        needed = tuple(store.channels) if self.made else tensors
+        self.levels = tuple(name for name in needed if teacher is None or name not in store.channels)
         self.subset = order.records[0].subset
         specs = store.specs(self.subset)
-        names = ["image", "label", *(n for level in levels for n in store.level_arrays(level))]
+        names = ["image", "label", *(n for level in self.levels for n in store.level_arrays(level))]
         self.specs = {name: specs[name] for name in names}
         self.views = ViewsConfig.model_validate(
             {
@@ -95,6 +105,7 @@ class Stream:
             }
         )
         self.normalise = normaliser(*store.normalisation, device)
+        self._copies = Copies(device)
         self._epoch: tuple[int, list[list[Record]]] = (-1, [])
 
     def batches(self, first: int, last: int) -> Iterator[Batch]:
@@ -102,20 +113,31 @@ class Stream:
         steps = iter(range(first, last))
         if self.workers == 0:
             for step in steps:
-                yield self._to_device(self._load(step, None))
+                with part("data wait"):
+                    loaded = self.load(step, None)
+                yield self.to_device(loaded)
             return
         with ThreadPoolExecutor(self.workers) as readers, ThreadPoolExecutor(1) as batcher:
             ahead: deque[Future] = deque()
             try:
                 for step in steps:
-                    ahead.append(batcher.submit(self._load, step, readers))
+                    ahead.append(batcher.submit(self._ahead, step, readers))
                     if len(ahead) > self.prefetch:
-                        yield self._to_device(ahead.popleft().result())
+                        yield self._next(ahead)
                 while ahead:
-                    yield self._to_device(ahead.popleft().result())
+                    yield self._next(ahead)
             finally:
                 for future in ahead:
                     future.cancel()
+
+    def _ahead(self, step: int, readers: ThreadPoolExecutor) -> tuple[list[Record], Sent]:
+        records, host = self.load(step, readers)
+        return records, self._copies.send(host)
+
+    def _next(self, ahead: deque[Future]) -> Batch:
+        with part("data wait"):
+            records, sent = ahead.popleft().result()
+        return self.to_device((records, self._copies.receive(sent)))
 
     def fixed(self, count: int) -> Batch:
         """The first ``count`` records in store order, for calibration: no shuffling, no stage-2 colours."""
@@ -123,14 +145,17 @@ class Stream:
 
     def of(self, records: list[Record]) -> Batch:
         """A batch of just these records, as stored."""
-        return self._to_device(self._read(records, None))
+        return self.to_device(self._read(records, None))
 
-    def _load(self, step: int, readers: ThreadPoolExecutor | None) -> tuple[list[Record], dict[str, Tensor]]:
+    def load(self, step: int, readers: ThreadPoolExecutor | None) -> tuple[list[Record], dict[str, Tensor]]:
+        """The records of a step and their arrays as stored, in host memory."""
         epoch, position = divmod(step, self.order.steps_per_epoch)
         if self._epoch[0] != epoch:
             self._epoch = epoch, self.order.epoch(epoch)
         records, tensors = self._read(self._epoch[1][position], readers)
         if self.views.photometric == "student":
+            if self.teacher:
+                tensors["seen by the teacher"] = tensors["image"].clone()
             self._recolour(records, tensors["image"], epoch)
         return records, tensors
 
@@ -152,9 +177,21 @@ class Stream:
             factors = photometric_factors(self.views, record.digest, record.view.number, self.order.seed, epoch)
             image[:] = adjust_colours(image.transpose(1, 2, 0), *factors).transpose(2, 0, 1)
 
-    def _to_device(self, loaded: tuple[list[Record], dict[str, Tensor]]) -> Batch:
+    @part("to device, decoding")
+    def to_device(self, loaded: tuple[list[Record], dict[str, Tensor]]) -> Batch:
+        """The batch of what ``load`` gave: copied, decoded, with the head's tensors made where it has to."""
         records, host = loaded
         parts = {name: t.to(self.device, non_blocking=True) for name, t in host.items()}
-        features = {level: self.store.codec.decode(level, parts) for level in self.levels}
+        read = {name: self.store.decode(name, parts, self.subset) for name in self.levels}
+        if self.teacher:
+            read |= self.teacher(self.normalise(parts.get("seen by the teacher", parts["image"])))
+        if self.made:
+            read |= self._head_tensors(read)
+        features = {name: read[name] for name in self.tensors}
         images = self.normalise(parts["image"])
         return Batch(images, parts["label"].long(), features, [r.name for r in records], self.order.seed)
+
+    @torch.no_grad()
+    def _head_tensors(self, levels: dict[str, Tensor]) -> dict[str, Tensor]:
+        output = self.head(levels)  # type: ignore[misc]  # made is empty without a head
+        return {name: output.tensor(name).float() for name in self.made}

@@ -1,4 +1,27 @@
-"""The table of methods. Its union is registry, schema and error message at once."""
+"""The table of methods. Its union is registry, schema and error message at once.
+
+A configuration builds its method from channel counts; the method makes terms of a student's output and a batch:
+
+>>> import torch
+>>> from pydantic import TypeAdapter
+>>> from sward.contracts import Batch, StudentOutput
+>>> from sward.methods import MethodConfig
+>>> config = TypeAdapter(MethodConfig).validate_python({"kind": "mgd", "level": "s16", "logits": 3})
+>>> teacher = {"s16": 8, "s32": 16, "penultimate": 4, "logits": 2}  # the last two come from a fitted head
+>>> method = config.build(teacher, student={"s16": 6, "s32": 12}, num_classes=2, penultimate=5)
+>>> method.needs, method.weights
+(('s16', 'logits'), {'task': 1.0, 'reconstruction': 2e-05, 'logits': 3.0})
+>>> features = {"s16": torch.ones(2, 8, 4, 4), "logits": torch.ones(2, 2, 16, 16)}  # of the teacher, those needed
+>>> batch = Batch(torch.ones(2, 3, 64, 64), torch.zeros(2, 64, 64).long(), features, ids=["a/0", "b/0"], seed=0)
+>>> method.prepare(batch, statistics={})  # initial weights and queues, from the batch's seed; once
+>>> levels = {"s16": torch.ones(2, 6, 4, 4), "s32": torch.ones(2, 12, 2, 2)}
+>>> output = StudentOutput(torch.ones(2, 2, 32, 32), levels, penultimate=torch.ones(2, 5, 32, 32))
+>>> {name: tuple(term.shape) for name, term in method(output, batch, step=0).items()}  # unweighted
+{'reconstruction': (), 'logits': ()}
+
+``prepare`` draws initial weights, so weights from elsewhere are loaded after it; what a pre-stage learned (MasKD,
+FreeKD) is given to ``adopt``. Only ``sward`` reads ``statistics`` (level -> mean, std).
+"""
 
 from typing import Annotated
 
@@ -6,9 +29,14 @@ from pydantic import Field
 
 from sward.methods.at import ATConfig
 from sward.methods.cankd import CanKDConfig
+from sward.methods.cirkd import CIRKDConfig
+from sward.methods.combined import CombinedConfig
 from sward.methods.cwd import CWDConfig
 from sward.methods.fitnet import FitNetConfig
+from sward.methods.freekd import FreeKDConfig
 from sward.methods.heteroakd import HeteroAKDConfig
+from sward.methods.kd import KDConfig
+from sward.methods.maskd import MasKDConfig
 from sward.methods.mgd import MGDConfig
 from sward.methods.plain import PlainConfig
 from sward.methods.sard import SARDConfig
@@ -24,6 +52,13 @@ MethodConfig = Annotated[
     | MGDConfig
     | CanKDConfig
     | SARDConfig
-    | HeteroAKDConfig,
+    | HeteroAKDConfig
+    | KDConfig
+    | CIRKDConfig
+    | MasKDConfig
+    | FreeKDConfig
+    | CombinedConfig,
     Field(discriminator="kind"),
 ]
+
+CombinedConfig.model_rebuild(_types_namespace={"MethodConfig": MethodConfig})  # its parts are methods of this table

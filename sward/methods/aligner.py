@@ -1,10 +1,12 @@
 """What the feature-based rivals share: one tap in each network, adapters that start from a seed, one dtype.
 
-The teacher's map is never touched. The student's is resized bilinearly (corners not aligned) to the teacher's
-grid, where the authors' code demands equal sizes; a 1x1 convolution before or after gives the same.
+The teacher's map is never touched. The student's is resized bilinearly (corners not aligned) to the teacher's grid,
+where the authors' code demands equal sizes, before the adapters. For a 1x1 convolution the order does not matter; for
+BN and ReLU after it, it does: HeteroAKD's formula projects first (``resize_first``), for the others none is stated.
 """
 
 import math
+from collections.abc import Collection
 from typing import Literal
 
 import torch
@@ -15,27 +17,39 @@ from torch.nn.utils import skip_init
 
 from sward import seeds
 from sward.align import resize
-from sward.contracts import Batch, Config, Method, StudentOutput
+from sward.contracts import HEAD_TENSORS, BaseMethodConfig, Batch, Channels, Method, StudentOutput
+
+TensorName = Literal["s4", "s8", "s16", "s32", "penultimate", "logits"]
 
 
-class TapConfig(Config):
-    """Fields of every method that reads one teacher level."""
+class TapConfig(BaseMethodConfig):
+    """Fields of every method that reads one teacher tensor."""
 
-    alpha: float = Field(default=1.0, gt=0, description="Weight of the task loss.")
-    level: Literal["s4", "s8", "s16", "s32"] = Field(
-        default="s32", description="Teacher level; paired with the student's of that name, else its deepest."
+    level: TensorName = Field(
+        default="s32", description="Teacher tensor; paired with the student's of that name, else its deepest level."
     )
+
+    @property
+    def uses_head(self) -> bool:
+        return self.level in HEAD_TENSORS
 
 
 class TapMethod(Method):
     """Base of methods between one teacher map and one student map; a subclass defines ``terms``.
 
-    ``teacher_level``, ``student_level``: the pair. Both maps reach ``terms`` on the teacher's grid, in float32
-    (float64 where one of them is), the teacher's without gradient; adapters compute in the maps' dtype.
+    ``teacher_channels``, ``student_channels``: of all tensors, the head's and classifier's included (``tensors``).
+    ``teacher_level``, ``student_level``: the pair. Both maps reach ``terms`` in float32 (float64 where one of them
+    is), the teacher's without gradient; adapters compute in the maps' dtype. ``resize_first``: whether the student's
+    is by then on the teacher's grid; else ``terms`` brings it there.
+
+    Initial weights are PyTorch's defaults, drawn from the run's seed at ``prepare`` (before it, from seed 0); others
+    are loaded by ``load_state_dict`` under the names of each method's "Parameters".
 
     Raises:
-        ValueError: the store has no such teacher level, or the student has no level at all.
+        ValueError: the teacher has no such tensor, or the student has no level at all.
     """
+
+    resize_first = True
 
     def __init__(self, config: TapConfig, teacher_channels: dict[str, int], student_channels: dict[str, int]) -> None:
         super().__init__()
@@ -50,24 +64,61 @@ class TapMethod(Method):
         initialise(self, batch.seed)
 
     def forward(self, output: StudentOutput, batch: Batch, step: int) -> dict[str, Tensor]:
-        f_t, f_s = batch.features[self.teacher_level].detach(), output.features[self.student_level]
-        dtype = torch.promote_types(torch.promote_types(f_t.dtype, f_s.dtype), torch.float32)
+        f_s, f_t = widened(output.tensor(self.student_level), batch.features[self.teacher_level])
         with torch.autocast(f_s.device.type, enabled=False):
-            f_t = f_t.to(dtype)
-            return self.terms(resize(f_s.to(dtype), (f_t.shape[-2], f_t.shape[-1])), f_t, batch, step)
+            return self.terms(resize(f_s, grid(f_t)) if self.resize_first else f_s, f_t, batch, step)
 
     def terms(self, f_s: Tensor, f_t: Tensor, batch: Batch, step: int) -> dict[str, Tensor]:
         """Unweighted terms from (B, C_s, H, W) of the student and (B, C_t, H, W) of the teacher."""
         raise TypeError(f"{type(self).__name__} does not define terms")
 
+    def add_logits(self, name: str, weight: float, teacher: Channels) -> None:
+        """Declare a term between the logits, unless its weight is 0. Raises ValueError without a teacher head."""
+        if weight > 0:
+            require(teacher, "logits")
+            self.needs = tuple(dict.fromkeys((*self.needs, "logits")))
+            self.weights[name] = weight
+
+
+def widened(f_s: Tensor, f_t: Tensor) -> tuple[Tensor, Tensor]:
+    """Both maps in float32, or float64 where one of them is; the teacher's without gradient."""
+    dtype = torch.promote_types(torch.promote_types(f_s.dtype, f_t.dtype), torch.float32)
+    return f_s.to(dtype), f_t.detach().to(dtype)
+
+
+def grid(f_BCHW: Tensor) -> tuple[int, int]:
+    """(H, W)."""
+    return f_BCHW.shape[-2], f_BCHW.shape[-1]
+
+
+def tensors(levels: Channels, num_classes: int, penultimate: int) -> Channels:
+    """Channels of all that a student gives: its levels, its penultimate map, its logits."""
+    return levels | {"penultimate": penultimate, "logits": num_classes}
+
 
 def tap(level: str, teacher: list[str], student: list[str]) -> tuple[str, str]:
-    """(teacher level, student level): equal names, else the student's deepest. Raises ValueError without one."""
-    if level not in teacher:
-        raise ValueError(f"method.level is {level}; the store has {teacher}: choose one of them, or extract {level}")
-    if not student:
+    """(teacher tensor, student tensor): equal names, else the student's deepest level. Raises ValueError without."""
+    require(teacher, level)
+    if level in student:
+        return level, level
+    if not (levels := [name for name in student if name not in HEAD_TENSORS]):
         raise ValueError("the student declares no levels; nothing to distil into")
-    return level, level if level in student else student[-1]
+    return level, levels[-1]
+
+
+def require(teacher: Collection[str], *names: str) -> None:
+    """Raises ValueError for tensors the teacher does not give, with the command that adds them."""
+    if head := [name for name in names if name in HEAD_TENSORS and name not in teacher]:
+        raise ValueError(
+            f"the method reads the teacher's {' and '.join(head)}, which a fitted head gives: add "
+            "`head: {steps: 300}` to the training configuration, then `sward fit-head CONFIG` (with `head.tensors: "
+            "appended` also `sward extract CONFIG --append logits,penultimate --head RUN`)"
+        )
+    if levels := [name for name in names if name not in teacher]:
+        raise ValueError(
+            f"the method reads {', '.join(levels)}; the store has {list(teacher)}: set method.level to one of them, "
+            "or make a store that has it with `sward extract`"
+        )
 
 
 def conv(inputs: int, outputs: int, kernel: int = 1, bias: bool = True) -> nn.Conv2d:
@@ -84,7 +135,8 @@ def apply(layer: nn.Conv2d, f_BCHW: Tensor) -> Tensor:
 class BatchNorm(nn.Module):
     """Batch normalisation by the batch's own statistics (``weight``, ``bias``; eps 1e-5), in the input's dtype.
 
-    Adapters are dropped after training, so no running statistics are kept.
+    In evaluation mode too. Adapters are dropped after training, so no running statistics are kept: of an authors'
+    state, remove ``running_mean``, ``running_var`` and ``num_batches_tracked`` before a strict load.
     """
 
     def __init__(self, channels: int, zero: bool = False) -> None:

@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from sward.contracts import Batch, Channels
-from sward.methods.aligner import TapConfig, TapMethod
+from sward.methods.aligner import TapConfig, TapMethod, tensors
 
 
 class ATConfig(TapConfig):
@@ -20,7 +20,7 @@ class ATConfig(TapConfig):
 
     def build(self, teacher: Channels, student: Channels, num_classes: int, penultimate: int) -> "AttentionTransfer":
         """The method for this teacher and student. Raises ValueError where the level is missing."""
-        return AttentionTransfer(self, teacher, student)
+        return AttentionTransfer(self, teacher, tensors(student, num_classes, penultimate))
 
 
 class AttentionTransfer(TapMethod):

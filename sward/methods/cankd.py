@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from sward.contracts import Batch, Channels
-from sward.methods.aligner import BatchNorm, TapConfig, TapMethod, apply, conv, initialise
+from sward.methods.aligner import BatchNorm, TapConfig, TapMethod, apply, conv, initialise, tensors
 
 
 class CanKDConfig(TapConfig):
@@ -24,7 +24,7 @@ class CanKDConfig(TapConfig):
 
     def build(self, teacher: Channels, student: Channels, num_classes: int, penultimate: int) -> "CanKD":
         """The method for this teacher and student. Raises ValueError where the level is missing."""
-        return CanKD(self, teacher, student)
+        return CanKD(self, teacher, tensors(student, num_classes, penultimate))
 
 
 class CanKD(TapMethod):
@@ -37,8 +37,10 @@ class CanKD(TapMethod):
     has the factor 1/2 and always pools; the paper's other affinities are separate classes there and absent here.
     Needs: one teacher level, at least 2 x 2 positions. The student is resized bilinearly to its grid (the
     repository's "align" variant; the plain one requires equal sizes).
-    Parameters (``weight`` and ``bias`` each): ``align`` C_s -> C; ``theta``, ``phi``, ``g`` C -> d; ``out`` d -> C;
-    ``norm`` (C,): about 2 C^2 in all, dropped after training. Memory: B n m numbers for A.
+    Parameters (``weight`` and ``bias`` each), C = C_t, d = max(1, C // 2): ``align`` (C, C_s, 1, 1); ``theta``,
+    ``phi``, ``g`` (d, C, 1, 1); ``out`` (C, d, 1, 1); ``norm`` (C,), by the batch's statistics alone (``BatchNorm``):
+    about 2 C^2 in all, dropped after training. Memory: B n m numbers for A, n = H W of the teacher's grid, m =
+    floor(H / 2) floor(W / 2), or n without ``subsample``.
     """
 
     def __init__(self, config: CanKDConfig, teacher_channels: dict[str, int], student_channels: dict[str, int]) -> None:

@@ -1,34 +1,49 @@
-"""Channel-wise distillation (CWD), feature form: each channel is a distribution over positions."""
+"""Channel-wise distillation (CWD): each channel, of logits or of features, is a distribution over positions."""
 
 # B batch, C channels, n positions (H W)
 
-from typing import Literal
+from typing import Literal, Self
 
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from sward.contracts import Batch, Channels
-from sward.methods.aligner import BatchNorm, TapConfig, TapMethod, apply, conv, initialise
+from sward.methods.aligner import BatchNorm, TapConfig, TapMethod, TensorName, apply, conv, initialise, tensors
 
 
 class CWDConfig(TapConfig):
-    """Temperature, weight and aligner of the feature form."""
+    """What is compared, temperature, weight, and the aligner of the feature form."""
 
     kind: Literal["cwd"] = Field(default="cwd", description="KL of spatial softmaxes, channel by channel.")
-    weight: float = Field(default=50.0, gt=0, description="Weight (CIRKD's runs: 50; the authors' logs: 35).")
+    level: TensorName = Field(
+        default="logits", description="logits (the authors' main form), or features: penultimate or a trunk level."
+    )
+    weight: float | None = Field(
+        default=None,
+        gt=0,
+        description="Weight; null: 3 on logits (the authors'), 50 on features (CIRKD's runs; the authors' logs: 35). "
+        "mmrazor on logits: 5 with tau 1.",
+    )
     tau: float = Field(default=4.0, gt=0, description="Temperature; the term is multiplied by its square.")
     aligner: Literal["conv", "conv_bn_relu"] = Field(
-        default="conv", description="1x1 convolution alone (CIRKD) or with BN and ReLU (the authors)."
+        default="conv",
+        description="Feature form: 1x1 convolution alone (CIRKD) or with BN and ReLU (the authors). Logits need none.",
     )
     channels: Literal["aligned", "student"] = Field(
         default="aligned",
         description="Divide by the channels compared, or by the student's before alignment (CIRKD's code).",
     )
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.level == "logits" and self.aligner != "conv":
+            raise ValueError(f"aligner {self.aligner!r} belongs to the feature form; logits are compared as they are")
+        return self
+
     def build(self, teacher: Channels, student: Channels, num_classes: int, penultimate: int) -> "CWD":
         """The method for this teacher and student. Raises ValueError where the level is missing."""
-        return CWD(self, teacher, student)
+        return CWD(self, teacher, tensors(student, num_classes, penultimate))
 
 
 class CWD(TapMethod):
@@ -36,24 +51,27 @@ class CWD(TapMethod):
 
     p is the softmax of f / tau over the positions, so a constant added to a channel changes nothing.
     Paper: Shu et al., ICCV 2021. Code: TorchDistiller 78bac7c (BSD-2); formula checked there, in CIRKD (no
-    licence) and in mmrazor (Apache-2.0); written anew. The authors apply it to logits and, in the feature form, to
-    penultimate maps; here it is a backbone level. CIRKD's code divides by the student's channels *before*
-    alignment: its weight 50 is C_t / C_s times ours (``channels: student`` repeats it).
-    Needs: one teacher level. The student is resized bilinearly to its grid.
-    Parameters: ``align.weight`` (C_t, C_s, 1, 1), no bias; ``norm.weight``, ``norm.bias`` (C_t,) with
-    ``conv_bn_relu``; dropped after training.
+    licence) and in mmrazor (Apache-2.0), which agree; written anew. The authors' main form compares low-resolution
+    logits, channel = class, without an aligner; the feature form compares penultimate maps, here also a trunk level,
+    after a 1x1 aligner. CIRKD's code divides by the student's channels *before* alignment: its weight 50 is
+    C_t / C_s times ours (``channels: student`` repeats it).
+    Needs: the teacher's ``logits`` or ``penultimate`` map (a fitted head), or one trunk level. The student is
+    resized bilinearly to its grid.
+    Parameters: none on logits; else ``align.weight`` (C_t, C_s, 1, 1), no bias, and ``norm.weight``,
+    ``norm.bias`` (C_t,) with ``conv_bn_relu``; dropped after training.
     """
 
     def __init__(self, config: CWDConfig, teacher_channels: dict[str, int], student_channels: dict[str, int]) -> None:
         super().__init__(config, teacher_channels, student_channels)
         self.config = config
-        self.align = conv(self.student_channels, self.teacher_channels, bias=False)
+        on_logits = self.teacher_level == "logits"
+        self.align = None if on_logits else conv(self.student_channels, self.teacher_channels, bias=False)
         self.norm = BatchNorm(self.teacher_channels) if config.aligner == "conv_bn_relu" else None
-        self.weights |= {"channels": config.weight}
+        self.weights |= {"channels": config.weight or (3.0 if on_logits else 50.0)}
         initialise(self, seed=0)
 
     def terms(self, f_s: Tensor, f_t: Tensor, batch: Batch, step: int) -> dict[str, Tensor]:
-        y = apply(self.align, f_s)
+        y = f_s if self.align is None else apply(self.align, f_s)
         if self.norm is not None:
             y = F.relu(self.norm(y))
         C = self.teacher_channels if self.config.channels == "aligned" else self.student_channels

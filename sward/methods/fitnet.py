@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import Tensor
 
 from sward.contracts import Batch, Channels
-from sward.methods.aligner import TapConfig, TapMethod, apply, conv, initialise
+from sward.methods.aligner import TapConfig, TapMethod, apply, conv, initialise, tensors
 
 
 class FitNetConfig(TapConfig):
@@ -17,7 +17,7 @@ class FitNetConfig(TapConfig):
 
     def build(self, teacher: Channels, student: Channels, num_classes: int, penultimate: int) -> "FitNet":
         """The method for this teacher and student. Raises ValueError where the level is missing."""
-        return FitNet(self, teacher, student)
+        return FitNet(self, teacher, tensors(student, num_classes, penultimate))
 
 
 class FitNet(TapMethod):

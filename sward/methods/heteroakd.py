@@ -2,17 +2,18 @@
 
 # B batch, K classes, H W height and width; Z class maps, h errors against the labels
 
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from sward.align import labels_on_grid
+from sward.align import labels_on_grid, resize
 from sward.attention import HIDDEN
-from sward.contracts import IGNORE, Batch, Channels
-from sward.methods.aligner import BatchNorm, TapConfig, TapMethod, apply, conv, initialise
+from sward.contracts import IGNORE, Batch, Channels, StudentOutput
+from sward.methods.aligner import BatchNorm, TapConfig, TapMethod, apply, conv, grid, initialise, tensors
+from sward.methods.kd import both_logits, logit_kl
 
 EPS = 1e-12  # both errors 0: the student's map is then the target
 
@@ -22,12 +23,15 @@ class HeteroAKDConfig(TapConfig):
 
     kind: Literal["heteroakd"] = Field(default="heteroakd", description="Label-guided mixture of class maps.")
     weight: float = Field(default=1.0, gt=0, description="lambda_2, weight of the mixture's term (unpublished).")
-    tau: float = Field(default=1.0, gt=0, description="Temperature (re-implementations: 1 or 4).")
-    warmup_steps: int = Field(
-        default=100,
+    kd: float = Field(
+        default=0.1, ge=0, description="lambda_1, weight of KD on logits (paper: 0.1); 0 needs no teacher head."
+    )
+    tau: float = Field(default=1.0, gt=0, description="Temperature of both (re-implementations: 1 or 4).")
+    warmup_steps: int | None = Field(
+        default=None,
         ge=0,
-        description="Steps on labels alone, projectors included, before the term counts. The length is unpublished; "
-        "10 % of the run's steps is a sound choice, and the method does not know them.",
+        description="Steps on labels alone, projectors included, before both count (length unpublished); null: 10 % of "
+        "the run's steps, and none where no run says how long it is.",
     )
     supervision: Literal["bce", "ce", "none"] = Field(
         default="bce", description="Loss of both class maps against the labels; none: the teacher's stays random."
@@ -37,27 +41,42 @@ class HeteroAKDConfig(TapConfig):
         default="class", description="Axis of the KEM softmax; 'space' with Bernoulli KL per class and tau^2."
     )
 
+    @property
+    def uses_head(self) -> bool:
+        return super().uses_head or self.kd > 0
+
+    def warm_up(self, steps: int) -> tuple[int, tuple[str, ...]]:
+        length = steps // 10 if self.warmup_steps is None else self.warmup_steps
+        return length, ("weight", "tau", "evaluation")
+
+    def for_steps(self, steps: int) -> Self:
+        return self.model_copy(update={"warmup_steps": self.warm_up(steps)[0]})
+
     def build(self, teacher: Channels, student: Channels, num_classes: int, penultimate: int) -> "HeteroAKD":
         """The method for this teacher and student. Raises ValueError where the level is missing."""
-        return HeteroAKD(self, teacher, student, num_classes)
+        return HeteroAKD(self, teacher, tensors(student, num_classes, penultimate), num_classes)
 
 
 class HeteroAKD(TapMethod):
-    """Terms ``mixture`` (0 during the warm-up) and ``supervision`` of the projectors (unless 'none').
+    """Terms ``mixture`` and ``kd`` (0 during the warm-up) and ``supervision`` of the projectors (unless 'none').
 
-    Z = project(f): 1x1 convolution and BN. h(Z) = BCE(sigmoid(Z), one-hot labels), element by element.
+    Z = project(f): 1x1 convolution and BN, each on its network's own grid; then Z_s is resized bilinearly to the
+    teacher's. h(Z) = BCE(sigmoid(Z), one-hot labels), element by element.
     Mixing (KMM): Z_h = S Z_t + (1 - S) Z_s, S = 1 - h(Z_t) / (h(Z_t) + h(Z_s)). Evaluation (KEM): w = softmax(h(Z_s) +
     max(0, h(Z_s) - h(Z_h))). Z_h and w carry no gradient. ``mixture`` = - sum_k w_k p_k(Z_h / tau) log p_k(Z_s / tau),
-    mean over the labelled positions.
+    mean over the labelled positions. ``kd`` = tau^2 KL(p(z_t / tau) || p(z_s / tau)) of the logits, as in ``kd``.
     Paper: AAAI 2025 (arXiv 2504.07691), no authors' code; rebuilt from summaries and two re-implementations, so no
     numbers to compare with. They disagree on KEM's axis (``evaluation``). The paper prints no supervision of the
     projectors, without which P_t has no gradient at all; it adds ReLU, after which sigmoid(Z) >= 1/2. The paper's
-    logit term (weight 0.1) needs cached logits and is absent. The supervision of Z_s also reaches the student.
-    Needs: one teacher level and labels. The student is resized bilinearly to its grid.
+    Eq. 1 is reported to turn the logits' KL round; here it is Hinton's. The supervision of Z_s also reaches the
+    student.
+    Needs: one teacher level, labels, and the teacher's ``logits`` (a fitted head) unless ``kd`` is 0.
     Parameters: ``project_t.weight`` (K, C_t, 1, 1), ``project_s.weight`` (K, C_s, 1, 1), no bias; ``norm_t``,
     ``norm_s`` (``weight``, ``bias``: (K,)). With supervision 'none' the teacher's two are fixed.
     Dropped after training.
     """
+
+    resize_first = False
 
     def __init__(
         self,
@@ -77,17 +96,27 @@ class HeteroAKD(TapMethod):
             self.norm_t.requires_grad_(False)
         else:
             self.weights |= {"supervision": 1.0}
+        self.add_logits("kd", config.kd, teacher_channels)
         initialise(self, seed=0)
+
+    def forward(self, output: StudentOutput, batch: Batch, step: int) -> dict[str, Tensor]:
+        found = super().forward(output, batch, step)
+        if self.config.kd:
+            found["kd"] = logit_kl(*both_logits(output, batch), self.config.tau) * self._begun(step)
+        return found
 
     def terms(self, f_s: Tensor, f_t: Tensor, batch: Batch, step: int) -> dict[str, Tensor]:
         Z_s, Z_t = self.norm_s(apply(self.project_s, f_s)), self.norm_t(apply(self.project_t, f_t))
         if self.config.relu:
             Z_s, Z_t = F.relu(Z_s), F.relu(Z_t)
-        y = labels_on_grid(batch.labels, (f_t.shape[-2], f_t.shape[-1]))
-        found = {"mixture": self._mixture(Z_s, Z_t, y) * float(step >= self.config.warmup_steps)}
+        Z_s, y = resize(Z_s, grid(f_t)), labels_on_grid(batch.labels, grid(f_t))
+        found = {"mixture": self._mixture(Z_s, Z_t, y) * self._begun(step)}
         if self.config.supervision != "none":
             found["supervision"] = self._supervised(Z_s, y) + self._supervised(Z_t, y)
         return found
+
+    def _begun(self, step: int) -> float:
+        return float(step >= (self.config.warmup_steps or 0))
 
     def _mixture(self, Z_s: Tensor, Z_t: Tensor, y_BHW: Tensor) -> Tensor:
         with torch.no_grad():

@@ -10,27 +10,41 @@ from pydantic import Field
 from torch import Tensor
 
 from sward import seeds
-from sward.contracts import Batch, Channels
-from sward.methods.aligner import TapConfig, TapMethod, apply, conv, initialise
+from sward.contracts import Batch, Channels, StudentOutput
+from sward.methods.aligner import TapConfig, TapMethod, apply, conv, initialise, tensors
+from sward.methods.cwd import channel_kl
+from sward.methods.kd import both_logits
 
 
 class MGDConfig(TapConfig):
     """Masked share, weight and reduction of the feature term."""
 
     kind: Literal["mgd"] = Field(default="mgd", description="The teacher's map rebuilt from the student's, masked.")
-    weight: float = Field(
-        default=2e-5,
+    weight: float | None = Field(
+        default=None,
         gt=0,
-        description="The authors' alpha, for the sum. With 'mean' use alpha C H W (theirs: 168 at 2048 x 64 x 64).",
+        description="alpha; null: 2e-5 for 'sum' (the authors'), 168 for 'mean' (theirs times C H W, 2048 x 64 x 64).",
     )
     masked: float = Field(default=0.75, ge=0, lt=1, description="lambda: share of positions hidden (mmrazor: 0.65).")
     reduction: Literal["sum", "mean"] = Field(
         default="sum", description="Over C, H, W: the authors' sum, which grows with the map, or the mean."
     )
 
+    logits: float = Field(
+        default=0.0,
+        ge=0,
+        description="Weight of CWD on logits beside it (the authors' distiller: 3); 0, the paper's feature-only "
+        "number, needs no teacher head.",
+    )
+    logits_tau: float = Field(default=4.0, gt=0, description="Temperature of that term.")
+
+    @property
+    def uses_head(self) -> bool:
+        return super().uses_head or self.logits > 0
+
     def build(self, teacher: Channels, student: Channels, num_classes: int, penultimate: int) -> "MGD":
         """The method for this teacher and student. Raises ValueError where the level is missing."""
-        return MGD(self, teacher, student)
+        return MGD(self, teacher, tensors(student, num_classes, penultimate))
 
 
 class MGD(TapMethod):
@@ -38,14 +52,18 @@ class MGD(TapMethod):
 
     The mask is one number per position, shared by all channels: 0 where u > 1 - lambda with u uniform in [0, 1).
     Paper: Yang et al., ECCV 2022. Code: yzd-v/MGD 2c9da0b and mmrazor (both Apache-2.0, the same numbers for the
-    same u); written anew. The authors' segmentation distiller adds CWD on logits with weight 3, which the paper's
-    feature-only row excludes and so does this method.
-    Needs: one teacher level. The student is resized bilinearly to its grid (the authors require equal sizes).
-    Draws: u is keyed by (seed, "mgd", step); ``reconstruction`` takes it as an argument.
+    same u); written anew. The authors' segmentation distiller adds CWD on logits with tau 4 and weight 3, which the
+    paper's feature-only row excludes: term ``logits`` where ``logits`` > 0, as in ``cwd``.
+    Needs: one teacher level; for that term also the teacher's ``logits`` (a fitted head). The student is
+    resized bilinearly to its grid (the authors require equal sizes).
+    Draws: u = ``seeds.uniforms(B * H * W, seed, "mgd", step)`` viewed (B, 1, H, W), float64, H W the teacher's grid;
+    ``reconstruction`` takes it as an argument.
     Parameters: ``align.weight`` (C_t, C_s, 1, 1), ``align.bias``, only where channels differ;
     ``generate1.weight``, ``generate2.weight`` (C_t, C_t, 3, 3) and their ``bias``: 18 C_t^2 in all, dropped after
     training.
     """
+
+    order_free = False  # draws go by the place in the batch
 
     def __init__(self, config: MGDConfig, teacher_channels: dict[str, int], student_channels: dict[str, int]) -> None:
         super().__init__(config, teacher_channels, student_channels)
@@ -53,8 +71,16 @@ class MGD(TapMethod):
         C_s, C_t = self.student_channels, self.teacher_channels
         self.align = conv(C_s, C_t) if C_s != C_t else None
         self.generate1, self.generate2 = conv(C_t, C_t, kernel=3), conv(C_t, C_t, kernel=3)
-        self.weights |= {"reconstruction": config.weight}
+        self.weights |= {"reconstruction": config.weight or {"sum": 2e-5, "mean": 168.0}[config.reduction]}
+        self.add_logits("logits", config.logits, teacher_channels)
         initialise(self, seed=0)
+
+    def forward(self, output: StudentOutput, batch: Batch, step: int) -> dict[str, Tensor]:
+        found = super().forward(output, batch, step)
+        if self.config.logits:
+            z_s, z_t = both_logits(output, batch)
+            found["logits"] = channel_kl(z_s, z_t, self.config.logits_tau) / (z_t.shape[0] * z_t.shape[1])
+        return found
 
     def terms(self, f_s: Tensor, f_t: Tensor, batch: Batch, step: int) -> dict[str, Tensor]:
         B, _, H, W = f_t.shape
@@ -62,7 +88,13 @@ class MGD(TapMethod):
         return {"reconstruction": self.reconstruction(f_s, f_t, u.to(f_t.device))}
 
     def reconstruction(self, f_s: Tensor, f_t: Tensor, u: Tensor) -> Tensor:
-        """The term for given draws ``u`` (B, 1, H, W) in [0, 1)."""
+        """The term for given draws.
+
+        Args:
+            f_s: (B, C_s, H, W), the student on the teacher's grid, before ``align``.
+            f_t: (B, C_t, H, W), the teacher.
+            u: (B, 1, H, W) in [0, 1); where it is above 1 - lambda, the aligned student is hidden.
+        """
         y = f_s if self.align is None else apply(self.align, f_s)
         seen = (u <= 1 - self.config.masked).to(y.dtype)
         rebuilt = apply(self.generate2, F.relu(apply(self.generate1, y * seen)))

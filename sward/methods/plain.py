@@ -5,14 +5,13 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from sward.contracts import Batch, Channels, Config, Method, StudentOutput
+from sward.contracts import BaseMethodConfig, Batch, Channels, Method, StudentOutput
 
 
-class PlainConfig(Config):
+class PlainConfig(BaseMethodConfig):
     """Training from scratch, without a teacher."""
 
     kind: Literal["plain"] = Field(default="plain", description="The student alone.")
-    alpha: float = Field(default=1.0, gt=0, description="Weight of the task loss.")
 
     def build(self, teacher: Channels, student: Channels, num_classes: int, penultimate: int) -> "Plain":
         """The method; reads no teacher level."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sward import seeds
 from sward.contracts import Batch, Channels
-from sward.methods.aligner import TapConfig, TapMethod, apply, conv, initialise
+from sward.methods.aligner import TapConfig, TapMethod, apply, conv, initialise, tensors
 from sward.methods.sard_map import StructureConfig, structure_map
 
 
@@ -37,7 +37,7 @@ class SARDConfig(TapConfig):
 
     def build(self, teacher: Channels, student: Channels, num_classes: int, penultimate: int) -> "SARD":
         """The method for this teacher and student. Raises ValueError where the level is missing."""
-        return SARD(self, teacher, student)
+        return SARD(self, teacher, tensors(student, num_classes, penultimate))
 
 
 class SARD(TapMethod):
@@ -51,10 +51,14 @@ class SARD(TapMethod):
     (``projection: learned``); its channel sum grows with the latent width (``channels: sum``). g's layers are not
     published: here conv1x1, ReLU, conv1x1. The task loss is cross-entropy, not the paper's Dice + BCE.
     Needs: one teacher level. The student is resized bilinearly to its grid.
-    Draws: e is keyed by (seed, "sard", step); ``denoising`` takes it as an argument.
-    Parameters (``weight`` and ``bias`` each): ``P_S``; ``P_T`` (unless 'student'; no gradient if 'frozen'); ``g1``,
-    ``g2`` (unless lambda_d is 0); dropped after training.
+    Draws: e = torch.randn(B, C, H, W), float32 on the CPU, from a generator seeded with ``seeds.torch_seed(seed,
+    "sard", step)``; ``denoising`` takes it as an argument.
+    Parameters (``weight`` and ``bias`` each), C = C_t with projection 'student', else ``latent``: ``P_S`` (C, C_s, 1,
+    1); ``P_T`` (C, C_t, 1, 1), absent with 'student', no gradient if 'frozen'; unless lambda_d is 0: ``g1`` (C, 2 C,
+    1, 1) on [P_S f_s; noised teacher], with ``denoise: literal`` (C, C, 1, 1), and ``g2`` (C, C, 1, 1). All dropped.
     """
+
+    order_free = False  # draws go by the place in the batch
 
     def __init__(self, config: SARDConfig, teacher_channels: dict[str, int], student_channels: dict[str, int]) -> None:
         super().__init__(config, teacher_channels, student_channels)
@@ -81,7 +85,14 @@ class SARD(TapMethod):
         return found
 
     def denoising(self, y_s: Tensor, y_t: Tensor, W: Tensor, noise: Tensor) -> Tensor:
-        """L_DA of the projected maps (B, C, H, W) for given noise of their shape."""
+        """L_DA for given noise.
+
+        Args:
+            y_s: (B, C, H, W), P_S f_s, f_s on the teacher's grid.
+            y_t: (B, C, H, W), P_T f_t; f_t itself with projection 'student'.
+            W: (B, H, W), ``structure_map(f_t, config.structure)``.
+            noise: e, (B, C, H, W).
+        """
         seen, a = y_s, self.config.signal
         if self.config.denoise == "conditional":
             seen = torch.cat([y_s, a**0.5 * y_t + (1 - a) ** 0.5 * noise], 1)

@@ -6,17 +6,16 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from sward.contracts import Batch, Channels, Config, Method, StudentOutput
+from sward.contracts import HEAD_TENSORS, BaseMethodConfig, Batch, Channels, Method, StudentOutput
 from sward.mwad import MWAD
 from sward.mwad_config import MWADConfig
 from sward.pdr import PDR, PDRConfig
 
 
-class SwardConfig(Config):
+class SwardConfig(BaseMethodConfig):
     """Weights of Eq. 19 and 20 (the paper's values) and the switches of both modules."""
 
     kind: Literal["sward"] = Field(default="sward", description="MWAD and PDR.")
-    alpha: float = Field(default=1.0, gt=0, description="Weight of the task loss.")
     beta: float = Field(default=2.0, ge=0, description="Weight of MWAD's terms; 0 leaves MWAD (and the teacher) out.")
     gamma: float = Field(default=1.0, ge=0, description="Weight of PDR; 0 leaves PDR out.")
     lambda1: float = Field(default=1.0, ge=0, description="Weight of separation within PDR.")
@@ -44,6 +43,7 @@ class Sward(Method):
         self.mwad = self.pdr = None
         self._last: tuple[dict[str, Tensor], dict[str, tuple[int, ...]], int, int] | None = None
         if config.beta > 0:
+            teacher_channels = {k: c for k, c in teacher_channels.items() if k not in HEAD_TENSORS}
             self.mwad = MWAD(teacher_channels, student_channels, config.mwad, num_classes)
             self.needs = tuple(t for t, _ in self.mwad.pairs)
             self.weights |= dict.fromkeys(config.mwad.terms.split("+"), config.beta)

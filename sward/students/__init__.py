@@ -12,6 +12,7 @@ from sward import seeds
 from sward.contracts import Student
 from sward.students.deeplab import DeepLabV3Config, DeepLabV3PlusConfig, SMPConfig
 from sward.students.resunetpp import ResUNetPPConfig
+from sward.students.saved import SavedStudentError, Segmenter, load
 from sward.students.unext import UNeXtConfig
 
 StudentConfig = Annotated[
@@ -35,7 +36,10 @@ __all__ = [
     "DeepLabV3PlusConfig",
     "ResUNetPPConfig",
     "SMPConfig",
+    "SavedStudentError",
+    "Segmenter",
     "StudentConfig",
     "UNeXtConfig",
     "build_student",
+    "load",
 ]

@@ -17,7 +17,7 @@ from sward.contracts import TEACHER_LEVELS, Config, Student, StudentOutput
 class TeacherHeadConfig(Config):
     """The head's width; it is trained like a student, but reads features instead of images."""
 
-    kind: Literal["teacher-head"] = "teacher-head"
+    kind: Literal["teacher-head"] = Field("teacher-head", description="which head")
     width: int = Field(64, ge=8, le=1024, description="channels of the head")
     rates: tuple[int, ...] = Field((2, 4, 6), description="dilations of the pyramid pooling at stride 16")
 

@@ -5,7 +5,6 @@ trunk stages (strides 4, 8, 16, 32), not the 256-channel neck, which can be rebu
 `sam2` claims Hydra's process-wide state, so the import happens here, inside `make_trunk`, and nowhere else.
 """
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sward.contracts import TEACHER_LEVELS, Config
+from sward.digest import state_digest
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as SAM 2 normalises RGB in [0, 1]
 
@@ -157,12 +157,7 @@ class HieraTeacher(nn.Module):
 
     def digest(self) -> str:
         """sha256 over name, dtype, shape and bytes of the loaded trunk tensors."""
-        h = hashlib.sha256()
-        for name, tensor in sorted(self.trunk.state_dict().items()):
-            array = tensor.detach().cpu().contiguous().numpy()
-            h.update(repr((name, str(array.dtype), array.shape)).encode())
-            h.update(array.tobytes())
-        return h.hexdigest()
+        return state_digest(self.trunk.state_dict())
 
 
 def trunk_channels(trunk: nn.Module) -> dict[str, int]:

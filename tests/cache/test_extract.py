@@ -1,7 +1,6 @@
 """Stage 1: what is stored, when it becomes visible, and that it survives being killed."""
 
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -14,6 +13,7 @@ import tensorstore
 import torch
 import yaml
 import zarr
+from faults import CONTEXT
 from PIL import Image
 from tiny import extract_quietly, tiny_cache, tiny_dataset, tiny_weights, tree
 
@@ -22,6 +22,7 @@ from pipeline.cache.identity import CacheMismatch
 from pipeline.cache.inspect import inspect
 from pipeline.cache.shards import StoreDamaged, read_index
 from pipeline.cache.store import Store, StoreIncomplete
+from pipeline.cache.timing import extraction_cost
 from pipeline.cache.unit import ExtractionError
 from pipeline.cache.verify import verify
 from pipeline.files import Busy, locked
@@ -92,9 +93,11 @@ def test_the_same_config_gives_the_same_bytes_for_any_number_of_workers(made, tm
 
 
 def without_place(files):
-    """Store files, the plan without the two settings in which these stores differ."""
+    """Store files, the plan without the two settings in which these stores differ, and without what it took."""
     plan = json.loads(files["plan/0000.json"])
+    files = {name: content for name, content in files.items() if name != "timing.jsonl"}
     plan["config"] |= {"store": None, "workers": None}
+    del plan["seal"]
     return files | {"plan/0000.json": plan}
 
 
@@ -167,7 +170,7 @@ def test_a_changed_image_is_refused_by_name(tmp_path):
 
 def test_a_nan_stops_the_shard_and_names_the_sample(tmp_path, monkeypatch):
     config = tiny_cache(tmp_path)
-    monkeypatch.setattr("pipeline.cache.unit.UnitWriter.teach", nan_features)
+    monkeypatch.setattr("pipeline.cache.taught.TeacherWriter.teach", nan_features)
     with pytest.raises(ExtractionError, match="s4 of train/train-0 view 0 has NaN"):
         extract(config)
     with pytest.raises(StoreIncomplete, match="have no receipt"):
@@ -218,10 +221,8 @@ def test_killed_at_twenty_random_instants_it_resumes_to_the_same_bytes(made, tmp
     torch.set_num_threads(1)
     extract(whole)
     rng, kills = np.random.default_rng(0), 0
-    context = multiprocessing.get_context("forkserver")  # a fork of this process would inherit its threads
-    context.set_forkserver_preload(["tiny", "sam2.modeling.backbones.hieradet"])
     while kills < 20:
-        child = context.Process(target=extract_quietly, args=(config,))
+        child = CONTEXT.Process(target=extract_quietly, args=(config,))
         child.start()
         child.join(timeout=float(rng.uniform(0.02, 0.35)))
         if not child.is_alive():
@@ -296,6 +297,18 @@ def test_a_folder_with_other_things_is_never_taken_for_a_store(tmp_path):
     with pytest.raises(CacheMismatch, match="is not a store, but holds"):
         extract(config.model_copy(update={"store": str(tmp_path)}))
     assert (tmp_path / "tmp/thesis.txt").read_text() == "mine"
+
+
+def test_what_a_store_cost_is_told_only_where_every_unit_was_timed(made, tmp_path):
+    store = Store(made[1].path)
+    cost = extraction_cost(store.path, store.receipts)
+    assert cost["records"] == made[1].records
+    assert cost["seconds"] > 0
+    lines = [line for line in (store.path / "timing.jsonl").read_text().splitlines() if line]
+    (tmp_path / "timing.jsonl").write_text("\n".join(lines[1:]) + '\n{"unit": "torn')
+    assert extraction_cost(tmp_path, store.receipts) is None
+    (tmp_path / "timing.jsonl").unlink()
+    assert extraction_cost(tmp_path, store.receipts) is None
 
 
 def test_a_lost_full_label_is_noticed_on_opening(tmp_path):

@@ -8,7 +8,7 @@ from PIL import Image
 from tiny import tiny_cache, tiny_weights
 
 from pipeline.cache.extract import extract
-from pipeline.cache.unit import render_record
+from pipeline.cache.taught import render_record
 from pipeline.cache.verify import verify
 from pipeline.cli import main
 

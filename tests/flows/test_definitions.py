@@ -11,7 +11,12 @@ from flows import extract, local, train
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOYMENTS = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
-FLOW_NAMES = {"extract": "extract-teacher-features", "train": "train-student", "ablate": "ablate-student"}
+FLOW_NAMES = {
+    "extract_teacher_features": "extract-teacher-features",
+    "train_student": "train-student",
+    "fit_teacher_head": "fit-teacher-head",
+    "ablate_student": "ablate-student",
+}
 
 
 def load(deployment: dict[str, Any]) -> Any:
@@ -20,14 +25,14 @@ def load(deployment: dict[str, Any]) -> Any:
 
 
 def test_every_flow_has_exactly_one_deployment_and_it_is_named_local() -> None:
-    assert [d["name"] for d in DEPLOYMENTS] == ["local"] * 3
+    assert [d["name"] for d in DEPLOYMENTS] == ["local"] * 4
     assert {load(d).name for d in DEPLOYMENTS} == set(FLOW_NAMES.values())
 
 
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda d: d["entrypoint"])
 def test_an_entrypoint_imports_under_its_flows_name_and_takes_a_config_and_overrides(deployment: dict) -> None:
     flow = load(deployment)
-    assert flow.name == FLOW_NAMES[Path(deployment["entrypoint"].split(":")[0]).stem]
+    assert flow.name == FLOW_NAMES[deployment["entrypoint"].split(":")[1]]
     assert flow.parameters.required == ["config"]
     assert set(flow.parameters.properties) == {"config", "overrides"}
 

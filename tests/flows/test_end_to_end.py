@@ -176,6 +176,18 @@ def test_a_student_trains_to_completed_from_the_store(local: Local, extraction: 
     assert str(facts.parent) in shown["run"]
 
 
+def test_a_teachers_head_is_fitted_to_completed_from_the_same_file(
+    local: Local, extraction: Extraction, folder: Path
+) -> None:
+    overrides = {"cache.store": str(extraction.store), "runs": str(folder / "heads"), "head": {"steps": 2}}
+    status, run = local.run("fit-teacher-head/local", "train", overrides)
+    assert status == 0
+    assert local.state(run)["type"] == "COMPLETED"
+    (facts,) = (folder / "heads").glob("teacher-seed0-*/run.json")
+    assert json.loads(facts.read_text())["status"] == "finished"
+    assert {row["metric"] for row in json.loads(local.artifacts(run)["metrics"])} >= {"dice", "iou"}
+
+
 def test_mistyped_overrides_are_refused_together_before_any_work(local: Local, folder: Path) -> None:
     overrides = {"stepps": 3, "optimizer.lr": -1, "runs": str(folder / "refused")}
     status, run = local.run("train-student/local", "train", overrides)
@@ -191,11 +203,13 @@ def test_an_ablation_trains_its_points_as_runs_of_their_own_and_compares_them(
     local: Local, extraction: Extraction, folder: Path
 ) -> None:
     train = {"train.cache.store": str(extraction.store), "train.runs": str(folder / "points"), "train.steps": 2}
-    few = {"methods": {"student alone": {"kind": "plain"}}, "seeds": [0, 1], "teacher": None}
+    methods = {"student alone": {"kind": "plain"}, "KD": {"kind": "kd"}}  # KD reads the head, fitted first
+    few = {"methods": methods, "seeds": [0, 1], "teacher": None, "train.head": {"steps": 2}}
     status, run = local.run("ablate-student/local", "compare", train | few | {"out": str(folder / "compared")})
     assert status == 0
     assert local.state(run)["type"] == "COMPLETED"
     assert len(list((folder / "points").glob("student-alone-seed[01]-*/run.json"))) == 2
+    assert len(list((folder / "points").glob("KD-seed[01]-*/run.json"))) == 2
     points = local.filtered("flow_runs", {"flow_runs": {"name": {"like_": "student-alone-seed"}}})
     assert sorted(point["state"]["type"] for point in points) == ["COMPLETED"] * 2
     assert "student alone" in local.artifacts(run)["comparison"]

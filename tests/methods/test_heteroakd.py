@@ -4,13 +4,13 @@ import math
 
 import pytest
 import torch
-from rivals import CLASSES, assert_equals_loops, build, labels_of, maps, projected, terms
+from rivals import CLASSES, assert_equals_loops, build, kd_loops, labels_of, maps, projected, terms
 
 from sward.align import labels_on_grid
 from sward.contracts import IGNORE
 from sward.methods.heteroakd import HeteroAKDConfig
 
-READY = {"warmup_steps": 0}
+READY = {"warmup_steps": 0, "kd": 0}
 
 
 def normed(Z, norm):
@@ -21,7 +21,17 @@ def normed(Z, norm):
 def class_maps(method, f_s, f_t):
     Z_s = normed(projected(method.project_s, f_s), method.norm_s)
     Z_t = normed(projected(method.project_t, f_t), method.norm_t)
-    return (Z_s.clamp_min(0), Z_t.clamp_min(0)) if method.config.relu else (Z_s, Z_t)
+    if method.config.relu:
+        Z_s, Z_t = Z_s.clamp_min(0), Z_t.clamp_min(0)
+    return (Z_s if Z_s.shape == Z_t.shape else halved(Z_s)), Z_t
+
+
+def halved(Z):
+    """Bilinear to half the size: the mean of four neighbours."""
+    B, K, H, W = Z.shape
+    cells = [(y, x) for y in range(0, H, 2) for x in range(0, W, 2)]
+    means = [(Z[..., y, x] + Z[..., y, x + 1] + Z[..., y + 1, x] + Z[..., y + 1, x + 1]) / 4 for y, x in cells]
+    return torch.stack(means, -1).view(B, K, H // 2, W // 2)
 
 
 def error(z, hit):
@@ -53,8 +63,11 @@ def counted(f_t):
     return y, cells
 
 
-@pytest.mark.parametrize(("tau", "relu"), [(1.0, False), (4.0, True)])
-def test_by_class_it_is_the_weighted_cross_entropy_at_labelled_positions(tau, relu):
+@pytest.mark.parametrize(
+    ("tau", "relu", "student"),
+    [(1.0, False, (3, 4)), (4.0, True, (3, 4)), (1.0, False, (6, 8)), (4.0, True, (6, 8))],  # larger: projected first
+)
+def test_by_class_it_is_the_weighted_cross_entropy_at_labelled_positions(tau, relu, student):
     method = build(HeteroAKDConfig(**READY, tau=tau, relu=relu))
 
     def loops(f_s, f_t):
@@ -68,7 +81,7 @@ def test_by_class_it_is_the_weighted_cross_entropy_at_labelled_positions(tau, re
             total = total - sum(w[k] * p[k] / p.sum() * (q[k] / q.sum()).log() for k in range(CLASSES))
         return total / len(cells)
 
-    assert_equals_loops(method, "mixture", loops, *maps(3, 4))
+    assert_equals_loops(method, "mixture", loops, maps(*student)[0], maps(3, 4)[1])
 
 
 def test_by_space_it_is_the_bernoulli_kl_with_weights_over_positions():
@@ -127,6 +140,23 @@ def test_without_supervision_the_teachers_projector_is_fixed_and_declared_so():
     assert set(found) == {"mixture"}
     found["mixture"].backward()
     assert all((p.grad is not None) == p.requires_grad for p in method.parameters())
+
+
+def test_the_logits_term_is_kd_at_the_methods_temperature_after_the_warm_up():
+    method = build(HeteroAKDConfig(warmup_steps=3, tau=2.0))
+    assert method.weights["kd"] == 0.1
+    assert_equals_loops(method, "kd", lambda z_s, z_t: kd_loops(z_s, z_t, 2.0), *maps(3, 4), step=3)
+    assert terms(method, *maps(), step=2)["kd"] == 0
+
+
+def test_it_reads_the_teachers_head_only_for_the_logits_term():
+    bare = {"s32": 4}
+    assert build(HeteroAKDConfig()).needs == ("s32", "logits")
+    assert HeteroAKDConfig().uses_head
+    assert not HeteroAKDConfig(kd=0).uses_head
+    assert HeteroAKDConfig(kd=0).build(bare, {"s32": 3}, CLASSES, 6).needs == ("s32",)
+    with pytest.raises(ValueError, match=r"teacher's logits.*sward fit-head"):
+        HeteroAKDConfig().build(bare, {"s32": 3}, CLASSES, 6)
 
 
 @pytest.mark.parametrize("evaluation", ["class", "space"])

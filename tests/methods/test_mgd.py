@@ -5,6 +5,7 @@ import torch
 from rivals import STUDENT, TEACHER, assert_equals_loops, build, maps, projected, terms
 
 from sward import seeds
+from sward.methods.cwd import CWDConfig
 from sward.methods.mgd import MGDConfig
 
 
@@ -67,3 +68,27 @@ def test_the_sum_is_the_mean_times_the_maps_size():
     f_s, f_t = maps()
     as_sum, as_mean = (terms(build(MGDConfig(reduction=r)), f_s, f_t)["reconstruction"] for r in ("sum", "mean"))
     torch.testing.assert_close(as_sum, as_mean * f_t[0].numel())
+
+
+def test_the_authors_logits_term_is_cwd_and_reads_the_teachers_head():
+    method = build(MGDConfig(logits=3, logits_tau=2.0))
+    cwd = build(CWDConfig(tau=2.0))
+    f_s, f_t = maps()
+    assert torch.equal(terms(method, f_s, f_t)["logits"], terms(cwd, f_s, f_t)["channels"])
+    assert method.weights["logits"] == 3
+    assert method.needs == ("s32", "logits")
+    with pytest.raises(ValueError, match=r"teacher's logits.*sward fit-head"):
+        MGDConfig(logits=3).build({"s32": 4}, {"s32": 3}, 3, 6)
+
+
+def test_an_unstated_weight_follows_the_reduction_and_both_agree_on_the_authors_maps():
+    assert build(MGDConfig()).weights["reconstruction"] == 2e-5
+    assert build(MGDConfig(reduction="mean")).weights["reconstruction"] == 168
+    assert round(2e-5 * 2048 * 64 * 64) == 168
+    assert build(MGDConfig(reduction="mean", weight=7)).weights["reconstruction"] == 7
+
+
+def test_by_default_it_is_the_papers_feature_only_form():
+    assert not MGDConfig().uses_head
+    assert MGDConfig(logits=3).uses_head
+    assert set(terms(build(MGDConfig()), *maps())) == {"reconstruction"}

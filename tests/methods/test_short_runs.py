@@ -1,18 +1,21 @@
-"""Every method of the table trains from a real store in miniature."""
+"""Every method of the table trains from a real store in miniature, the teacher's head fitted on the same store."""
 
 import json
 import math
-from typing import get_args
 
 import pytest
-from tiny import tiny_cache, tiny_train
+from table import CONFIGS, EXAMPLES
+from tiny import HEAD, tiny_cache, tiny_train
 
 from pipeline.cache.extract import extract
 from pipeline.training.loop import train
-from sward.methods import MethodConfig
 
-SWITCHES = {"heteroakd": {"warmup_steps": 1}}  # else three steps would end before its term begins
-KINDS = [c.model_fields["kind"].default for c in get_args(get_args(MethodConfig)[0])]
+SHORT = {"steps": 2, "batch_size": 4}
+SWITCHES = {
+    "heteroakd": {"warmup_steps": 1},  # else three steps would end before its term begins
+    "maskd": {"prestage": SHORT},
+    "freekd": {"prestage": SHORT},
+}
 
 
 @pytest.fixture(scope="module")
@@ -22,11 +25,18 @@ def cache(tmp_path_factory):
     return config
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_three_steps_from_a_store_are_finite(kind, cache, tmp_path):
-    method = {"kind": kind} | SWITCHES.get(kind, {})
-    folder = train(tiny_train(tmp_path, cache, method=method, steps=3, checkpoint_every=3, signal_every=0))
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+@pytest.fixture(scope="module")
+def runs(cache, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    train(tiny_train(folder, cache, head=HEAD).head_run())
+    return folder
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_three_steps_from_a_store_are_finite(kind, cache, runs):
+    method = {"kind": kind} | SWITCHES.get(kind, {}) | EXAMPLES.get(kind, {})
+    config = tiny_train(runs, cache, method=method, head=HEAD, steps=3, checkpoint_every=3, signal_every=0, name=kind)
+    lines = [json.loads(line) for line in (train(config) / "metrics.jsonl").read_text().splitlines()]
     terms = [v for line in lines for k, v in line.items() if k.startswith("term/")]
     assert {line["step"] for line in lines} == {1, 2, 3}
     assert len(terms) >= 3

@@ -42,7 +42,7 @@ def compare_config(tmp_path_factory):
             "train": tiny_train(folder, cache, steps=4, eval_every=2),
             "methods": {"student alone": {"kind": "plain"}, "SWARD": {"kind": "sward", "mwad": {"gain": 2.0}}},
             "seeds": [0, 1],
-            "teacher": {"steps": 6, "head": {"width": 8, "rates": [2]}},
+            "teacher": {"steps": 6, "head": {"kind": "teacher-head", "width": 8, "rates": [2]}},
         }
     )
 

@@ -10,8 +10,9 @@ import yaml
 from pipeline.cli import main
 from pipeline.config import ConfigError, load_config, validate
 from pipeline.files import read_json, write_json
-from pipeline.results.compare import TEACHER, CompareConfig, compare, planned_rows, running_order
+from pipeline.results.compare import TEACHER, CompareConfig, compare, heads, planned_rows, running_order
 from pipeline.results.runs import RunError
+from pipeline.training.config import HeadFit
 
 
 def changed(config, **changes):
@@ -74,6 +75,42 @@ def test_all_mistakes_are_reported_together(compare_config):
         ConfigError, match=r"repeat one.*optimizers names \['KD'\].*baseline is 'student alone'.*rename it"
     ):
         validate(CompareConfig, wrong, "compare.yaml")
+
+
+def with_head(config, **changes):
+    train = config.train.model_dump() | {"head": {"steps": 5, "network": {"kind": "resunetpp-head", "width": 8}}}
+    methods = {"student alone": {"kind": "plain"}, "KD": {"kind": "kd"}}
+    return config.model_dump() | {"train": train, "methods": methods, "teacher": {}} | changes
+
+
+def test_the_teachers_row_is_the_very_head_that_methods_read_and_it_is_fitted_first(compare_config, tmp_path):
+    config = CompareConfig.model_validate(with_head(compare_config, out=str(tmp_path)))
+    teacher, *_ = planned_rows(config)
+    assert heads(config) == list(teacher.configs)
+    compare(config)
+    found = {row["label"]: row for row in read_json(config.folder / "comparison.json")["rows"]}
+    assert found[TEACHER]["steps"] == 5
+    assert found["KD"]["cost"]["reads"] == ["s4", "s8", "s16", "s32"]
+    assert found["KD"]["cost"]["made"] == ["logits"]
+    assert "s4 s8 s16 s32 → logits" in (config.folder / "comparison.md").read_text()
+
+
+def test_no_head_is_fitted_where_no_method_reads_one(compare_config):
+    assert heads(compare_config) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train": None}, r"KD read the teacher's head; say how it is fitted: train\.head\.steps"),
+        ({"teacher": {"steps": 3}}, r"train\.head says how the teacher's head is fitted; leave teacher\.steps"),
+        ({"train": None, "methods": {"student alone": {"kind": "plain"}}}, r"the teacher's row needs teacher\.steps"),
+    ],
+)
+def test_how_the_head_is_fitted_is_said_once(compare_config, changes, message):
+    changes = {k: compare_config.train if k == "train" else v for k, v in changes.items()}
+    with pytest.raises(ConfigError, match=message):
+        validate(CompareConfig, with_head(compare_config, **changes), "compare.yaml")
 
 
 def test_one_seed_is_not_a_comparison(compare_config):
@@ -161,3 +198,29 @@ def test_the_embedded_quickstart_is_a_valid_comparison(monkeypatch):
     config = load_config(CompareConfig, "configs/quickstart/compare.yaml")
     assert [row.label for row in planned_rows(config)] == [TEACHER, "student alone", "SWARD"]
     assert len(config.seeds) >= 2
+
+
+def test_rows_with_an_optimiser_of_their_own_read_the_same_head(compare_config):
+    train = compare_config.train.model_copy(update={"head": HeadFit(steps=3)})
+    methods = {"student alone": {"kind": "plain"}, "KD": {"kind": "kd"}, "CWD": {"kind": "cwd"}}
+    config = changed(
+        compare_config, train=train.model_dump(), methods=methods, teacher={}, optimizers={"KD": {"lr": 0.01}}
+    )
+    teacher, _, *readers = planned_rows(config)
+    assert {c.head_run().folder for row in readers for c in row.configs} == {teacher.configs[0].folder}
+    assert heads(config) == [teacher.configs[0]]
+    assert readers[0].configs[0].optimizer.lr == 0.01
+
+
+def test_a_table_is_saved_before_its_costs_are_measured(compared, monkeypatch, tmp_path):
+    config = changed(compared.config, out=str(tmp_path))
+
+    def fails(*arguments, **named):
+        raise MemoryError
+
+    monkeypatch.setattr("pipeline.results.compare.add_costs", fails)
+    with pytest.raises(MemoryError):
+        compare(config)
+    rows = read_json(config.folder / "comparison.json")["rows"]
+    assert [row["label"] for row in rows] == [TEACHER, "student alone", "SWARD"]
+    assert (config.folder / rows[0]["runs"][0]["folder"] / "run.json").is_file()

@@ -1,6 +1,7 @@
 """Means, intervals and counts against independent implementations and the files they come from."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -77,7 +78,6 @@ def test_seconds_are_those_of_the_runs(compared):
     for row in compared.json["rows"]:
         seconds = [run["seconds"] for run in row["runs"]]
         assert row["seconds"] == pytest.approx(sum(seconds))
-        assert row["seconds_per_step"] == pytest.approx(sum(seconds) / len(seconds) / row["steps"])
 
 
 def test_rows_of_other_seeds_are_not_paired(compared):
@@ -105,3 +105,11 @@ def test_per_image_values_are_matched_by_name_not_by_place():
         return SimpleNamespace(per_image=lambda metric: values)
 
     assert image_means([run({"b": 2.0, "a": 1.0}), run({"a": 3.0, "b": 4.0})], "dice").tolist() == [2.0, 3.0]
+
+
+def test_runs_that_read_different_heads_do_not_make_one_table(compared):
+    runs = [load_run(compared.run(label)) for label in ("student alone", "SWARD")]
+    of_head = [replace(run, facts=run.facts | {"sources": {"head": str(i) * 64}}) for i, run in enumerate(runs)]
+    rows = [Row(label, None, (run,)) for label, run in zip("ab", of_head, strict=True)]
+    with pytest.raises(RunError, match=r"2 different teacher heads \(000000000000, 111111111111\)"):
+        summarise("mixed", rows)

@@ -17,10 +17,12 @@ from tiny import tiny_cache, tiny_dataset, tiny_train
 from pipeline.cache.extract import extract
 from pipeline.cache.identity import CacheConfig, CacheMismatch
 from pipeline.cache.store import Store, StoreIncomplete
+from pipeline.results.runs import RunError, load_run
 from pipeline.training import loop
 from pipeline.training.checkpoint import CheckpointMismatch
 from pipeline.training.config import OptimizerConfig, TrainConfig, learning_rate
 from pipeline.training.loop import Interrupted, train
+from pipeline.training.stream import Order, Stream
 from sward.objective import NonFiniteError
 
 
@@ -132,6 +134,21 @@ def test_sigterm_writes_a_checkpoint_and_exits_with_130(cache, tmp_path):
     child.send_signal(signal.SIGTERM)
     assert child.wait(timeout=60) == 130
     assert torch.load(config.folder / "last.ckpt", weights_only=True)["step"] >= 2
+    assert json.loads((config.folder / "run.json").read_text())["status"] == "stopped"
+
+
+def test_a_stopped_run_says_so_and_runs_again(cache, finished, tmp_path, monkeypatch):
+    config = tiny_train(tmp_path, cache)
+    asked = iter([False, True])
+    monkeypatch.setattr(loop, "stop_requests", lambda: Asking(asked))
+    with pytest.raises(Interrupted):
+        train(config)
+    monkeypatch.undo()
+    assert json.loads((config.folder / "run.json").read_text())["status"] == "stopped"
+    with pytest.raises(RunError, match="is stopped, not finished; continue it"):
+        load_run(config.folder)
+    train(config)
+    assert load_run(config.folder).facts["status"] == "finished"
 
 
 def test_a_finished_run_is_not_run_again(cache, finished, monkeypatch):
@@ -207,7 +224,7 @@ def test_stage_two_needs_neither_sam2_nor_weights_nor_the_data_set(tmp_path):
 
 def test_a_nan_stops_the_step_and_names_sample_and_term(cache, tmp_path, monkeypatch):
     config = tiny_train(tmp_path, cache)
-    original = loop.Stream.batches
+    original = Stream.batches
 
     def poisoned(self, first, last):
         for step, batch in enumerate(original(self, first, last)):
@@ -216,7 +233,7 @@ def test_a_nan_stops_the_step_and_names_sample_and_term(cache, tmp_path, monkeyp
                 poisoned.id = batch.ids[1]
             yield batch
 
-    monkeypatch.setattr(loop.Stream, "batches", poisoned)
+    monkeypatch.setattr(Stream, "batches", poisoned)
     with pytest.raises(NonFiniteError, match="not finite: attn") as error:
         train(config)
     assert poisoned.id in str(error.value)
@@ -282,7 +299,7 @@ def test_an_infinite_gradient_stops_before_it_reaches_a_weight(cache, tmp_path, 
 
 def test_no_record_is_left_alone_in_a_batch():
     records = tuple(range(31))
-    sizes = [len(b) for b in loop.Order(records, 2, 0).epoch(0)]
+    sizes = [len(b) for b in Order(records, 2, 0).epoch(0)]
     assert min(sizes) == 2
     assert sum(sizes) == 31
 

@@ -1,0 +1,151 @@
+"""`sward copy`: a store to another place, every file checked against its receipt while it is copied.
+
+    copying.json      first: of which store this is going to be a copy; removed last
+    data              shards and full labels, appended tensors among them
+    zarr.json …       metadata, then receipts, then appended/plan.json
+    plan/             last, as one rename: before it there is no store
+
+A file stands under its own name only when it is whole and on the disk, so the same command continues a torn copy:
+it reads what is there, compares checksums and copies the rest.
+"""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import google_crc32c
+
+from pipeline.cache.appended import plan_path, unit_receipt_path
+from pipeline.cache.failures import explained
+from pipeline.cache.identity import CacheMismatch, digest
+from pipeline.cache.metadata import ensure_metadata
+from pipeline.cache.records import read_plans, receipt_path
+from pipeline.cache.shards import StoreDamaged, file_crc32c
+from pipeline.cache.store import Store
+from pipeline.cache.timing import FILE as TIMING
+from pipeline.files import atomic, locked, read_json, sweep, sync_folder, write_json
+
+MARKER = "copying.json"
+PIECE = 1 << 23  # bytes
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Copy:
+    """What one call did, files and bytes in all, and bytes copied now."""
+
+    path: Path
+    files: int
+    bytes: int
+    copied: int
+
+
+def copy(source: Path, target: Path, progress: Progress = lambda done, total: None) -> Copy:
+    """Copy, or continue copying, the complete store ``source`` to the folder ``target``.
+
+    Raises:
+        FileNotFoundError, StoreIncomplete: there is no complete store to copy.
+        StoreDamaged: a file is not what its receipt says; nothing of it is copied.
+        CacheMismatch: ``target`` holds something else.
+        NotWritable: its disk is full, or may not be written.
+    """
+    store = Store(source)
+    receipts = [*store.receipts.values(), *(store.appended["receipts"].values() if store.appended else [])]
+    files = {file: facts for receipt in receipts for file, facts in receipt["files"].items()}
+    require_place(store, target)
+    total, done, copied = sum(f["bytes"] for f in files.values()), 0, 0
+    with explained(target), locked(target):
+        sweep(target)
+        if not read_plans(target):
+            write_json(target / MARKER, {"copy of": store_digest(store)})
+        for file, facts in files.items():
+            if not is_there(target / file, facts):
+                copy_checked(source / file, target / file, facts)
+                copied += facts["bytes"]
+            done += facts["bytes"]
+            progress(done, total)
+        for file in small_files(store):
+            with atomic(target / file) as out:
+                out.write((source / file).read_bytes())
+        ensure_metadata(target, store.plans, store.appended)
+        copy_plans(store, target)
+        (target / MARKER).unlink(missing_ok=True)
+    return Copy(target, len(files), total, copied)
+
+
+def store_digest(store: Store) -> str:
+    """Of its plans: the same store, however long ago."""
+    return digest(store.plans)
+
+
+def require_place(store: Store, target: Path) -> None:
+    """An empty folder, a torn copy of this store, or a whole one.
+
+    Raises:
+        CacheMismatch: it is something else.
+    """
+    a, b = store.path.resolve(), target.resolve()
+    if a == b or a in b.parents or b in a.parents:
+        raise CacheMismatch(f"{target} is, holds or lies in the store {store.path}; copy to a folder of its own")
+    there = [p.name for p in target.iterdir() if p.name != ".lock"] if target.is_dir() else []
+    marker = target / MARKER
+    same = (
+        digest(read_plans(target)) == store_digest(store)
+        if (target / "plan").is_dir()
+        else marker.is_file() and read_json(marker) == {"copy of": store_digest(store)}
+    )
+    if [name for name in there if not name.endswith(".partial")] and not same:
+        raise CacheMismatch(
+            f"{target} holds something else than (a part of) a copy of {store.path}: {', '.join(sorted(there)[:3])}; "
+            "copy to a new folder, or remove that one"
+        )
+
+
+def is_there(path: Path, facts: dict[str, int]) -> bool:
+    return path.is_file() and path.stat().st_size == facts["bytes"] and file_crc32c(path) == facts["crc32c"]
+
+
+def copy_checked(source: Path, target: Path, facts: dict[str, int]) -> None:
+    """Copy a file; it appears under its name only if its checksum is that of its receipt."""
+    with source.open("rb") as data, atomic(target) as out:
+        crc = pump(data, out)
+        if crc != facts["crc32c"]:
+            sums = f"crc32c {crc:08x}, its receipt says {facts['crc32c']:08x}"
+            raise StoreDamaged(f"damaged file: {source} ({sums}); `sward verify` names all of them and the remedy")
+
+
+def pump(data: BinaryIO, out: Any) -> int:
+    """Copy in pieces; the crc32c of what was read."""
+    crc = 0
+    while piece := data.read(PIECE):
+        crc = google_crc32c.extend(crc, piece)
+        out.write(piece)
+    return crc
+
+
+def small_files(store: Store) -> list[Path]:
+    """Zarr metadata, timing, receipts, and last the plan of what was appended; relative to the store."""
+    arrays = {
+        f"{subset}/{name}" for subset, records in store.records.items() if records for name in store.specs(subset)
+    }
+    groups = {"", "train", "val", "test"}
+    files = [store.path / place / "zarr.json" for place in sorted(groups | arrays)]
+    files += [store.path / TIMING, *(receipt_path(store.path, unit) for unit in store.receipts)]
+    if store.appended:
+        files += [unit_receipt_path(store.path, unit) for unit in store.appended["receipts"]] + [plan_path(store.path)]
+    return [file.relative_to(store.path) for file in files if file.is_file()]
+
+
+def copy_plans(store: Store, target: Path) -> None:
+    """All plans appear at once: with some of them the copy would be another store."""
+    if (target / "plan").is_dir():
+        return
+    aside = target / "plan.partial"
+    shutil.rmtree(aside, ignore_errors=True)
+    for number in range(len(store.plans)):
+        with atomic(aside / f"{number:04d}.json") as out:
+            out.write((store.path / "plan" / f"{number:04d}.json").read_bytes())
+    aside.rename(target / "plan")
+    sync_folder(target)

@@ -1,0 +1,30 @@
+"use strict";
+// Without this script everything is shown: all cases one below the other, layers at their usual strength.
+const find = (id) => document.getElementById(id);
+
+for (const element of document.querySelectorAll(".scripted")) element.hidden = false;
+
+const cases = [...document.querySelectorAll("#examples .case")];
+const slider = find("case");
+if (slider) {
+  const show = () => {
+    const chosen = Number(slider.value) - 1;
+    cases.forEach((element, i) => element.classList.toggle("off", i !== chosen));
+    find("case-name").textContent = cases[chosen].dataset.name;
+    slider.setAttribute("aria-valuetext", cases[chosen].dataset.name);
+  };
+  slider.value = Math.ceil(cases.length / 2);
+  slider.addEventListener("input", show);
+  show();
+  find("strength").addEventListener("input", (event) => {
+    document.documentElement.style.setProperty("--strength", event.target.value / 100);
+  });
+}
+
+// The theme is remembered where the browser lets a file remember something.
+const recall = (action) => { try { return action(window.localStorage); } catch { return null; } };
+const remembered = recall((memory) => memory.getItem("sward-theme"));
+if (["auto", "light", "dark"].includes(remembered)) find(`theme-${remembered}`).checked = true;
+find("theme").addEventListener("change", (event) => recall((memory) => memory.setItem("sward-theme", event.target.value)));
+
+addEventListener("beforeprint", () => { for (const part of document.querySelectorAll("details")) part.open = true; });

@@ -1,0 +1,41 @@
+"""Grad-CAM (Selvaraju et al., ICCV 2017) of a segmentation student: where a class's score comes from.
+
+A segmentation network has a score a pixel; following Seg-Grad-CAM (Vinogradova et al., AAAI 2020) the scores of
+the pixels predicted as the class are summed. Coarse by construction: one cell of the level's grid is one value.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sward.contracts import Student
+
+EPS = 1e-12
+
+
+def grad_cam(student: Student, inputs: Tensor | dict[str, Tensor], target: int, level: str) -> Tensor:
+    """Class activation map of a level's features, in [0, 1] (all 0 where nothing speaks for the class).
+
+    Args:
+        student: in evaluation mode.
+        inputs: what the student reads, images (B, 3, H, W) or level -> (B, C, h, w).
+        target: class whose score is followed.
+        level: one of ``student.channels``.
+
+    Returns:
+        (B, h, w) float32 on the level's grid, each map divided by its own maximum.
+    """
+    with torch.enable_grad():
+        output = student(inputs)
+        f_BCHW = output.features[level]
+        (g_BCHW,) = torch.autograd.grad(class_score(output.logits, target), f_BCHW)
+    weights_BC11 = g_BCHW.mean((2, 3), keepdim=True)
+    cam_BHW = F.relu((weights_BC11 * f_BCHW).sum(1)).detach().float()
+    return cam_BHW / cam_BHW.amax((1, 2), keepdim=True).clamp_min(EPS)
+
+
+def class_score(z_BKHW: Tensor, target: int) -> Tensor:
+    """Sum of a class's logits over the pixels predicted as it; over all pixels of an image that has none."""
+    found_BHW = z_BKHW.argmax(1) == target
+    counted_BHW = found_BHW | ~found_BHW.flatten(1).any(1)[:, None, None]
+    return (z_BKHW[:, target] * counted_BHW).sum()

@@ -1,0 +1,50 @@
+"""A ResUNet++-style head on the four trunk levels: the student's own bridge, gates and residual blocks.
+
+For teachers whose row stands beside a ResUNet++ student (paper, polyp tables). It never needs the trunk.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from sward.contracts import TEACHER_LEVELS, Config, Student, StudentOutput
+from sward.students.resunetpp import Decoder, SummedASPP
+
+
+class ResUNetPPHeadConfig(Config):
+    """The head's width; it is trained like a student, but reads features instead of images."""
+
+    kind: Literal["resunetpp-head"] = Field("resunetpp-head", description="which head")
+    width: int = Field(32, ge=8, le=1024, multiple_of=8, description="channels at stride 4; doubled at each level")
+
+    def build(self, teacher_channels: dict[str, int], num_classes: int) -> "ResUNetPPHead":
+        """The network, initialised from torch's current generator."""
+        return ResUNetPPHead(teacher_channels, num_classes, self.width)
+
+
+class ResUNetPPHead(Student):
+    """``reads`` features: forward takes level -> (B, C, h, w), each level twice the size of the next one.
+
+    Logits and the penultimate map (B, width, h, w) are at stride 4.
+    """
+
+    reads: Literal["images", "features"] = "features"
+
+    def __init__(self, teacher_channels: dict[str, int], num_classes: int, width: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        widths = {level: width * 2**i for i, level in enumerate(TEACHER_LEVELS)}
+        self.channels, self.strides = {"s8": widths["s8"]}, {"s8": 8}
+        self.project = nn.ModuleDict({k: nn.Conv2d(teacher_channels[k], w, 1) for k, w in widths.items()})
+        w4, w8, w16, w32 = widths.values()
+        self.bridge = SummedASPP(w32, w32)
+        self.up16, self.up8, self.up4 = Decoder(w16, w32, w16), Decoder(w8, w16, w8), Decoder(w4, w8, w4)
+        self.aspp = SummedASPP(w4, width)
+        self.classifier = nn.Conv2d(width, num_classes, 1)
+
+    def forward(self, features: dict[str, Tensor]) -> StudentOutput:  # type: ignore[override]
+        s4, s8, s16, s32 = (self.project[level](features[level]) for level in TEACHER_LEVELS)
+        f8 = self.up8(s8, self.up16(s16, self.bridge(s32)))
+        penultimate = self.aspp(self.up4(s4, f8))
+        return StudentOutput(self.classifier(penultimate), {"s8": f8}, penultimate)

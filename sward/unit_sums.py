@@ -1,0 +1,60 @@
+"""Class sums of unit vectors, read off a feature map in one pass each way: what PDR needs when it normalises.
+
+For vectors of length 1 the sums say everything: mu_k = S_k / n_k and, since the squared lengths add up to n_k,
+tr(Sigma_k) = (n_k - n_k |mu_k|^2) / (n_k - 1). The unit vectors themselves are never stored.
+"""
+
+# B batch, C channels, n pixels of an image, K classes
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+SHORTEST = 1e-12  # lower bound of lengths, as in torch.nn.functional.normalize
+
+
+class UnitSums(torch.autograd.Function):
+    """Per class, over the pixels that have it: sum of the unit vectors, number of pixels, sum of squared lengths.
+
+    ``apply(f, y, classes)``: f (B, C, H, W); y (B, H, W) int64, pixels outside [0, classes) count nowhere.
+    Returns (K, C), which has a gradient, (K,) and (K,), which have none; float32 or wider. Sums are matrix
+    products, in a fixed order. A vector shorter than 1e-12 is divided by that, so its squared length is below 1.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, f_BCHW: Tensor, y_BHW: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor]:
+        f_BCn = _wide(f_BCHW)
+        length_Bn = torch.stack([f_Cn.square().sum(0) for f_Cn in f_BCn]).sqrt_()  # an image fits the cache
+        member_BKn = _members(y_BHW, classes, f_BCn.dtype)
+        unit_Bn = (length_Bn / SHORTEST).clamp_max(1)  # 1 but for vectors that are (close to) zero
+        count_K, square_K = member_BKn.sum((0, 2)), (member_BKn @ unit_Bn.square()[:, :, None]).sum((0, 2))
+        inverse_Bn = 1 / length_Bn.clamp_min(SHORTEST)
+        sum_KC = ((member_BKn * inverse_Bn[:, None]) @ f_BCn.mT).sum(0)
+        ctx.save_for_backward(f_BCHW, y_BHW, inverse_Bn, unit_Bn)
+        ctx.mark_non_differentiable(count_K, square_K)
+        return sum_KC, count_K, square_K
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_KC: Tensor, *_: Tensor) -> tuple[Tensor, None, None]:
+        """Per pixel u / |f| with u its class's gradient, less its part along f."""
+        f_BCHW, y_BHW, inverse_Bn, unit_Bn = ctx.saved_tensors
+        with torch.autocast(f_BCHW.device.type, enabled=False):
+            f_BCn = _wide(f_BCHW)
+            weight_BKn = _members(y_BHW, len(grad_KC), f_BCn.dtype) * inverse_Bn[:, None]
+            along_Bn = ((grad_KC @ f_BCn) * weight_BKn).sum(1) * inverse_Bn.square() * (unit_Bn == 1)
+            grad = torch.empty_like(f_BCHW, dtype=f_BCn.dtype)
+            to_BCK = grad_KC.mT.expand(len(f_BCn), -1, -1)
+            torch.bmm(to_BCK, weight_BKn, out=grad.flatten(2)).addcmul_(f_BCn, along_Bn[:, None], value=-1)
+        return grad.to(f_BCHW.dtype), None, None  # not a view: autograd adds other gradients to it in place
+
+
+def _wide(f_BCHW: Tensor) -> Tensor:
+    """(B, C, n), float32 or wider; a view of float32 maps in either memory format."""
+    return f_BCHW.flatten(2).to(torch.promote_types(f_BCHW.dtype, torch.float32))
+
+
+def _members(y_BHW: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
+    return (y_BHW.flatten(1)[:, None] == torch.arange(classes, device=y_BHW.device)[:, None]).to(dtype)

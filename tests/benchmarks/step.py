@@ -1,0 +1,250 @@
+"""What a method adds to a training step: time, memory, and how far its terms are from the machine's limits.
+
+    python tests/benchmarks/step.py [--student unext|deeplabv3] [--size 256 …] [--batch 8 …] [--window 8 …]
+                                    [--rows sward …] [--repetitions 7] [--threads N] [--cpu-time]
+                                    [--device cuda] [--bf16] [--json OUT]
+
+Synthetic images, labels and teacher features of Hiera-T's channels; no store. A step is forward, terms and backward
+(no optimiser, no reading). The rows take turns within a repetition, so that what disturbs the machine disturbs all
+alike; `extra` is the median over repetitions of (row - plain) / plain. Memory is the most bytes of tensors alive in a
+step, less plain's. Several sizes, batches or windows give every combination of them.
+
+`sward, plain` computes the same by the readable reference (`sward.attention.plain_terms`, `sward.pdr.plain_geometry`).
+
+Roofline, for SWARD's two modules run alone (forward and backward to the student's features): least bytes are the
+teacher's map read once, the student's read twice and its gradient written; flops are those of the matrix products.
+The floor is the larger of flops / (measured rate of a large product) and bytes / (measured rate of a copy).
+"""
+
+import argparse
+import contextlib
+import itertools
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from pydantic import TypeAdapter
+
+from pipeline.files import write_json
+from pipeline.results.costs import peak_on_cpu, peak_on_gpu
+from sward.attention import plain_terms
+from sward.contracts import Batch, Student, StudentOutput
+from sward.methods import MethodConfig
+from sward.objective import Objective
+from sward.pdr import plain_geometry
+from sward.seeds import torch_seed
+from sward.students import StudentConfig, build_student
+
+CLASSES = 2
+CHANNELS = {"s4": 96, "s8": 192, "s16": 384, "s32": 768}  # Hiera-T
+PDR = {"features": "penultimate"}
+ROWS: dict[str, dict[str, Any]] = {
+    "plain": {"kind": "plain"},
+    "mwad": {"kind": "sward", "gamma": 0},
+    "pdr": {"kind": "sward", "beta": 0, "pdr": PDR},
+    "sward": {"kind": "sward", "pdr": PDR},
+    "sward, plain": {"kind": "sward", "pdr": PDR},
+    "fitnet": {"kind": "fitnet"},
+    "cwd": {"kind": "cwd", "level": "s32"},
+    "mgd": {"kind": "mgd"},
+}
+STUDENTS = {"unext": {"kind": "unext"}, "deeplabv3": {"kind": "deeplabv3", "encoder_weights": None}}
+
+
+def make_batch(size: int, batch: int, device: torch.device) -> Batch:
+    generator = torch.Generator().manual_seed(torch_seed(0, "benchmark"))
+    features = {k: torch.randn(batch, c, *(size // int(k[1:]),) * 2, generator=generator) for k, c in CHANNELS.items()}
+    blobs = torch.rand(batch, size // 32, size // 32, generator=generator) < 0.3
+    labels = blobs.long().repeat_interleave(32, 1).repeat_interleave(32, 2)
+    images = torch.randn(batch, 3, size, size, generator=generator)
+    features = {k: f.to(device) for k, f in features.items()}
+    return Batch(images.to(device), labels.to(device), features, [""] * batch)
+
+
+def make_objective(row: str, window: int, student: Student, batch: Batch) -> Objective:
+    settings = ROWS[row] | ({"mwad": {"window": window}} if ROWS[row]["kind"] == "sward" else {})
+    with torch.no_grad():
+        penultimate = student(batch.images).penultimate.shape[1]
+    config = TypeAdapter(MethodConfig).validate_python(settings)
+    method = config.build(CHANNELS, student.channels, CLASSES, penultimate)
+    method.to(batch.images.device)
+    statistics_ = {k: (f.mean((0, 2, 3)), f.std((0, 2, 3))) for k, f in batch.features.items()}
+    method.prepare(batch, statistics_)
+    return Objective(method)
+
+
+@contextlib.contextmanager
+def form(row: str) -> Iterator[None]:
+    """The plain forms in the place of the fused ones, for the row that asks for it."""
+    with contextlib.ExitStack() as stack:
+        if row == "sward, plain":
+            stack.enter_context(patch("sward.mwad.fused_terms", plain_terms))
+            stack.enter_context(patch("sward.pdr.fused_geometry", plain_geometry))
+        yield
+
+
+def step(student: Student, objective: Objective, batch: Batch, number: int, bf16: bool) -> None:
+    with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=bf16):
+        losses = objective(student(batch.images), batch, number)
+    losses.total.backward()
+    for parameter in (*student.parameters(), *objective.parameters()):
+        parameter.grad = None
+
+
+def terms_alone(objective: Objective, output: StudentOutput, batch: Batch, number: int) -> None:
+    """Terms and their backward to the student's maps, which are leaves."""
+    torch.stack(list(objective.method(output, batch, number).values())).sum().backward()
+    for f in (*output.features.values(), output.penultimate):
+        f.grad = None
+
+
+def seconds(work: Callable[[], object], clock: Callable[[], float]) -> float:
+    began = clock()
+    work()
+    return clock() - began
+
+
+def clock_of(device: str, cpu_time: bool) -> Callable[[], float]:
+    """Seconds that have passed once the device has done what it was told."""
+    if cpu_time:
+        return time.process_time
+    if device == "cpu":
+        return time.perf_counter
+
+    def after_waiting() -> float:
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return after_waiting
+
+
+def least(output: StudentOutput, window: int) -> dict[str, dict[str, float]]:
+    """Module -> bytes and flops of one step, forward and backward."""
+    work = {"mwad": {"bytes": 0.0, "flops": 0.0}}
+    batch, size = len(output.penultimate), 4 * output.features["s4"].shape[-1]
+    for level, f_s in output.features.items():
+        side_t, C = size // int(level[1:]), f_s.shape[1]
+        side = min(side_t, f_s.shape[-1])
+        n, T = batch * side**2, min(window, side) ** 2
+        projected = 2 * batch * side_t**2 * CHANNELS[level] * C + 2 * 8 * n * C * C  # phi; Q and V, backward for one
+        work["mwad"]["flops"] += projected + 2 * 8 * n * T * C
+        work["mwad"]["bytes"] += 4 * (batch * side_t**2 * CHANNELS[level] + 3 * f_s.numel())
+    n = output.penultimate.numel()
+    work["pdr"] = {"bytes": 4.0 * 3 * n, "flops": 2.0 * n * (3 * CLASSES + 2)}
+    return work
+
+
+def machine(device: torch.device, clock: Callable[[], float]) -> dict[str, float]:
+    """Rates that this machine reaches: bytes per second of a copy (read and write), flops of a large product."""
+    a, b = torch.randn(2048, 2048, device=device), torch.randn(2**25, device=device)
+    c, d = torch.empty_like(a), torch.empty_like(b)
+    product = min(seconds(lambda: torch.mm(a, a, out=c), clock) for _ in range(9))
+    copy = min(seconds(lambda: d.copy_(b), clock) for _ in range(9))
+    return {"flops_per_s": 2 * 2048**3 / product, "bytes_per_s": 2 * b.nbytes / copy}
+
+
+def measure(args: argparse.Namespace, size: int, batch_size: int, window: int) -> dict[str, Any]:
+    device, clock = torch.device(args.device), clock_of(args.device, args.cpu_time)
+    student = build_student(TypeAdapter(StudentConfig).validate_python(STUDENTS[args.student]), CLASSES, 0).to(device)
+    batch = make_batch(size, batch_size, device)
+    rows = ["plain", *(row for row in args.rows if row != "plain")]
+    objectives = {row: make_objective(row, window, student, batch) for row in rows}
+    with torch.no_grad():
+        output = student(batch.images)
+    leaves = {k: f.detach().float().requires_grad_() for k, f in output.features.items()}
+    output = StudentOutput(output.logits, leaves, output.penultimate.detach().float().requires_grad_())
+    taken: dict[str, list[float]] = {}
+    for repetition in range(-1, args.repetitions):  # -1 warms up and isn't counted
+        for row, objective in objectives.items():
+            with form(row):
+                spent = {row: seconds(partial(step, student, objective, batch, repetition + 1, args.bf16), clock)}
+                if row in ("mwad", "pdr"):
+                    alone = seconds(partial(terms_alone, objective, output, batch, repetition + 1), clock)
+                    spent[f"{row} alone"] = alone
+            for name, s in spent.items() if repetition >= 0 else ():
+                taken.setdefault(name, []).append(s)
+    peaks = {row: peak(student, objective, batch, args.bf16, row) for row, objective in objectives.items()}
+    floors = {name: floor(work, args.machine) for name, work in least(output, window).items() if name in rows}
+    for name, found in floors.items():
+        found["measured_ms"] = 1e3 * statistics.median(taken[f"{name} alone"])
+    case = {"student": args.student, "size": size, "batch": batch_size, "window": window}
+    return case | {"rows": {row: figures(taken, peaks, row) for row in rows}, "roofline": floors}
+
+
+def figures(taken: dict[str, list[float]], peaks: dict[str, int], row: str) -> dict[str, Any]:
+    extra = [s / p - 1 for s, p in zip(taken[row], taken["plain"], strict=True)]
+    return {
+        "ms": 1e3 * statistics.median(taken[row]),
+        "extra": statistics.median(extra),
+        "extra_range": [min(extra), max(extra)],
+        "extra_mb": (peaks[row] - peaks["plain"]) / 1e6,
+    }
+
+
+def peak(student: Student, objective: Objective, batch: Batch, bf16: bool, row: str) -> int:
+    device = batch.images.device
+    with form(row):
+        work = partial(step, student, objective, batch, 0, bf16)
+        return peak_on_gpu(work, device) if device.type == "cuda" else peak_on_cpu(work)
+
+
+def floor(work: dict[str, float], rates: dict[str, float]) -> dict[str, float]:
+    ms = {
+        "flops_ms": 1e3 * work["flops"] / rates["flops_per_s"],
+        "bytes_ms": 1e3 * work["bytes"] / rates["bytes_per_s"],
+    }
+    return work | ms | {"floor_ms": max(ms.values())}
+
+
+def show(case: dict[str, Any]) -> None:
+    print("\n{student} {size}², batch {batch}, window {window}".format(**case))
+    for row, f in case["rows"].items():
+        span = "({:+.2f} to {:+.2f})".format(*f["extra_range"])
+        print(f"  {row:13} {f['ms']:8.1f} ms  extra {f['extra']:+.2f} × plain {span:18}  {f['extra_mb']:+8.1f} MB")
+    for name, f in case["roofline"].items():
+        print(
+            f"  {name} alone {f['measured_ms']:.1f} ms; least {f['bytes'] / 1e6:.0f} MB = {f['bytes_ms']:.1f} ms, "
+            f"{f['flops'] / 1e9:.2f} GFLOP = {f['flops_ms']:.1f} ms: {f['measured_ms'] / f['floor_ms']:.1f} × the floor"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--student", choices=STUDENTS, default="unext")
+    for name, default in (("size", 256), ("batch", 8), ("window", 8)):
+        parser.add_argument(f"--{name}", type=int, nargs="+", default=[default])
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--repetitions", type=int, default=7)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, help="default: torch's")
+    parser.add_argument("--cpu-time", action="store_true", help="processor time: with --threads 1 on a busy machine")
+    parser.add_argument("--bf16", action="store_true", help="autocast, as in mixed-precision training")
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    args.machine = machine(torch.device(args.device), clock_of(args.device, args.cpu_time))
+    cases = []
+    for case in itertools.product(args.size, args.batch, args.window):
+        cases.append(measure(args, *case))
+        show(cases[-1])
+    facts = {
+        "device": args.device,
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "torch": torch.__version__,
+    }
+    facts |= {"load": os.getloadavg()[0], "repetitions": args.repetitions, "bf16": args.bf16, **args.machine}
+    print("\n" + ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in facts.items()))
+    if args.json:
+        write_json(args.json, facts | {"cases": cases})
+
+
+if __name__ == "__main__":
+    main()
