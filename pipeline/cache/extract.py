@@ -21,6 +21,7 @@ from pipeline.cache.unit import Progress, UnitWriter
 from pipeline.datasets import check_all
 from pipeline.devices import resolve_device
 from pipeline.files import locked, sweep
+from pipeline.memory import keep_freed_memory
 from pipeline.paths import place
 from pipeline.weights import load_teacher
 
@@ -45,6 +46,7 @@ def extract(config: CacheConfig, progress: Progress = lambda done, total: None) 
         NotWritable: the disk is full, or may not be written; what is finished is kept.
     """
     device, path = resolve_device(config.device), place(config.store)
+    keep_freed_memory()
     require_own_folder(path)
     dataset, teacher = check_all(config.dataset, config.split), load_teacher(config.teacher)
     wanted = wanted_records(config, dataset)

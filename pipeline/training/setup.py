@@ -11,6 +11,7 @@ from pipeline.cache.identity import declared, differences, require_same
 from pipeline.cache.store import Store
 from pipeline.devices import resolve_device
 from pipeline.files import read_json
+from pipeline.memory import keep_freed_memory
 from pipeline.paths import locate
 from pipeline.training.checkpoint import CheckpointMismatch
 from pipeline.training.config import TrainConfig, build_trainable
@@ -83,6 +84,7 @@ def unpinned_teacher(config: TrainConfig, store: Store) -> list[str]:
 def setup(config: TrainConfig, store: Store, folder: RunFolder, progress: Progress = lambda *_: None) -> Run:
     """Build everything, deterministically from the configuration and the store; learn pre-stages first."""
     device = resolve_device(config.device)
+    keep_freed_memory()
     fabric = Fabric(
         accelerator=device.type, devices=[device.index or 0] if device.type == "cuda" else 1, precision=config.precision
     )

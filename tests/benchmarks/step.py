@@ -32,6 +32,7 @@ import torch
 from pydantic import TypeAdapter
 
 from pipeline.files import write_json
+from pipeline.memory import keep_freed_memory
 from pipeline.results.costs import peak_on_cpu, peak_on_gpu
 from sward.attention import plain_terms
 from sward.contracts import Batch, Student, StudentOutput
@@ -227,6 +228,7 @@ def main() -> None:
     parser.add_argument("--bf16", action="store_true", help="autocast, as in mixed-precision training")
     parser.add_argument("--json", type=Path, help="write the figures there")
     args = parser.parse_args()
+    keep_freed_memory()  # as training does
     if args.threads:
         torch.set_num_threads(args.threads)
     args.machine = machine(torch.device(args.device), clock_of(args.device, args.cpu_time))
