@@ -1,7 +1,8 @@
 """Freed memory stays with the process.
 
-A step frees and asks for the same large tensors again. The C library gives blocks this large back to the system at once,
-so every step has each page of them mapped and zeroed anew: a training step of UNeXt or DeepLabV3 on two cores takes 1.4 times as long.
+A step frees and asks for the same large tensors again. The C library gives blocks this large back to the system at
+once, so every step has each page of them mapped and zeroed anew: a training step of UNeXt or DeepLabV3 on two cores
+takes 1.4 times as long.
 """
 
 import ctypes
