@@ -67,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
         help="time the parts of so many steps (default 20): a table, profile.json and a trace in the run's folder",
     )
     configured("compare", compare, "methods × seeds over one store: runs, table, report")
+    configured("quality", quality, "what views and codecs are worth: codecs × views × seeds; table, plot")
     add_store_verbs(verb)
     evaluate_verb = verb("evaluate", evaluate, "metrics of a finished run's student")
     evaluate_verb.add_argument("runs", type=Path, nargs="+", metavar="run")
@@ -159,6 +160,14 @@ def compare(args: argparse.Namespace) -> None:
     from pipeline.results.compare import compare as run
 
     print(run(load_config(CompareConfig, args.config, args.set)))
+
+
+def quality(args: argparse.Namespace) -> None:
+    from pipeline.config import load_config
+    from pipeline.results.quality import QualityConfig
+    from pipeline.results.quality import quality as run
+
+    print(run(load_config(QualityConfig, args.config, args.set)))
 
 
 def evaluate(args: argparse.Namespace) -> None:

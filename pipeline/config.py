@@ -15,6 +15,7 @@ FILES = {  # what a file for other verbs is known by
     "CacheConfig": ({"dataset", "store"}, "sward plan and sward extract"),
     "TrainConfig": ({"cache", "student"}, "sward train and sward fit-head"),
     "CompareConfig": ({"train", "methods"}, "sward compare"),
+    "QualityConfig": ({"train", "stores"}, "sward quality"),
 }
 EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from pipeline.cache.identity import CacheConfig
 from pipeline.config import ConfigError, as_overrides, load_config, override, parse_value, read_yaml, validate
 from pipeline.results.compare import CompareConfig
+from pipeline.results.quality import QualityConfig
 from pipeline.training.config import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
-MODELS = {"cache": CacheConfig, "train": TrainConfig, "compare": CompareConfig}
+MODELS = {"cache": CacheConfig, "train": TrainConfig, "compare": CompareConfig, "quality": QualityConfig}
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 CACHE = """
 dataset: procedural
@@ -50,7 +51,7 @@ def test_every_shipped_file_is_valid(path, monkeypatch):
 
 
 def test_there_are_shipped_files_of_every_kind():
-    assert {p.parent.name for p in CONFIGS} >= {"cache", "train", "compare", "quickstart"}
+    assert {p.parent.name for p in CONFIGS} >= {"cache", "train", "compare", "quality", "quickstart"}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: str(p.relative_to(ROOT)))

@@ -129,7 +129,7 @@ def compare(config: CompareConfig) -> str:
     finished = [Row(r.label, r.baseline, tuple(load_run(c.folder) for c in r.configs)) for r in rows]
     comparison = summarise(config.name, finished)
     add_paper(config, comparison)
-    relate_folders(config, comparison)
+    relate_folders(config.folder, comparison["rows"])
     before = last_saved(config)
     save(config, comparison)  # what took hours is a table before anything else can fail
     measure_steps(before, rows, store, comparison)
@@ -197,11 +197,11 @@ def run_one(config: TrainConfig) -> None:
         train(config, lambda step, steps, logged: show(step, steps, logged.get("loss")))
 
 
-def relate_folders(config: CompareConfig, comparison: dict[str, Any]) -> None:
-    """Run folders relative to the comparison's; in place."""
-    for row in comparison["rows"]:
+def relate_folders(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Run folders relative to the results' own; in place."""
+    for row in rows:
         for run in row["runs"]:
-            run["folder"] = Path(os.path.relpath(run["folder"], config.folder)).as_posix()
+            run["folder"] = Path(os.path.relpath(run["folder"], folder)).as_posix()
 
 
 def last_saved(config: CompareConfig) -> dict[str, Any] | None:

@@ -1,9 +1,9 @@
 """What of a comparison belongs in the repository, and the README's tables made from it.
 
-    python -m pipeline.results.readme [COMPARISON_FOLDER ...]   # keep these in results/, then rewrite the tables
+    python -m pipeline.results.readme [FOLDER ...]   # keep these in results/, then rewrite the tables
 
-A table stands between ``<!-- results:NAME -->`` and ``<!-- /results:NAME -->`` and comes from
-``results/NAME/comparison.json``, never from a keyboard.
+A folder is what `sward compare` or `sward quality` made. A table stands between ``<!-- results:NAME -->`` and
+``<!-- /results:NAME -->`` and comes from the JSON in ``results/NAME``, never from a keyboard.
 """
 
 import re
@@ -13,6 +13,7 @@ from typing import Any
 
 from pipeline.files import atomic, read_json, write_json
 from pipeline.paths import data_root
+from pipeline.results.quality_page import quality_markdown
 from pipeline.results.runs import RunError
 from pipeline.results.table import comparison_csv, comparison_markdown
 
@@ -23,7 +24,7 @@ KEPT = ("config.yaml", "run.json", "evaluation.json", "metrics.jsonl")  # of a r
 
 
 def main(folders: list[str]) -> None:
-    """Keep the comparisons given, then bring the README's tables up to date."""
+    """Keep the folders given, then bring the README's tables up to date."""
     for folder in folders:
         print(f"kept {save_results(Path(folder), RESULTS / Path(folder).name)}")
     text = regenerate(README.read_text(), RESULTS)
@@ -32,32 +33,44 @@ def main(folders: list[str]) -> None:
     print(f"{README}: tables {', '.join(marked(text)) or 'none'}")
 
 
-def save_results(comparison_folder: Path, target: Path) -> Path:
+def save_results(folder: Path, target: Path) -> Path:
     """Copy tables, configurations and each run's facts and metrics; paths become those of the repository.
 
     Raises:
-        RunError: the folder is no comparison.
+        RunError: the folder is neither a comparison nor a quality curve.
     """
-    if not (comparison_folder / "comparison.json").is_file():
-        raise RunError(f"{comparison_folder} has no comparison.json; give a folder that `sward compare` made")
-    comparison = read_json(comparison_folder / "comparison.json")
-    for row in comparison["rows"]:
+    figures = figures_of(folder)
+    if figures is None:
+        raise RunError(f"{folder} has no comparison.json or quality.json; give what `sward compare` or `quality` made")
+    found = read_json(figures)
+    for row in found.get("rows") or found["points"]:
         for run in row["runs"]:
-            source = comparison_folder / run["folder"]
+            source = folder / run["folder"]
             run["folder"] = f"runs/{source.name}"
             for name in KEPT:
                 copy_text(source / name, target / run["folder"] / name)
-    write_json(target / "comparison.json", comparison)
-    copy_tables(comparison, comparison_folder, target)
+    write_json(target / figures.name, found)
+    for name in ("config.yaml", "cache.yaml"):
+        if (folder / name).is_file():
+            copy_text(folder / name, target / name)
+    for name, text in tables(found).items():
+        with atomic(target / f"{figures.stem}.{name}") as file:
+            file.write(text.encode())
+    for plot in folder.glob("*.svg"):
+        copy_text(plot, target / plot.name)
     return target
 
 
-def copy_tables(comparison: dict[str, Any], source: Path, target: Path) -> None:
-    for name in ("config.yaml", "cache.yaml"):
-        copy_text(source / name, target / name)
-    for name, text in {"csv": comparison_csv(comparison), "md": comparison_markdown(comparison)}.items():
-        with atomic(target / f"comparison.{name}") as file:
-            file.write(text.encode())
+def figures_of(folder: Path) -> Path | None:
+    """The JSON that a folder's tables come from."""
+    return next((p for name in ("comparison", "quality") if (p := folder / f"{name}.json").is_file()), None)
+
+
+def tables(found: dict[str, Any]) -> dict[str, str]:
+    """File suffix -> table."""
+    if "points" in found:
+        return {"md": quality_markdown(found)}
+    return {"csv": comparison_csv(found), "md": comparison_markdown(found)}
 
 
 def copy_text(source: Path, target: Path) -> None:
@@ -76,18 +89,15 @@ def regenerate(text: str, results: Path) -> str:
     """The text with every marked table made anew.
 
     Raises:
-        RunError: a marker is not closed, or names a comparison that isn't in ``results``.
+        RunError: a marker is not closed, or names something that isn't in ``results``.
     """
     blocks = [match["name"] for match in BLOCK.finditer(text)]
     if open_ := sorted(set(marked(text)) - set(blocks)):
         raise RunError(f"no closing <!-- /results:… --> for {', '.join(open_)}; add it below the opening marker")
-    if absent := [name for name in blocks if not (results / name / "comparison.json").is_file()]:
-        raise RunError(f"no {results}/<name>/comparison.json for {', '.join(absent)}; keep it with this command first")
-    return BLOCK.sub(lambda m: f"{m[1]}{block(results / m['name'])}{m[3]}", text)
-
-
-def block(folder: Path) -> str:
-    return comparison_markdown(read_json(folder / "comparison.json"))
+    if absent := [name for name in blocks if figures_of(results / name) is None]:
+        raise RunError(f"nothing in {results}/<name> for {', '.join(absent)}; keep it with this command first")
+    found = {name: read_json(figures) for name in blocks if (figures := figures_of(results / name))}
+    return BLOCK.sub(lambda m: f"{m[1]}{tables(found[m['name']])['md']}{m[3]}", text)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def test_a_marked_table_is_made_anew_and_the_rest_is_left(compared, tmp_path, mo
 
 
 def test_a_marker_without_results_or_without_end_is_an_error(tmp_path):
-    with pytest.raises(RunError, match=r"comparison.json for absent"):
+    with pytest.raises(RunError, match=r"nothing in .* for absent"):
         readme.regenerate("<!-- results:absent -->\n<!-- /results:absent -->", tmp_path)
     with pytest.raises(RunError, match=r"no closing .* for open"):
         readme.regenerate("<!-- results:open -->\ntext", tmp_path)
