@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from pipeline.cache.codecs import FP16, CodecConfig
+from pipeline.cache.packing import Compression
 from pipeline.views import GENERATOR, RESIZE, ViewsConfig
 from sward.contracts import TEACHER_LEVELS, Config
 from sward.teachers import TeacherConfig
@@ -43,6 +44,9 @@ class CacheConfig(Config):
     codec: CodecConfig = FP16()
     store: str = Field(description="folder of the Zarr store")
     shard_records: int = Field(16, ge=1, le=256, description="records a shard (layout: not in the identity)")
+    compression: Compression = Field(
+        "none", description="lossless, of every array: none, or zstd for archives (layout: not in the identity)"
+    )
     batch_size: int = Field(4, ge=1, description="records a teacher forward")
     workers: int = Field(2, ge=0, le=64, description="rendering threads; 0 renders in the main thread")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 …")

@@ -14,7 +14,8 @@ from zarr.storage import MemoryStore
 
 from pipeline.cache.appended import appended_specs
 from pipeline.cache.codecs import CODECS
-from pipeline.cache.records import plan_units
+from pipeline.cache.packing import compressor
+from pipeline.cache.records import compression_of, plan_units
 from pipeline.cache.store import array_specs
 from pipeline.files import atomic
 
@@ -80,7 +81,7 @@ def expected(plans: list[Plan], appended: Plan | None) -> dict[str, bytes]:
         size = found["input.size" if subset == "train" else "input.eval_size"]
         for name, (shape, dtype) in array_specs(codec, plans[0]["channels"], tuple(size)).items():
             about = {} if name in ("image", "label") else codec.attributes
-            make_array(group, name, (rows, *shape), dtype, plans[0]["shard_records"], about)
+            make_array(group, name, (rows, *shape), dtype, plans[0]["shard_records"], about, compression_of(plans))
         for name, (shape, dtype) in (appended_specs(appended, subset) if appended else {}).items():
             make_array(group, name, (rows, *shape), dtype, plans[0]["shard_records"], {})
     return {name: content.to_bytes() for name, content in files.items()}
@@ -93,16 +94,22 @@ def planned_rows(plans: list[Plan], subset: str) -> int:
 
 
 def make_array(
-    group: zarr.Group, name: str, shape: tuple[int, ...], dtype: str, shard_records: int, attributes: Any
+    group: zarr.Group,
+    name: str,
+    shape: tuple[int, ...],
+    dtype: str,
+    shard_records: int,
+    attributes: Any,
+    compression: str = "none",
 ) -> None:
-    """The array's metadata: a shard a unit, a chunk a record, uncompressed; a zero chunk is written like any other."""
+    """The array's metadata: a shard a unit, a chunk a record; a zero chunk is written like any other."""
     group.create_array(
         name,
         shape=shape,
         dtype=dtype,
         chunks=(1, *shape[1:]),
         shards=(shard_records, *shape[1:]),
-        compressors=None,
+        compressors=compressor(compression, dtype),
         filters=None,
         fill_value=0,
         dimension_names=dimension_names(name, len(shape) - 1),

@@ -8,7 +8,7 @@ from PIL import Image
 
 from pipeline.cache import identity
 from pipeline.cache.identity import CacheConfig
-from pipeline.cache.records import WITHDRAW, Record, plan_units, read_plans, record_to_json
+from pipeline.cache.records import WITHDRAW, Record, compression_of, plan_units, read_plans, record_to_json
 from pipeline.cache.sealed import write_sealed
 from pipeline.datasets import Dataset, Sample
 from pipeline.views import draw
@@ -63,12 +63,14 @@ def update_plan(
     if not missing:
         return False
     shard_records = plans[0]["shard_records"] if plans else config.shard_records
+    compression = compression_of(plans) if plans else config.compression
     plan = {
         "identity": found,
         "content_id": identity.digest(found),
         "config": config.model_dump(mode="json"),
         "channels": channels,
         "shard_records": shard_records,
+        "compression": compression,
         "generation": len(plans),
         "units": group_units(missing, plans, shard_records),
     }

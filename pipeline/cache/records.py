@@ -75,6 +75,11 @@ def read_plans(path: Path) -> list[dict[str, Any]]:
     return plans
 
 
+def compression_of(plans: list[dict[str, Any]]) -> str:
+    """How a store's chunks are packed; plans from before there was a choice do not say."""
+    return plans[0].get("compression", "none")
+
+
 def plan_units(plan: dict[str, Any]) -> Iterator[Unit]:
     """The units of one plan."""
     for unit in plan["units"]:

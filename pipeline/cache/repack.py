@@ -1,4 +1,4 @@
-"""`sward repack`: a store with another codec or other shards, made from a store: no teacher, no data set.
+"""`sward repack`: a store with another codec, other shards or compression, made from a store: no teacher, no data set.
 
 Where only the layout changes, arrays are copied as they are and the content id stays. Another codec decodes and
 encodes again: the new identity names what it was made from, so its content id is never that of an extraction.
@@ -47,6 +47,7 @@ def repack(
     out: Path,
     codec: str | None = None,
     shard_records: int | None = None,
+    compression: str | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Repacked:
     """Make, or continue, the store ``out`` from the complete store ``source``.
@@ -56,6 +57,7 @@ def repack(
         out: folder of the new one.
         codec: kind of the new codec; None keeps the source's. Only to one that is no more precise.
         shard_records: records a shard; None keeps the source's.
+        compression: none or zstd; None keeps the source's.
         progress: called with records done and in all.
 
     Raises:
@@ -64,7 +66,8 @@ def repack(
         NotWritable: the disk of ``out`` is full, or may not be written.
     """
     store = Store(source)
-    config = new_config(store, out, codec, shard_records)
+    layout = {"shard_records": shard_records, "compression": compression}
+    config = new_config(store, out, codec, layout)
     require_apart(source, out)
     require_own_folder(out)
     plan = new_plan(store, config)
@@ -76,11 +79,11 @@ def repack(
     return Repacked(out, plan["content_id"], sum(len(u["records"]) for u in plan["units"]), written, left_out)
 
 
-def new_config(store: Store, out: Path, codec: str | None, shard_records: int | None) -> CacheConfig:
-    """The source's configuration with the changes.
+def new_config(store: Store, out: Path, codec: str | None, layout: dict[str, Any]) -> CacheConfig:
+    """The source's configuration with the changes; None in ``layout`` keeps what is.
 
     Raises:
-        ValueError: no such codec, or a more precise one; a shard size out of bounds.
+        ValueError: no such codec, or a more precise one; a shard size out of bounds; no such compression.
     """
     kind = codec or store.codec.kind
     if kind not in CODECS:
@@ -90,7 +93,7 @@ def new_config(store: Store, out: Path, codec: str | None, shard_records: int | 
             f"--codec {kind}: the values of {store.path} were rounded to {store.codec.kind}; {kind} would only "
             f"take more room for them: extract with codec {kind} instead"
         )
-    changes = {"codec": {"kind": kind}, "store": str(out), "shard_records": shard_records or store.shard_records}
+    changes = {"codec": {"kind": kind}, "store": str(out)} | {k: v or getattr(store, k) for k, v in layout.items()}
     return validate(CacheConfig, store.plans[-1]["config"] | changes, f"the configuration recorded in {store.path}")
 
 
@@ -113,6 +116,7 @@ def new_plan(store: Store, config: CacheConfig) -> dict[str, Any]:
         "config": config.model_dump(mode="json"),
         "channels": store.channels,
         "shard_records": config.shard_records,
+        "compression": config.compression,
         "generation": 0,
         "units": group_units(records, [], config.shard_records),
     }
@@ -128,9 +132,9 @@ def write_plan(path: Path, plan: dict[str, Any]) -> None:
     if not plans:
         write_sealed(path / "plan" / "0000.json", plan)
         return
-    layout = ("shard_records", "units", "channels")
+    layout = ("shard_records", "compression", "units", "channels")
     lines = differences(plan["identity"], plans[-1]["identity"])
-    lines += [f"{name}: not those of this repack" for name in layout if plans[0][name] != plan[name]]
+    lines += [f"{name}: not those of this repack" for name in layout if plans[0].get(name) != plan[name]]
     lines += [f"generations: expected 1, found {len(plans)}"] if len(plans) > 1 else []
     require_same(path, lines, "Repack into a new folder, or with the codec and shard size it was begun with.")
 

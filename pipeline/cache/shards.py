@@ -1,4 +1,4 @@
-"""One Zarr v3 shard file: uncompressed inner chunks, then their index. Written whole, read by byte range.
+"""One Zarr v3 shard file: inner chunks, then their index. Written whole, read by byte range.
 
 Format (Zarr v3, sharding_indexed): chunk bytes in any order; at the end, for every inner chunk, offset and
 length as little-endian uint64, then the crc32c of that index as uint32. An absent chunk has both all ones.
@@ -13,6 +13,8 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 
+from pipeline.cache.packing import pack, unpack
+
 ABSENT = np.uint64(2**64 - 1)
 
 
@@ -23,15 +25,16 @@ class StoreDamaged(ValueError):
 class ShardWriter:
     """Appends records to a new shard file, keeping its checksum; ``close`` adds the index and syncs."""
 
-    def __init__(self, path: Path, num_chunks: int) -> None:
+    def __init__(self, path: Path, num_chunks: int, packed: bool = False) -> None:
+        self._packed = packed
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("wb")
         self._index = np.full((num_chunks, 2), ABSENT, dtype="<u8")
         self._size, self._count, self._crc = 0, 0, 0
 
     def append(self, chunk: np.ndarray) -> None:
-        data = np.ascontiguousarray(chunk).data.cast("B")
-        self._index[self._count] = self._size, data.nbytes
+        data = pack(chunk) if self._packed else np.ascontiguousarray(chunk).data.cast("B")
+        self._index[self._count] = self._size, len(data)
         self._count += 1
         self._write(data)
 
@@ -96,6 +99,18 @@ def read_chunk(path: Path, index: np.ndarray, chunk: int, out: np.ndarray) -> No
             done += count
     finally:
         os.close(handle)
+
+
+def read_packed(path: Path, index: np.ndarray, chunk: int, out: np.ndarray) -> None:
+    """As ``read_chunk``, of a compressed chunk.
+
+    Raises:
+        StoreDamaged: the chunk is absent, its file ends early, or it does not unpack to ``out``'s bytes.
+    """
+    data = np.empty(min(int(index[chunk, 1]), path.stat().st_size), np.uint8)  # an absent chunk's length is 2**64 - 1
+    read_chunk(path, index, chunk, data)
+    if not unpack(data.data, out):
+        raise StoreDamaged(f"{path}: inner chunk {chunk} does not unpack to {out.nbytes} bytes; {REMEDY}")
 
 
 def file_crc32c(path: Path) -> int:

@@ -25,8 +25,8 @@ from torch import Tensor
 
 from pipeline.cache.appended import APPENDED, appended_specs, read_appended
 from pipeline.cache.codecs import CODECS, Codec
-from pipeline.cache.records import WITHDRAW, Record, plan_units, read_plans, receipt_path
-from pipeline.cache.shards import StoreDamaged, read_chunk, read_index
+from pipeline.cache.records import WITHDRAW, Record, compression_of, plan_units, read_plans, receipt_path
+from pipeline.cache.shards import StoreDamaged, read_chunk, read_index, read_packed
 
 ArraySpecs = dict[str, tuple[tuple[int, ...], str]]
 
@@ -69,6 +69,7 @@ class Store:
         self.codec: Codec = CODECS[self.identity["precision"]]
         self.channels: dict[str, int] = self.plans[0]["channels"]
         self.shard_records: int = self.plans[0]["shard_records"]
+        self.compression = compression_of(self.plans)
         self.units = [unit for plan in self.plans for unit in plan_units(plan)]
         found = {unit.name: unit.receipt(self.path) for unit in self.units}
         self.receipts: dict[str, dict[str, Any]] = {name: r for name, r in found.items() if r is not None}
@@ -143,7 +144,11 @@ class Store:
         shard, chunk = divmod(record.row, self.shard_records)
         for name, buffer in out.items():
             path, index = self._shard(record.subset, name, shard, buffer.ndim + 1)
-            read_chunk(path, index, chunk, buffer)
+            (read_packed if self.packed(name) else read_chunk)(path, index, chunk, buffer)
+
+    def packed(self, array: str) -> bool:
+        """Whether an array's chunks are compressed; appended tensors never are."""
+        return self.compression != "none" and not (self.appended and array in self.appended["channels"])
 
     def _find_shard(self, subset: str, name: str, shard: int, ndim: int) -> tuple[Path, np.ndarray]:
         path = shard_path(self.path, subset, name, shard, ndim)

@@ -18,7 +18,7 @@ import google_crc32c
 import numpy as np
 
 from pipeline.cache.identity import CacheConfig
-from pipeline.cache.records import Record, Unit, receipt_path
+from pipeline.cache.records import Record, Unit, compression_of, receipt_path
 from pipeline.cache.sealed import write_sealed
 from pipeline.cache.shards import ShardWriter
 from pipeline.cache.store import array_specs, full_label_path, shard_path
@@ -41,6 +41,7 @@ class UnitWriter:
     def __init__(self, path: Path, config: CacheConfig, plans: list[dict[str, Any]]) -> None:
         self.path, self.config = path, config
         self.shard_records, self.channels = plans[0]["shard_records"], plans[0]["channels"]
+        self.packed = compression_of(plans) != "none"
 
     def render(self, record: Record) -> Any:
         """What ``arrays`` needs of one record; called in threads, ahead."""
@@ -94,7 +95,7 @@ class UnitWriter:
         writers: dict[str, ShardWriter] = {}
         tally, digests = LevelTally(), []
         try:
-            writers |= {name: ShardWriter(file, self.shard_records) for name, file in files.items()}
+            writers |= {name: ShardWriter(file, self.shard_records, self.packed) for name, file in files.items()}
             for records, views in islice(rendered, len(self.batches(unit))):
                 for arrays in self.arrays(records, views, tally):
                     for name, array in arrays.items():

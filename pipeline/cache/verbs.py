@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline import console
+from pipeline.cache.packing import COMPRESSIONS
 from pipeline.paths import locate, place
 
 Run = Callable[[argparse.Namespace], int | None]
@@ -36,11 +37,14 @@ def add_store_verbs(verb: Verb) -> None:
 
 def add_store_tools(verb: Verb) -> None:
     """What changes or copies stores."""
-    repacked = verb("repack", repack, "another codec or other shards, from a store alone: no teacher, no data set")
+    repacked = verb(
+        "repack", repack, "another codec, shards or compression, from a store alone: no teacher, no data set"
+    )
     repacked.add_argument("store", type=Path)
     repacked.add_argument("out", type=Path, help="folder of the new store")
     repacked.add_argument("--codec", metavar="K", help="e.g. int8; default: as it is, and the content id stays")
     repacked.add_argument("--shard-records", type=int, metavar="N", help="records a shard; default: as it is")
+    repacked.add_argument("--compression", choices=COMPRESSIONS, help="lossless; default: as it is")
     copied = verb("copy", copy, "a store to another place, every file checked while it is copied")
     copied.add_argument("store", type=Path)
     copied.add_argument("dest", type=Path, help="new folder; the same command continues a torn copy")
@@ -94,7 +98,7 @@ def repack(args: argparse.Namespace) -> None:
     from pipeline.cache.repack import repack as run
 
     with console.progress("repacking", "records") as show:
-        made = run(locate(args.store), place(args.out), args.codec, args.shard_records, show)
+        made = run(locate(args.store), place(args.out), args.codec, args.shard_records, args.compression, show)
     print(f"{made.path}: {made.records} records, {made.written} written now; content id {made.content_id}")
     if made.left_out:
         print(f"note: {', '.join(made.left_out)} of the teacher's head are not in it; see sward extract --append")

@@ -120,7 +120,7 @@ class TrainConfig(Config):
         free |= {"head"} if not self.method.uses_head else set()
         free |= {"teacher"} if self.teacher == "cached" else set()
         values = self.model_dump(mode="json", exclude=free)
-        for key in ("store", "shard_records", "batch_size", "workers", "device"):
+        for key in ("store", "shard_records", "compression", "batch_size", "workers", "device"):
             values["cache"].pop(key)
         return digest(values)
 

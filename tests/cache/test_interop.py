@@ -13,11 +13,13 @@ from pipeline.cache.repack import repack
 from pipeline.cache.store import Store
 
 
-@pytest.fixture(scope="module", params=["fp16", "int4", "repacked"])
+@pytest.fixture(scope="module", params=["fp16", "int4", "repacked", "zstd"])
 def store(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("interop")
     if request.param == "repacked":
         return Store(repack(extract(tiny_cache(folder)).path, folder / "out.zarr", codec="int6", shard_records=5).path)
+    if request.param == "zstd":
+        return Store(extract(tiny_cache(folder, codec={"kind": "int8"}, compression="zstd")).path)
     return Store(extract(tiny_cache(folder, codec={"kind": request.param})).path)
 
 
