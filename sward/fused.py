@@ -91,18 +91,23 @@ def project(theta: nn.Conv2d, tokens_WTC: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Cut(torch.autograd.Function):
-    """Tokens (B, N T, C) of pixels (B, H W, C), by ``Windows.rows``; both passes only pick rows."""
+    """Tokens (B, N T, C) of pixels (B, H W, C), by ``Windows.rows``; both passes only pick rows.
+
+    The gradient has the layout of the pixels: added to another of a network it would else slow the passes behind it.
+    """
 
     @staticmethod
     def forward(ctx: Any, x_BnC: Tensor, token_of: Tensor, pixel_of: Tensor) -> Tensor:
         ctx.save_for_backward(token_of)
+        ctx.by_pixel = x_BnC.is_contiguous()
         padded = len(pixel_of) > len(token_of)
         return (F.pad(x_BnC, (0, 0, 0, 1)) if padded else x_BnC.contiguous()).index_select(1, pixel_of)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return grad.index_select(1, *ctx.saved_tensors), None, None
+        grad = grad.index_select(1, *ctx.saved_tensors)
+        return grad if ctx.by_pixel else grad.mT.contiguous().mT, None, None
 
 
 class RelationSums(torch.autograd.Function):
