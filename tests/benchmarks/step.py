@@ -7,7 +7,8 @@
 Synthetic images, labels and teacher features of Hiera-T's channels; no store. A step is forward, terms and backward
 (no optimiser, no reading). The rows take turns within a repetition, so that what disturbs the machine disturbs all
 alike; `extra` is the median over repetitions of (row - plain) / plain. Memory is the most bytes of tensors alive in a
-step, less plain's. Several sizes, batches or windows give every combination of them.
+step, less plain's; and of the terms alone, forward and backward to the student's maps, whose peak a step may hide
+behind the student's. Several sizes, batches or windows give every combination of them.
 
 `sward, plain` computes the same by the readable reference (`sward.attention.plain_terms`, `sward.pdr.plain_geometry`).
 
@@ -170,12 +171,14 @@ def measure(args: argparse.Namespace, size: int, batch_size: int, window: int) -
                     spent[f"{row} alone"] = alone
             for name, s in spent.items() if repetition >= 0 else ():
                 taken.setdefault(name, []).append(s)
-    peaks = {row: peak(student, objective, batch, args.bf16, row) for row, objective in objectives.items()}
+    peaks = {row: peak(partial(step, student, o, batch, 0, args.bf16), row, device) for row, o in objectives.items()}
+    own = {row: peak(partial(terms_alone, objectives[row], output, batch, 0), row, device) for row in rows[1:]}
     floors = {name: floor(work, args.machine) for name, work in least(output, window).items() if name in rows}
     for name, found in floors.items():
         found["measured_ms"] = 1e3 * statistics.median(taken[f"{name} alone"])
     case = {"student": args.student, "size": size, "batch": batch_size, "window": window}
-    return case | {"rows": {row: figures(taken, peaks, row) for row in rows}, "roofline": floors}
+    by_row = {row: figures(taken, peaks, row) | {"terms_mb": own.get(row, 0) / 1e6} for row in rows}
+    return case | {"rows": by_row, "roofline": floors}
 
 
 def figures(taken: dict[str, list[float]], peaks: dict[str, int], row: str) -> dict[str, Any]:
@@ -188,18 +191,14 @@ def figures(taken: dict[str, list[float]], peaks: dict[str, int], row: str) -> d
     }
 
 
-def peak(student: Student, objective: Objective, batch: Batch, bf16: bool, row: str) -> int:
-    device = batch.images.device
+def peak(work: Callable[[], object], row: str, device: torch.device) -> int:
+    """Most bytes that ``work`` has alive at once, beyond what stood before it."""
     with form(row):
-        work = partial(step, student, objective, batch, 0, bf16)
         return peak_on_gpu(work, device) if device.type == "cuda" else peak_on_cpu(work)
 
 
 def floor(work: dict[str, float], rates: dict[str, float]) -> dict[str, float]:
-    ms = {
-        "flops_ms": 1e3 * work["flops"] / rates["flops_per_s"],
-        "bytes_ms": 1e3 * work["bytes"] / rates["bytes_per_s"],
-    }
+    ms = {f"{what}_ms": 1e3 * work[what] / rates[f"{what}_per_s"] for what in ("flops", "bytes")}
     return work | ms | {"floor_ms": max(ms.values())}
 
 
@@ -207,7 +206,8 @@ def show(case: dict[str, Any]) -> None:
     print("\n{student} {size}², batch {batch}, window {window}".format(**case))
     for row, f in case["rows"].items():
         span = "({:+.2f} to {:+.2f})".format(*f["extra_range"])
-        print(f"  {row:13} {f['ms']:8.1f} ms  extra {f['extra']:+.2f} × plain {span:18}  {f['extra_mb']:+8.1f} MB")
+        memory = f"{f['extra_mb']:+8.1f} MB, terms alone {f['terms_mb']:.1f} MB"
+        print(f"  {row:13} {f['ms']:8.1f} ms  extra {f['extra']:+.2f} × plain {span:18}  {memory}")
     for name, f in case["roofline"].items():
         print(
             f"  {name} alone {f['measured_ms']:.1f} ms; least {f['bytes'] / 1e6:.0f} MB = {f['bytes_ms']:.1f} ms, "
@@ -236,13 +236,9 @@ def main() -> None:
     for case in itertools.product(args.size, args.batch, args.window):
         cases.append(measure(args, *case))
         show(cases[-1])
-    facts = {
-        "device": args.device,
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-        "torch": torch.__version__,
-    }
-    facts |= {"load": os.getloadavg()[0], "repetitions": args.repetitions, "bf16": args.bf16, **args.machine}
+    facts = {"device": args.device, "threads": torch.get_num_threads(), "cores": os.cpu_count()}
+    facts |= {"torch": torch.__version__, "load": os.getloadavg()[0], "repetitions": args.repetitions}
+    facts |= {"bf16": args.bf16, **args.machine}
     print("\n" + ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in facts.items()))
     if args.json:
         write_json(args.json, facts | {"cases": cases})
