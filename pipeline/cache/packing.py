@@ -5,12 +5,11 @@ record takes the processor about a second a gigabyte to unpack, several times wh
 """
 
 from functools import cache
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
 Compression = Literal["none", "zstd"]
-COMPRESSIONS: tuple[str, ...] = get_args(Compression)
 LEVEL = 1  # higher ones take several times as long for a hundredth of the bytes
 HEADER = 16  # bytes of blosc's: flags, size unpacked, block size, size packed
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline import console
-from pipeline.cache.packing import COMPRESSIONS
 from pipeline.paths import locate, place
 
 Run = Callable[[argparse.Namespace], int | None]
@@ -44,7 +43,7 @@ def add_store_tools(verb: Verb) -> None:
     repacked.add_argument("out", type=Path, help="folder of the new store")
     repacked.add_argument("--codec", metavar="K", help="e.g. int8; default: as it is, and the content id stays")
     repacked.add_argument("--shard-records", type=int, metavar="N", help="records a shard; default: as it is")
-    repacked.add_argument("--compression", choices=COMPRESSIONS, help="lossless; default: as it is")
+    repacked.add_argument("--compression", metavar="none|zstd", help="lossless; default: as it is")
     copied = verb("copy", copy, "a store to another place, every file checked while it is copied")
     copied.add_argument("store", type=Path)
     copied.add_argument("dest", type=Path, help="new folder; the same command continues a torn copy")
