@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export DO_NOT_TRACK := 1
 
-.PHONY: setup help quickstart test check e2e prefect clean
+.PHONY: setup help quickstart test check e2e outages prefect clean
 
 setup: $(READY)        ## a virtual environment with everything (the default)
 
@@ -17,7 +17,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"SWARD needs Python 3.11 or newer, found {v[0]}.{v[1]}; set PYTHON=...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt torch numpy setuptools wheel
-	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[teacher,flows,export,dev]'
+	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[teacher,flows,dask,export,cloud,dev]'
 	touch $@
 
 quickstart: $(READY)   ## both stages on the embedded default, a table, and a report
@@ -33,7 +33,10 @@ check: $(READY)        ## read-only: format, lint, types, import contract
 	$(BIN)/lint-imports
 
 e2e: $(READY)          ## a real Prefect server and workers on loopback, both deployments; the quickstart's report in a browser
-	$(BIN)/python -m pytest -m slow tests/flows tests/results
+	$(BIN)/python -m pytest -m slow tests/flows/test_end_to_end.py tests/results
+
+outages: $(READY)      ## servers, workers and processes killed under Prefect, Dask, DDP and at an S3 server; half an hour
+	$(BIN)/python -m pytest -m slow tests/flows/test_outages.py tests/cache tests/training tests/e2e
 
 prefect: $(READY)      ## server, pools, deployments and workers on loopback (Ctrl-C stops the workers)
 	$(BIN)/python -m flows.local

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline import console
 from pipeline.cache.verbs import add_plan, add_store_verbs
-from pipeline.paths import locate
+from pipeline.paths import locate, spoken
 
 # Every error for the user is a ValueError or an OSError, but these; by name, so that --help imports no torch.
 EXPECTED = ("ValueError", "OSError", "ExtractionError", "NonFiniteError")
@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if not any(kind.__name__ in EXPECTED for kind in type(error).__mro__):
             raise
-        print(f"sward {args.verb}: {error}", file=sys.stderr)
+        print(f"sward {args.verb}: {spoken(error)}", file=sys.stderr)
         return 1
 
 
@@ -110,7 +110,7 @@ def extract(args: argparse.Namespace) -> None:
         return
     with console.progress("extracting", "records") as show:
         made = run(config, show)
-    print(f"{made.path}: {made.records} records, {made.computed} computed now; content id {made.content_id}")
+    print(f"{spoken(made.path)}: {made.records} records, {made.computed} computed now; content id {made.content_id}")
 
 
 def append(args: argparse.Namespace, config: Any) -> None:
@@ -140,6 +140,7 @@ def train(args: argparse.Namespace) -> None:
 
 
 def run_training(config: Any, profile_steps: int | None = None) -> None:
+    from pipeline.training import processes
     from pipeline.training.loop import train as run
     from pipeline.training.rundir import RunFolder
 
@@ -148,7 +149,8 @@ def run_training(config: Any, profile_steps: int | None = None) -> None:
     try:
         with console.progress(config.name, "steps") as show:
             run(config, lambda step, steps, logged: show(step, steps, logged.get("loss")), profile_steps)
-        print("\n".join(console.run_lines(config.folder)))
+        if processes.rank() == 0:
+            print("\n".join(console.run_lines(config.folder)))
     finally:
         if profile_steps and (config.folder / "profile.json").is_file():
             print("\n".join(console.profile_lines(config.folder)))

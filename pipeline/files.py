@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 def atomic(path: Path) -> Iterator[BinaryIO]:
     """Write to a temporary name beside ``path``; fsync and rename on success, remove on failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{os.urandom(8).hex()}.partial")  # of two threads or machines, two names
     try:
         with partial.open("wb") as file:
             yield file

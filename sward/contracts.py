@@ -135,12 +135,16 @@ class Method(nn.Module):
 
     ``needs``: teacher tensors read from the cache (empty: none). ``weights``: weight of every term returned.
     ``order_free``: whether the same records in another order give the same terms.
+    ``per_sample``: whether every term is the mean over the batch's samples of what each gives alone (batch norm aside),
+    or sums over processes itself (`sward.ranks`). Of several processes each then sees its own samples; else each sees
+    the whole batch, which is as exact and costs every process what it costs one.
     Adapters are submodules: trained and saved with the method, dropped at export.
     """
 
     needs: tuple[str, ...] = ()
     weights: dict[str, float]
     order_free: bool = True
+    per_sample: bool = False
 
     def prestage(self) -> Prestage | None:
         """What must be learned before the student, newly initialised. Default: nothing."""

@@ -136,6 +136,13 @@ class SegmentationMetrics:
         self.per_image.append(row)
         return row
 
+    def merge(self, parts: list["SegmentationMetrics"], ids: list[str]) -> None:
+        """Become the sum of ``parts``, which counted different images; ``per_image`` in the order of ``ids``."""
+        place = {id: i for i, id in enumerate(ids)}
+        self.confusion = torch.stack([part.confusion for part in parts]).sum(0)
+        rows = [row for part in parts for row in part.per_image]
+        self.per_image = sorted(rows, key=lambda row: place[str(row["id"])])
+
     def compute(self) -> dict[str, float]:
         """Figures of the split: ``miou`` and ``macc`` of its confusion matrix, over the classes that occur.
 

@@ -3,12 +3,14 @@
 # B batch, K classes, h w of the logits, H W of the labels
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sward import ranks
 from sward.contracts import IGNORE, Batch, Method, StudentOutput
 
 TASK = "task"
@@ -35,7 +37,14 @@ class Objective(nn.Module):
         self.method = method
 
     def forward(self, output: StudentOutput, batch: Batch, step: int) -> Losses:
-        """Losses of one step. Raises ValueError where terms and weights do not name the same things."""
+        """Losses of one step, of the whole batch where processes share it.
+
+        Raises ValueError where terms and weights do not name the same things.
+        """
+        if ranks.current() is not None and not self.method.per_sample:
+            output, batch = _whole(output, batch)
+            with ranks.holding(None):
+                return self(output, batch, step)
         terms = {TASK: cross_entropy(output.logits, batch.labels), **self.method(output, batch, step)}
         weights = self.method.weights
         if terms.keys() != weights.keys():
@@ -44,11 +53,23 @@ class Objective(nn.Module):
                 f"without a weight: {sorted(terms.keys() - weights.keys())}, "
                 f"without a term: {sorted(weights.keys() - terms.keys())}"
             )
+        if ranks.current() is not None:
+            terms = dict(zip(terms, ranks.mean(torch.stack(list(terms.values()))).unbind(), strict=True))
         weighted = {name: weights[name] * term for name, term in terms.items()}
         return Losses(torch.stack(list(weighted.values())).sum(), terms, weighted)
 
-    def check_finite(self, losses: Losses, output: StudentOutput, batch: Batch, step: int) -> None:
+    def check_finite(
+        self,
+        losses: Losses,
+        output: StudentOutput,
+        batch: Batch,
+        step: int,
+        joined: Callable[[list[str]], list[str]] = list,
+    ) -> None:
         """Stops at a NaN or an infinity; waits for the device. Only then samples are examined one by one.
+
+        Args:
+            joined: makes one list of those of all processes that share the batch.
 
         Raises:
             NonFiniteError: naming the terms, and the samples with what is not finite in each.
@@ -56,11 +77,12 @@ class Objective(nn.Module):
         if math.isfinite(losses.total.item()):
             return
         terms = [name for name, term in losses.terms.items() if not torch.isfinite(term)]
-        samples = [
+        found = [
             f"{name} ({', '.join(what)})"
             for i, name in enumerate(batch.ids)
             if (what := self._not_finite(*_sample(output, batch, i), step))
         ]
+        samples = joined(found)
         raise NonFiniteError(
             f"step {step}: not finite: {', '.join(terms) or 'the weighted sum'}. "
             f"Samples: {'; '.join(samples) or 'none alone, only the batch together'}. "
@@ -88,7 +110,15 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     if logits.shape[-2:] != labels.shape[-2:]:
         logits = F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)
     total = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
-    return total / (labels != IGNORE).sum().clamp_min(1)
+    return ranks.total(total) / ranks.total((labels != IGNORE).sum()).clamp_min(1)
+
+
+def _whole(output: StudentOutput, batch: Batch) -> tuple[StudentOutput, Batch]:
+    """Of all processes, in order; but images and ids, which no term reads, stay this process's."""
+    own = {level: ranks.gathered(f) for level, f in output.features.items()}
+    teacher = {level: ranks.gathered(f) for level, f in batch.features.items()}
+    student = StudentOutput(ranks.gathered(output.logits), own, ranks.gathered(output.penultimate))
+    return student, replace(batch, labels=ranks.gathered(batch.labels), features=teacher)
 
 
 def _sample(output: StudentOutput, batch: Batch, i: int) -> tuple[StudentOutput, Batch]:

@@ -1,7 +1,7 @@
 """Prototype Discriminative Regularization (PDR), paper Sec. 3.2, Eq. 16-18.
 
 Class means of the student's features are pushed at least a margin apart, and each class is pulled together.
-Statistics are those of the device's batch: no memory of earlier batches and no gathering over ranks. The
+Statistics are those of the step's batch (of all processes that share it); there is no memory of earlier batches. The
 weights lambda_1 and lambda_2 of Eq. 19 belong to the objective.
 
     pdr = PDR(PDRConfig(), num_classes=2)
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from sward.align import labels_on_grid
 from sward.contracts import IGNORE
 from sward.presets import PresetConfig
+from sward.ranks import total
 from sward.unit_sums import UnitSums
 
 
@@ -94,7 +95,7 @@ def fused_geometry(f_BCHW: Tensor, y_BHW: Tensor, K: int, margin: float, eps: fl
 
     In float32 the compactness is exact to about 1e-6 of the squared length, 1; its gradient has no such limit.
     """
-    sum_KC, count_K, square_K = UnitSums.apply(f_BCHW, y_BHW, K)
+    sum_KC, count_K, square_K = map(total, UnitSums.apply(f_BCHW, y_BHW, K))
     mu_KC = sum_KC / count_K.clamp_min(1)[:, None]
     spread_K = (square_K - count_K * mu_KC.square().sum(-1)).clamp_min(0)
     return _terms(mu_KC, spread_K, count_K, margin, eps)
@@ -107,10 +108,10 @@ def one_hot(y: Tensor, K: int) -> Tensor:
 
 def class_geometry(f_nC: Tensor, member_nK: Tensor, margin: float, eps: float) -> dict[str, Tensor]:
     """Eq. 16 and 18 from pixel vectors and their one-hot classes (sums by matmul: in a fixed order)."""
-    count_K = member_nK.sum(0)
-    mu_KC = member_nK.T @ f_nC / count_K.clamp_min(1)[:, None]
+    count_K = total(member_nK.sum(0))
+    mu_KC = total(member_nK.T @ f_nC) / count_K.clamp_min(1)[:, None]
     square_n = (f_nC - member_nK @ mu_KC).square().sum(-1)
-    return _terms(mu_KC, member_nK.T @ square_n, count_K, margin, eps)  # Eq. 17, two passes
+    return _terms(mu_KC, total(member_nK.T @ square_n), count_K, margin, eps)  # Eq. 17, two passes
 
 
 def _terms(mu_KC: Tensor, spread_K: Tensor, count_K: Tensor, margin: float, eps: float) -> dict[str, Tensor]:

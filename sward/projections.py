@@ -19,6 +19,7 @@ from sward.align import labels_on_grid
 from sward.contracts import IGNORE
 from sward.monitors import normalised_entropy
 from sward.mwad_config import MWADConfig
+from sward.ranks import total
 from sward.windows import Windows
 
 CALIBRATION_WINDOWS = 256  # attention maps on which the gain is fitted; 256 x 64 rows fix the mean entropy to < 1 %
@@ -70,8 +71,8 @@ class Projections(nn.Module):
         y_BHW = labels_on_grid(labels, (windows.height, windows.width))
         y_n = windows.split(y_BHW[:, None], fill=IGNORE).flatten()
         logits = F.linear(V_t, self.classifier.weight.flatten(1), self.classifier.bias).flatten(0, 2)
-        total = F.cross_entropy(logits, y_n, ignore_index=IGNORE, reduction="sum")
-        return total / (y_n != IGNORE).sum().clamp_min(1)
+        summed = F.cross_entropy(logits, y_n, ignore_index=IGNORE, reduction="sum")
+        return total(summed) / total((y_n != IGNORE).sum()).clamp_min(1)
 
     @torch.no_grad()
     def reset(self, seed: int) -> None:

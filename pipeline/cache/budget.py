@@ -26,7 +26,7 @@ class Choice:
     bytes: int
 
 
-def parse_size(text: str) -> int:
+def parse_size(text: str, name: str = "--budget") -> int:
     """Bytes of ``200GB`` (decimal), ``180 GiB`` (binary), ``1.5TB``, ``4096``.
 
     Raises:
@@ -35,7 +35,7 @@ def parse_size(text: str) -> int:
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
     units = {name.lower(): factor for name, factor in UNITS.items()}
     if not found or found[2].lower() not in units:
-        raise ValueError(f"--budget {text}: expected a size such as 200GB, 180GiB, 1.5TB or 500MB")
+        raise ValueError(f"{name} {text}: expected a size such as 200GB, 180GiB, 1.5TB or 500MB")
     return int(float(found[1]) * units[found[2].lower()])
 
 

@@ -6,14 +6,14 @@
     plan/             last, as one rename: before it there is no store
 
 A file stands under its own name only when it is whole and on the disk, so the same command continues a torn copy:
-it reads what is there, compares checksums and copies the rest.
+it reads what is there, compares checksums and copies the rest. From a URL as from a folder; to a URL: `upload.py`.
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import google_crc32c
 
@@ -21,14 +21,14 @@ from pipeline.cache.appended import plan_path, unit_receipt_path
 from pipeline.cache.failures import explained
 from pipeline.cache.identity import CacheMismatch, digest
 from pipeline.cache.metadata import ensure_metadata
+from pipeline.cache.mirror import COPYING, attached
 from pipeline.cache.records import read_plans, receipt_path
 from pipeline.cache.shards import StoreDamaged, file_crc32c
 from pipeline.cache.store import Store
 from pipeline.cache.timing import FILE as TIMING
+from pipeline.cache.upload import upload
 from pipeline.files import atomic, locked, read_json, sweep, sync_folder, write_json
 
-MARKER = "copying.json"
-PIECE = 1 << 23  # bytes
 Progress = Callable[[int, int], None]
 
 
@@ -43,7 +43,7 @@ class Copy:
 
 
 def copy(source: Path, target: Path, progress: Progress = lambda done, total: None) -> Copy:
-    """Copy, or continue copying, the complete store ``source`` to the folder ``target``.
+    """Copy, or continue copying, the complete store ``source`` to the folder ``target`` (or the URL it stands for).
 
     Raises:
         FileNotFoundError, StoreIncomplete: there is no complete store to copy.
@@ -54,24 +54,28 @@ def copy(source: Path, target: Path, progress: Progress = lambda done, total: No
     store = Store(source)
     receipts = [*store.receipts.values(), *(store.appended["receipts"].values() if store.appended else [])]
     files = {file: facts for receipt in receipts for file, facts in receipt["files"].items()}
+    if mirror := attached(target):
+        marker = {"copy of": store_digest(store)}
+        copied = upload(store, mirror, marker, files, small_files(store), progress)
+        return Copy(target, len(files), sum(f["bytes"] for f in files.values()), copied)
     require_place(store, target)
     total, done, copied = sum(f["bytes"] for f in files.values()), 0, 0
     with explained(target), locked(target):
         sweep(target)
         if not read_plans(target):
-            write_json(target / MARKER, {"copy of": store_digest(store)})
+            write_json(target / COPYING, {"copy of": store_digest(store)})
         for file, facts in files.items():
             if not is_there(target / file, facts):
-                copy_checked(source / file, target / file, facts)
+                copy_checked(store, file, target / file, facts)
                 copied += facts["bytes"]
             done += facts["bytes"]
             progress(done, total)
         for file in small_files(store):
             with atomic(target / file) as out:
-                out.write((source / file).read_bytes())
+                out.write((store.path / file).read_bytes())
         ensure_metadata(target, store.plans, store.appended)
         copy_plans(store, target)
-        (target / MARKER).unlink(missing_ok=True)
+        (target / COPYING).unlink(missing_ok=True)
     return Copy(target, len(files), total, copied)
 
 
@@ -90,7 +94,7 @@ def require_place(store: Store, target: Path) -> None:
     if a == b or a in b.parents or b in a.parents:
         raise CacheMismatch(f"{target} is, holds or lies in the store {store.path}; copy to a folder of its own")
     there = [p.name for p in target.iterdir() if p.name != ".lock"] if target.is_dir() else []
-    marker = target / MARKER
+    marker = target / COPYING
     same = (
         digest(read_plans(target)) == store_digest(store)
         if (target / "plan").is_dir()
@@ -107,19 +111,21 @@ def is_there(path: Path, facts: dict[str, int]) -> bool:
     return path.is_file() and path.stat().st_size == facts["bytes"] and file_crc32c(path) == facts["crc32c"]
 
 
-def copy_checked(source: Path, target: Path, facts: dict[str, int]) -> None:
+def copy_checked(store: Store, file: str, target: Path, facts: dict[str, int]) -> None:
     """Copy a file; it appears under its name only if its checksum is that of its receipt."""
-    with source.open("rb") as data, atomic(target) as out:
-        crc = pump(data, out)
+    with atomic(target) as out:
+        crc = pump(store.pieces(file), out)
         if crc != facts["crc32c"]:
             sums = f"crc32c {crc:08x}, its receipt says {facts['crc32c']:08x}"
-            raise StoreDamaged(f"damaged file: {source} ({sums}); `sward verify` names all of them and the remedy")
+            raise StoreDamaged(
+                f"damaged file: {store.place}/{file} ({sums}); `sward verify` names all of them and the remedy"
+            )
 
 
-def pump(data: BinaryIO, out: Any) -> int:
-    """Copy in pieces; the crc32c of what was read."""
+def pump(pieces: Iterable[bytes], out: Any) -> int:
+    """Write pieces; the crc32c of all."""
     crc = 0
-    while piece := data.read(PIECE):
+    for piece in pieces:
         crc = google_crc32c.extend(crc, piece)
         out.write(piece)
     return crc

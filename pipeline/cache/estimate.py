@@ -8,6 +8,7 @@ import shutil
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 from pipeline.cache.appended import APPENDED
 from pipeline.cache.budget import Choice, choices
@@ -22,12 +23,14 @@ from pipeline.cache.calibration import (
 from pipeline.cache.codecs import CODECS
 from pipeline.cache.failures import existing
 from pipeline.cache.identity import CacheConfig
+from pipeline.cache.pace import Pace, break_even
 from pipeline.cache.planning import wanted_records
+from pipeline.cache.rehearsal import measure_encoding
 from pipeline.cache.store import array_specs
 from pipeline.cache.taught import Samples, render_record
 from pipeline.datasets import Dataset, load_dataset
 from pipeline.devices import resolve_device
-from pipeline.paths import place
+from pipeline.paths import is_url, place
 from pipeline.training import demand as demands
 from pipeline.training.config import TrainConfig
 from pipeline.training.demand import Demand
@@ -39,9 +42,10 @@ from sward.contracts import Channels
 class Plan:
     """Sizes in bytes, times in seconds.
 
-    records: by subset. teacher_seconds: a view in the teacher. view_seconds: a view rendered, taught and written, as an
-    extraction overlaps them. reads: by codec, of what ``demand`` reads of a record; read_bytes likewise. choices: what
-    fits a budget, empty without one; views: K of the configuration.
+    records: by subset. teacher_seconds: a view in the teacher. view_seconds: a view rendered, taught, encoded and
+    written, as an extraction overlaps them (`pace.py`). reads: by codec, of what ``demand`` reads of a record;
+    read_bytes likewise. choices: what fits a budget, empty without one; views: K of the configuration. source:
+    (height, width) of the first image. url: the store's, where it has one.
     """
 
     records: dict[str, int]
@@ -57,7 +61,9 @@ class Plan:
     demand: Demand
     codec: str
     views: int = 1
+    source: tuple[int, int] = (0, 0)
     choices: list[Choice] = field(default_factory=list)
+    url: str | None = None
 
     @property
     def total_records(self) -> int:
@@ -69,14 +75,15 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Whether the chosen codec's bytes and a tenth more are free."""
+        """Whether the chosen codec's bytes and a tenth more are free; of a store at a URL, two shards of it."""
+        if self.url:
+            return self.bytes_by_codec[self.codec] / self.shards * 2 < self.free_bytes
         return self.bytes_by_codec[self.codec] * 1.1 < self.free_bytes
 
     def break_even_runs(self, records: int) -> float:
         """Runs that read ``records`` records each after which extracting once is cheaper than the teacher in the loop;
         infinite where reading (warm) and decoding take longer than the teacher."""
-        saved = records * (self.teacher_seconds - self.reads[self.codec].total)
-        return self.extraction_seconds / saved if saved > 0 else float("inf")
+        return break_even(self.extraction_seconds, records, self.teacher_seconds, self.reads[self.codec].total)
 
 
 def plan(config: CacheConfig, train: TrainConfig | None = None, budget: int | None = None) -> Plan:
@@ -113,13 +120,21 @@ def plan(config: CacheConfig, train: TrainConfig | None = None, budget: int | No
         free_bytes=shutil.disk_usage(target).free,
         memory_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         teacher_seconds=teacher_seconds,
-        view_seconds=view_seconds(config, dataset, teacher_seconds, disk.write * sizes[config.codec.kind][0]),
+        view_seconds=Pace(
+            teacher_seconds,
+            measure_encoding(target, config, channels),
+            measure_rendering(config, dataset),
+            disk.write * sizes[config.codec.kind][0],
+            **places(config),
+        ).seconds,
         reads={c: Reading(*times, measure_decoding(c, shapes, need.device)) for c, times in disk.reads.items()},
         read_bytes={codec: sum(p) for codec, p in pieces.items()},
         demand=need,
         codec=config.codec.kind,
         views=config.views.count,
+        source=records[0].image_size,
         choices=choices(budget, sizes, counts["train"] // config.views.count, evaluated) if budget else [],
+        url=config.store if is_url(config.store) else None,
     )
 
 
@@ -151,11 +166,15 @@ def level_shapes(need: Demand, size: tuple[int, int]) -> dict[str, tuple[int, in
     return {level: (c, size[0] // int(level[1:]), size[1] // int(level[1:])) for level, c in need.tensors.items()}
 
 
-def view_seconds(config: CacheConfig, dataset: Dataset, teacher: float, write: float) -> float:
-    """A view rendered, taught and written. All three overlap, but on a CPU rendering takes the teacher's cores."""
+def measure_rendering(config: CacheConfig, dataset: Dataset) -> float:
+    """Seconds a view on one core."""
     first = wanted_records(config, Dataset(dataset.card, dataset.split, dataset.samples[:1]))[0]
     samples: Samples = {(s.subset, s.digest): s for s in dataset.samples[:1]}
-    render = median_seconds(lambda: render_record(first, samples, config.size_of(first.subset)))
-    if resolve_device(config.device).type == "cpu":
-        return max(teacher + render, write)
-    return max(teacher, render / max(1, config.workers), write)
+    return median_seconds(lambda: render_record(first, samples, config.size_of(first.subset)))
+
+
+def places(config: CacheConfig) -> dict[str, int]:
+    """Where an extraction works here, for its ``Pace``: rendering threads, and on a CPU the teacher's and the cores."""
+    on_cpu = resolve_device(config.device).type == "cpu"
+    cores = len(os.sched_getaffinity(0))
+    return {"renderers": config.workers, "threads": torch.get_num_threads() if on_cpu else 0, "cores": cores}

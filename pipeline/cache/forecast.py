@@ -15,7 +15,7 @@ def describe(p: Plan) -> list[str]:
     rates = ", ".join(f"{pair} {gain:g}×" for pair, gain in CEILINGS.items())
     return [
         f"records        {p.total_records} ({counts}) in {p.shards} shards, {p.files} files",
-        f"free disk      {p.free_bytes / 1e9:.1f} GB: {'fits' if p.fits else 'DOES NOT FIT with 10 % to spare'}",
+        f"free disk      {p.free_bytes / 1e9:.1f} GB: {room(p)}",
         f"teacher        {p.teacher_seconds * 1e3:.1f} ms a view here; "
         f"extraction {duration(p.extraction_seconds)} ({p.view_seconds * 1e3:.1f} ms a view, rendered and written)",
         "",
@@ -28,6 +28,14 @@ def describe(p: Plan) -> list[str]:
         f"ceiling of the gain per training run, by published FLOPs: {rates}",
         *budget_lines(p),
     ]
+
+
+def room(p: Plan) -> str:
+    """Whether what comes onto the disk fits there."""
+    if p.url:
+        fits = "fit" if p.fits else "DO NOT FIT"
+        return f"two shards at a time {fits}, the rest goes to {p.url}; reading is measured on this disk, as if cached"
+    return "fits" if p.fits else "DOES NOT FIT with 10 % to spare"
 
 
 def duration(seconds: float) -> str:

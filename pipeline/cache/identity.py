@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from pipeline.cache.codecs import FP16, CodecConfig
 from pipeline.cache.packing import Compression
+from pipeline.cache.runner import LocalRunner, RunnerConfig
 from pipeline.views import GENERATOR, RESIZE, ViewsConfig
 from sward.contracts import TEACHER_LEVELS, Config
 from sward.teachers import TeacherConfig
@@ -42,7 +43,7 @@ class CacheConfig(Config):
     std: tuple[float, float, float] = Field(STD, description="normalisation, standard deviation")
     views: ViewsConfig = ViewsConfig()
     codec: CodecConfig = FP16()
-    store: str = Field(description="folder of the Zarr store")
+    store: str = Field(description="folder of the Zarr store, or s3://, gs://, az:// and a prefix of its own")
     shard_records: int = Field(16, ge=1, le=256, description="records a shard (layout: not in the identity)")
     compression: Compression = Field(
         "none", description="lossless, of every array: none, or zstd for archives (layout: not in the identity)"
@@ -50,6 +51,7 @@ class CacheConfig(Config):
     batch_size: int = Field(4, ge=1, description="records a teacher forward")
     workers: int = Field(2, ge=0, le=64, description="rendering threads; 0 renders in the main thread")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 …")
+    runner: RunnerConfig = LocalRunner()
 
     @model_validator(mode="after")
     def _sizes(self) -> "CacheConfig":
@@ -59,6 +61,18 @@ class CacheConfig(Config):
         if self.views.rot90 and self.size[0] != self.size[1]:
             raise ValueError(f"views.rot90 needs a square size, found {self.size}; set views.rot90: false")
         return self
+
+    @model_validator(mode="after")
+    def _every_workers_device(self) -> "CacheConfig":
+        if self.runner.kind == "dask" and self.device not in ("cpu", "cuda", "auto"):
+            raise ValueError(f"device: each worker has one GPU, known to it as cuda; found {self.device}, use cuda")
+        if self.runner.kind == "dask" and self.runner.address and self.device == "auto":
+            raise ValueError("device: auto is this machine's; for the workers at runner.address say cuda or cpu")
+        return self
+
+    def recorded(self) -> dict[str, Any]:
+        """What a plan keeps of it: not where it ran, so that the plan is the same."""
+        return self.model_dump(mode="json", exclude={"runner"})
 
     @property
     def evaluation_size(self) -> tuple[int, int]:

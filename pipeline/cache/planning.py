@@ -67,7 +67,7 @@ def update_plan(
     plan = {
         "identity": found,
         "content_id": identity.digest(found),
-        "config": config.model_dump(mode="json"),
+        "config": config.recorded(),
         "channels": channels,
         "shard_records": shard_records,
         "compression": compression,

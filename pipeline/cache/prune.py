@@ -12,6 +12,7 @@ from typing import Any
 from pipeline.cache.appended import APPEND_AGAIN, appended_specs, plan_path, unit_receipt_path
 from pipeline.cache.codecs import CODECS
 from pipeline.cache.failures import explained
+from pipeline.cache.mirror import require_local
 from pipeline.cache.records import plan_units, read_plans, receipt_path
 from pipeline.cache.sealed import read_sealed
 from pipeline.cache.store import array_specs
@@ -25,8 +26,10 @@ def prune(path: Path, remove: bool = False) -> dict[Path, int]:
     Raises:
         FileNotFoundError: no store is there: in another folder everything would be left over.
         Busy: a process is writing the store.
+        ValueError: a store at a URL.
         StoreDamaged: a plan or receipt is damaged; names it.
     """
+    require_local(path, "sward prune")
     if not read_plans(path):
         raise FileNotFoundError(f"no feature store at {path}: nothing is removed from other folders")
     with explained(path), locked(path):

@@ -18,6 +18,7 @@ from pipeline.cache.codecs import CODECS
 from pipeline.cache.extract import complete, require_own_folder
 from pipeline.cache.failures import explained
 from pipeline.cache.identity import REPACKED, CacheConfig, CacheMismatch, differences, digest, precisions, require_same
+from pipeline.cache.mirror import require_local
 from pipeline.cache.planning import group_units
 from pipeline.cache.records import Record, Unit, read_plans, receipt_path
 from pipeline.cache.sealed import write_sealed
@@ -65,6 +66,7 @@ def repack(
         CacheMismatch: ``out`` is, or holds, something else.
         NotWritable: the disk of ``out`` is full, or may not be written.
     """
+    require_local(out, "sward repack")
     store = Store(source)
     layout = {"shard_records": shard_records, "compression": compression}
     config = new_config(store, out, codec, layout)
@@ -113,7 +115,7 @@ def new_plan(store: Store, config: CacheConfig) -> dict[str, Any]:
     return {
         "identity": found,
         "content_id": digest(found),
-        "config": config.model_dump(mode="json"),
+        "config": config.recorded(),
         "channels": store.channels,
         "shard_records": config.shard_records,
         "compression": config.compression,

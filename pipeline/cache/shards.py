@@ -7,6 +7,7 @@ machinery reads at 15-55 % of what the disk gives.
 """
 
 import os
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -58,22 +59,32 @@ class ShardWriter:
             self._file.close()
 
 
+def index_bytes(num_chunks: int) -> int:
+    """Bytes of the index at a shard's end."""
+    return 16 * num_chunks + 4
+
+
 def read_index(path: Path, num_chunks: int) -> np.ndarray:
     """(num_chunks, 2) offsets and lengths.
 
     Raises:
         StoreDamaged: the file is missing, too short, or its index does not match its checksum.
     """
-    size = 16 * num_chunks + 4
+    size = index_bytes(num_chunks)
     try:
         with path.open("rb") as file:
             file.seek(-size, os.SEEK_END)
             tail = file.read(size)
     except OSError as error:
         raise StoreDamaged(f"{path}: shard missing or too short for its index ({error}); {REMEDY}") from error
+    return parse_index(path, tail)
+
+
+def parse_index(path: Path | str, tail: bytes) -> np.ndarray:
+    """(num_chunks, 2) offsets and lengths, of a shard's last bytes. Raises StoreDamaged: not the bytes written."""
     if google_crc32c.value(tail[:-4]) != int.from_bytes(tail[-4:], "little"):
         raise StoreDamaged(f"{path}: the shard's index does not match its checksum; {REMEDY}")
-    return np.frombuffer(tail[:-4], dtype="<u8").reshape(num_chunks, 2)
+    return np.frombuffer(tail[:-4], dtype="<u8").reshape(-1, 2)
 
 
 REMEDY = "run `sward verify`, delete the receipt it names, and `sward extract` computes that shard again"
@@ -85,10 +96,7 @@ def read_chunk(path: Path, index: np.ndarray, chunk: int, out: np.ndarray) -> No
     Raises:
         StoreDamaged: the chunk is absent, of another length, or the file ends early.
     """
-    offset, length = index[chunk]
-    if offset == ABSENT or length != out.nbytes:
-        raise StoreDamaged(f"{path}: inner chunk {chunk} is absent or not {out.nbytes} bytes; {REMEDY}")
-    target, start = out.data.cast("B"), int(offset)
+    target, start = out.data.cast("B"), chunk_offset(path, index, chunk, out.nbytes)
     handle = os.open(path, os.O_RDONLY)
     try:
         done = 0
@@ -113,10 +121,29 @@ def read_packed(path: Path, index: np.ndarray, chunk: int, out: np.ndarray) -> N
         raise StoreDamaged(f"{path}: inner chunk {chunk} does not unpack to {out.nbytes} bytes; {REMEDY}")
 
 
+def chunk_offset(path: Path | str, index: np.ndarray, chunk: int, size: int) -> int:
+    """Where an inner chunk begins. Raises StoreDamaged: it is absent, or not of ``size`` bytes."""
+    offset, length = index[chunk]
+    if offset == ABSENT or length != size:
+        raise StoreDamaged(f"{path}: inner chunk {chunk} is absent or not {size} bytes; {REMEDY}")
+    return int(offset)
+
+
 def file_crc32c(path: Path) -> int:
-    """crc32c of a whole file, read in 8 MiB pieces."""
+    """crc32c of a whole file."""
+    return crc32c_of(pieces(path))
+
+
+def crc32c_of(pieces: Iterable[bytes]) -> int:
+    """crc32c of bytes that come in pieces."""
     crc = 0
+    for piece in pieces:
+        crc = google_crc32c.extend(crc, piece)
+    return crc
+
+
+def pieces(path: Path) -> Iterator[bytes]:
+    """A whole file in pieces of 8 MiB."""
     with path.open("rb") as file:
         while piece := file.read(1 << 23):
-            crc = google_crc32c.extend(crc, piece)
-    return crc
+            yield piece

@@ -14,6 +14,7 @@ Rows that no plan names (the rest of a generation's last shard) hold nothing. An
 and receipts are never changed.
 """
 
+from collections.abc import Iterator
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,11 @@ from torch import Tensor
 
 from pipeline.cache.appended import APPENDED, appended_specs, read_appended
 from pipeline.cache.codecs import CODECS, Codec
+from pipeline.cache.mirror import attached
+from pipeline.cache.ranges import RangeReader
 from pipeline.cache.records import WITHDRAW, Record, compression_of, plan_units, read_plans, receipt_path
-from pipeline.cache.shards import StoreDamaged, read_chunk, read_index, read_packed
+from pipeline.cache.shards import StoreDamaged, crc32c_of, pieces, read_chunk, read_index, read_packed
+from pipeline.paths import spoken
 
 ArraySpecs = dict[str, tuple[tuple[int, ...], str]]
 
@@ -53,17 +57,24 @@ def array_specs(codec: Codec, channels: dict[str, int], size: tuple[int, int]) -
 class Store:
     """A complete store, opened for reading; safe to share between threads.
 
+    Args:
+        path: its folder, or the folder that stands for a URL (`paths.locate` gives it).
+        partial: leave out what has no receipt.
+        cache_bytes: of a store at a URL, how much of what was read is kept on this disk.
+
     Raises on opening:
         FileNotFoundError: no store there.
         StoreIncomplete: planned shards are missing (``partial=True`` leaves their records out instead).
         StoreDamaged: a file's size is not what its receipt says.
     """
 
-    def __init__(self, path: str | Path, partial: bool = False) -> None:
+    def __init__(self, path: str | Path, partial: bool = False, cache_bytes: int = 20 * 10**9) -> None:
         self.path = Path(path)
+        self.mirror = attached(self.path)
+        self.objects = self.mirror.pull() if self.mirror else {}
         self.plans = read_plans(self.path)
         if not self.plans:
-            raise FileNotFoundError(f"no feature store at {self.path}; make it: sward extract <cache config>")
+            raise FileNotFoundError(f"no feature store at {self.place}; make it: sward extract <cache config>")
         self.identity: dict[str, Any] = self.plans[-1]["identity"]
         self.content_id: str = self.plans[-1]["content_id"]
         self.codec: Codec = CODECS[self.identity["precision"]]
@@ -76,12 +87,22 @@ class Store:
         self.missing = [name for name, r in found.items() if r is None]
         if self.missing and not partial:
             raise StoreIncomplete(
-                f"the store {self.path} is incomplete: {len(self.missing)} of {len(self.units)} shards have no receipt "
-                f"(first: {self.missing[0]}); continue it with the command that made it. {WITHDRAW}"
+                f"the store {self.place} is incomplete: {len(self.missing)} of {len(self.units)} shards have no "
+                f"receipt (first: {self.missing[0]}); continue it with the command that made it. {WITHDRAW}"
             )
         self.appended = read_appended(self.path, self.content_id, self.units)
         self._check_sizes()
         self._shard = lru_cache(maxsize=None)(self._find_shard)
+        self.ranges = (
+            RangeReader(self.mirror.remote, self.shard_records, self.objects, self.content_id, cache_bytes)
+            if self.mirror
+            else None
+        )
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people: its URL or its folder."""
+        return self.mirror.url if self.mirror else spoken(self.path)
 
     @cached_property
     def records(self) -> dict[str, list[Record]]:
@@ -125,7 +146,7 @@ class Store:
         if self.appended and level in self.appended["channels"]:
             return [level]
         if level not in self.channels:
-            raise KeyError(f"the store {self.path} has no level {level}; it has {', '.join(self.channels)}")
+            raise KeyError(f"the store {self.place} has no level {level}; it has {', '.join(self.channels)}")
         return list(self.codec.arrays(level, (1, 8, 8)))
 
     def decode(self, name: str, parts: dict[str, Tensor], subset: str) -> Tensor:
@@ -141,6 +162,9 @@ class Store:
         Raises:
             StoreDamaged: bytes are missing.
         """
+        if self.ranges:
+            self.ranges.read(record, out, self.packed)
+            return
         shard, chunk = divmod(record.row, self.shard_records)
         for name, buffer in out.items():
             path, index = self._shard(record.subset, name, shard, buffer.ndim + 1)
@@ -182,16 +206,29 @@ class Store:
             found[level] = torch.tensor(first, dtype=torch.float32), torch.tensor(std, dtype=torch.float32)
         return found
 
+    def size_of(self, file: str) -> int | None:
+        """Bytes of a file of the store; None where it is missing."""
+        if self.mirror:
+            return self.objects[file].bytes if file in self.objects else None
+        path = self.path / file
+        return path.stat().st_size if path.is_file() else None
+
+    def pieces(self, file: str) -> Iterator[bytes]:
+        """The bytes of a file of the store."""
+        return self.mirror.remote.pieces(file, self.objects[file].bytes) if self.mirror else pieces(self.path / file)
+
+    def checksum(self, file: str) -> int | None:
+        """crc32c of a file of the store, read whole; None where it is missing."""
+        return None if self.size_of(file) is None else crc32c_of(self.pieces(file))
+
     def _check_sizes(self) -> None:
         for name, receipt in self.receipts.items():
             for file, facts in receipt["files"].items():
-                path = self.path / file
-                size = path.stat().st_size if path.is_file() else None
+                size = self.size_of(file)
                 if size != facts["bytes"]:
-                    own = receipt_path(self.path, name)
-                    found = (
-                        f"{path}: {'missing' if size is None else f'{size} bytes'}, its receipt says {facts['bytes']}"
-                    )
+                    own = spoken(receipt_path(self.path, name))
+                    there = "missing" if size is None else f"{size} bytes"
+                    found = f"{self.place}/{file}: {there}, its receipt says {facts['bytes']}"
                     raise StoreDamaged(f"{found}; delete {own}, and the command that made the store makes it again")
 
 

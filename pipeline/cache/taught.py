@@ -16,7 +16,7 @@ from pipeline.cache.records import Record, Unit
 from pipeline.cache.tally import LevelTally
 from pipeline.cache.timing import note
 from pipeline.cache.unit import Arrays, UnitWriter
-from pipeline.datasets import Dataset, Sample, read_image, read_label
+from pipeline.datasets import Sample, read_image, read_label
 from pipeline.views import render
 from sward.pixels import normaliser
 
@@ -31,13 +31,13 @@ class TeacherWriter(UnitWriter):
         path: Path,
         config: CacheConfig,
         plans: list[dict[str, Any]],
-        dataset: Dataset,
+        samples: list[Sample],
         teacher: Any,
         device: torch.device,
     ) -> None:
         super().__init__(path, config, plans)
         self.teacher, self.device = teacher, device
-        self.samples: Samples = {(s.subset, s.digest): s for s in dataset.samples}
+        self.samples: Samples = {(s.subset, s.digest): s for s in samples}
         self.normalise = normaliser(config.mean, config.std, device)
 
     def render(self, record: Record) -> tuple[np.ndarray, np.ndarray]:

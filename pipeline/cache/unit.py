@@ -18,8 +18,8 @@ import google_crc32c
 import numpy as np
 
 from pipeline.cache.identity import CacheConfig
+from pipeline.cache.mirror import seal
 from pipeline.cache.records import Record, Unit, compression_of, receipt_path
-from pipeline.cache.sealed import write_sealed
 from pipeline.cache.shards import ShardWriter
 from pipeline.cache.store import array_specs, full_label_path, shard_path
 from pipeline.cache.tally import LevelTally
@@ -39,7 +39,7 @@ class UnitWriter:
     """Computes units and commits them; rendering runs ahead, committing runs behind. A subclass says what of."""
 
     def __init__(self, path: Path, config: CacheConfig, plans: list[dict[str, Any]]) -> None:
-        self.path, self.config = path, config
+        self.path, self.config, self.scratch = path, config, path / "tmp"
         self.shard_records, self.channels = plans[0]["shard_records"], plans[0]["channels"]
         self.packed = compression_of(plans) != "none"
 
@@ -62,6 +62,10 @@ class UnitWriter:
     def provenance(self) -> dict[str, Any]:
         """What made these bytes, for people; never compared."""
         raise NotImplementedError
+
+    def published(self, unit: Unit, made: dict[str, Any]) -> bool:
+        """Whether another execution has published the unit, with these bytes: only where several write one store."""
+        return False
 
     def run(self, units: list[Unit], total: int, progress: Progress) -> None:
         done, began = total - sum(len(u.records) for u in units), time.monotonic()
@@ -89,7 +93,7 @@ class UnitWriter:
         """Write all records of a unit under tmp/; returns the call that commits them."""
         specs = array_specs(self.config.codec, self.channels, self.config.size_of(unit.subset))
         files = {
-            name: shard_path(self.path / "tmp" / unit.name, unit.subset, name, unit.shard, len(shape) + 1)
+            name: shard_path(self.scratch / unit.name, unit.subset, name, unit.shard, len(shape) + 1)
             for name, (shape, _) in specs.items()
         }
         writers: dict[str, ShardWriter] = {}
@@ -129,17 +133,18 @@ class UnitWriter:
         except BaseException:
             abandon(writers)
             raise
+        finals = {name: self.path / file.relative_to(self.scratch / unit.name) for name, file in files.items()}
+        made = {"files": {str(final.relative_to(self.path)): sums[name] for name, final in finals.items()}} | facts
+        if self.published(unit, made):
+            return
         receipt: dict[str, Any] = {
             "unit": unit.name,
             "records": len(unit.records),
             "records_digest": unit.digest(),
-            "files": {},
             "provenance": self.provenance(),
-        } | facts
+        } | made
         for name, file in files.items():
-            final = self.path / file.relative_to(self.path / "tmp" / unit.name)
-            publish(file, final)
-            receipt["files"][str(final.relative_to(self.path))] = sums[name]
+            publish(file, finals[name])
         if unit.subset != "train":
             for record in unit.records:
                 label, png = full_label_path(self.path, record.digest), self.full_label(record)
@@ -147,7 +152,7 @@ class UnitWriter:
                     out.write(png)
                 sums_of_png = {"bytes": len(png), "crc32c": google_crc32c.value(png)}
                 receipt["files"][str(label.relative_to(self.path))] = sums_of_png
-        write_sealed(receipt_path(self.path, unit.name), receipt)
+        seal(self.path, receipt_path(self.path, unit.name), receipt)
 
 
 def abandon(writers: dict[str, ShardWriter]) -> None:

@@ -13,7 +13,7 @@ from pipeline.cache.identity import CacheConfig, precisions
 from pipeline.cache.metadata import differing
 from pipeline.cache.records import Record, receipt_path
 from pipeline.cache.sealed import read_sealed, unsealed
-from pipeline.cache.shards import StoreDamaged, file_crc32c
+from pipeline.cache.shards import StoreDamaged
 from pipeline.cache.store import Store
 from pipeline.cache.taught import Samples, render_record
 from pipeline.config import validate
@@ -117,10 +117,10 @@ def check_metadata(store: Store, result: Verification) -> None:
 
 def wrong_sums(store: Store, receipt: dict[str, Any], remedy: str) -> list[str]:
     """A line for every file of a receipt whose checksum is another."""
-    paths = {file: store.path / file for file in receipt["files"]}
-    found = {file: f"{file_crc32c(path):08x}" if path.is_file() else "of nothing" for file, path in paths.items()}
+    sums = {file: store.checksum(file) for file in receipt["files"]}
+    found = {file: "of nothing" if crc is None else f"{crc:08x}" for file, crc in sums.items()}
     return [
-        f"damaged file: {paths[file]} (crc32c {found[file]}, its receipt says {f['crc32c']:08x}); {remedy}"
+        f"damaged file: {store.place}/{file} (crc32c {found[file]}, its receipt says {f['crc32c']:08x}); {remedy}"
         for file, f in receipt["files"].items()
         if found[file] != f"{f['crc32c']:08x}"
     ]

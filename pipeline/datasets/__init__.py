@@ -3,7 +3,7 @@
 from pipeline.datasets.card import Card, Subset, read_card
 from pipeline.datasets.loading import Dataset, check, check_all, load_dataset
 from pipeline.datasets.problems import DatasetError, Problem
-from pipeline.datasets.reading import Sample, read_image, read_label
+from pipeline.datasets.reading import Sample, read_image, read_label, sample_digest
 
 __all__ = [
     "Card",
@@ -18,4 +18,5 @@ __all__ = [
     "read_card",
     "read_image",
     "read_label",
+    "sample_digest",
 ]

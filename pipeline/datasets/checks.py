@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.datasets.card import Card, Drawn, Listed, Matched
 from pipeline.datasets.listing import Found
 from pipeline.datasets.problems import Problem
-from pipeline.datasets.reading import Sample, decode_image, decode_label, explain
+from pipeline.datasets.reading import Sample, decode_image, decode_label, explain, sample_digest
 from pipeline.datasets.splits import Membership
 from sward.contracts import IGNORE
 
@@ -91,10 +91,7 @@ def _inspect(sample: Sample, decode: bool) -> _Inspected:
         image, mask = sample.image_path.read_bytes(), sample.mask_path.read_bytes()
     except OSError as error:
         return _Inspected(sample, "", [explain(Path(error.filename), error)])
-    both = hashlib.sha256()
-    for content in (image, mask):
-        both.update(len(content).to_bytes(8, "little") + content)
-    sample = replace(sample, digest=both.hexdigest())
+    sample = replace(sample, digest=sample_digest(image, mask))
     problems = _decode(sample, image, mask) if decode else []
     return _Inspected(sample, hashlib.sha256(image).hexdigest(), problems)
 

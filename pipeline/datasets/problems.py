@@ -40,8 +40,11 @@ class DatasetError(ValueError):
     """All that is wrong with a data set, by kind, with file names and what to do."""
 
     def __init__(self, dataset: str, problems: list[Problem]) -> None:
-        self.problems = problems
-        super().__init__(describe(dataset, problems))
+        super().__init__(dataset, problems)  # what pickle makes it of again, in another process
+        self.dataset, self.problems = dataset, problems
+
+    def __str__(self) -> str:
+        return describe(self.dataset, self.problems)
 
 
 def describe(dataset: str, problems: list[Problem]) -> str:

@@ -1,5 +1,6 @@
 """Image and mask files to arrays. A file whose pixels are open to interpretation is refused."""
 
+import hashlib
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,14 @@ class Sample:
     sequence: str
     digest: str
     encoding: Encoding
+
+
+def sample_digest(image: bytes, mask: bytes) -> str:
+    """The sample's identity, of its files' bytes."""
+    both = hashlib.sha256()
+    for content in (image, mask):
+        both.update(len(content).to_bytes(8, "little") + content)
+    return both.hexdigest()
 
 
 def read_image(sample: Sample) -> np.ndarray:

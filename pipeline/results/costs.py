@@ -90,7 +90,8 @@ def measure(
 
 
 def stepper(config: TrainConfig, store: Store) -> Stepper:
-    run = setup(config, store, RunFolder(config.folder))
+    alone = config.model_copy(update={"devices": 1, "nodes": 1})  # what a row costs is one process's step
+    run = setup(alone, store, RunFolder(config.folder))
     return Stepper(run, run.stream.load(0, None))
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from pipeline import console
 from pipeline.cache.extract import extract
 from pipeline.config import load_config
+from pipeline.paths import spoken
 from pipeline.results.compare import CompareConfig, compare
 
 
@@ -17,4 +18,4 @@ def quickstart(config_path: str | Path) -> str:
     config = load_config(CompareConfig, config_path)
     with console.progress("extracting the teacher's features", "records") as show:
         made = extract(config.train.cache, show)
-    return f"{made.path}: {made.records} records, {made.computed} computed now\n\n{compare(config)}"
+    return f"{spoken(made.path)}: {made.records} records, {made.computed} computed now\n\n{compare(config)}"

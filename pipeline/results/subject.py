@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.cache.identity import dataset_name
 from pipeline.cache.store import Store
 from pipeline.files import Busy, locked, read_json
-from pipeline.paths import locate
+from pipeline.paths import locate, spoken
 from pipeline.results.runs import Run, RunError, load_run, read_run, require_store, run_facts
 from pipeline.results.summary import Row, summarise
 from pipeline.training.evaluate import headline
@@ -41,10 +41,10 @@ class Subject:
         path = locate(self.any_run.config.cache.store)
         try:
             store = Store(path)
-        except (FileNotFoundError, ValueError) as error:
-            return f"The store could not be opened: {error}"
+        except (OSError, ValueError) as error:
+            return f"The store could not be opened: {spoken(error)}"
         if store.content_id != self.comparison["content_id"]:
-            return f"{path} holds another store now (content id {store.content_id[:12]})."
+            return f"{store.place} holds another store now (content id {store.content_id[:12]})."
         return store
 
 

@@ -18,6 +18,7 @@ from pipeline.cache.codecs import StorageOverflow
 from pipeline.cache.failures import explained
 from pipeline.cache.identity import CacheMismatch, digest
 from pipeline.cache.metadata import ensure_metadata, remove_other
+from pipeline.cache.mirror import require_local
 from pipeline.cache.records import Record, Unit
 from pipeline.cache.sealed import write_sealed
 from pipeline.cache.shards import ShardWriter
@@ -53,6 +54,7 @@ def append(
     """
     if unknown := sorted(set(names) - set(HEAD_TENSORS)) or not names:
         raise ValueError(f"--append takes {', '.join(HEAD_TENSORS)}; found {unknown or 'nothing'}")
+    require_local(path, "sward extract --append")
     config = head_config(head_folder)
     with explained(path), locked(path):
         store, where = Store(path), resolve_device(device)

@@ -4,8 +4,9 @@ import math
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from pipeline.cache.budget import parse_size
 from pipeline.cache.identity import CacheConfig, digest
 from sward.contracts import Channels, Config, Student
 from sward.methods import MethodConfig
@@ -16,6 +17,8 @@ from sward.teachers.head import TeacherHeadConfig
 from sward.teachers.resunetpp_head import ResUNetPPHeadConfig
 
 TrainableConfig = Annotated[StudentConfig | HeadConfig, Field(discriminator="kind")]
+
+Bytes = Annotated[int, BeforeValidator(lambda value: parse_size(str(value), "size"))]  # 20GB, 180GiB, 4096
 
 
 def is_head(config: TrainableConfig) -> bool:
@@ -102,8 +105,32 @@ class TrainConfig(Config):
     signal_every: int = Field(100, ge=0, description="steps between measurements of the relational signal; 0: never")
     workers: int = Field(2, ge=0, description="reading threads (never changes the result)")
     prefetch: int = Field(2, ge=1, description="batches read ahead")
+    cache_bytes: Bytes = Field(
+        20 * 10**9,
+        ge=0,
+        description="of a store at a URL, how much of what was read stays on this disk, e.g. 20GB; 0: none",
+    )
     device: str = Field("auto", description="auto, cpu, cuda …")
+    devices: int = Field(1, ge=1, description="processes on each machine, one a GPU; share every batch, same result")
+    nodes: int = Field(1, ge=1, description="machines; with more than one, start torchrun on each (see README)")
     precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="Fabric precision; losses stay float32")
+
+    @property
+    def processes(self) -> int:
+        """Over all machines; 1: this process trains."""
+        return self.devices * self.nodes
+
+    @model_validator(mode="after")
+    def _processes_share_a_batch_evenly(self) -> "TrainConfig":
+        found = {"batch_size": self.batch_size}
+        found |= {"head.batch_size": self.head.batch_size} if self.head and self.head.batch_size else {}
+        for name, size in found.items():
+            if size % self.processes:
+                raise ValueError(
+                    f"{name} is {size}, over all processes, and does not divide by devices × nodes = {self.devices} × "
+                    f"{self.nodes}; make it a multiple of {self.processes}, or change devices"
+                )
+        return self
 
     @model_validator(mode="after")
     def _the_method_gets_its_turn(self) -> "TrainConfig":
@@ -115,12 +142,13 @@ class TrainConfig(Config):
         return self
 
     def identity(self) -> str:
-        """Hash of everything that can change the result; place, threads and logging can't."""
-        free = {"name", "runs", "workers", "prefetch", "device", "checkpoint_every", "log_every"}
+        """Hash of everything that can change the result; place, threads, processes and logging can't."""
+        free = {"name", "runs", "workers", "prefetch", "cache_bytes", "device", "devices", "nodes"}
+        free |= {"checkpoint_every", "log_every"}
         free |= {"head"} if not self.method.uses_head else set()
         free |= {"teacher"} if self.teacher == "cached" else set()
         values = self.model_dump(mode="json", exclude=free)
-        for key in ("store", "shard_records", "compression", "batch_size", "workers", "device"):
+        for key in ("store", "shard_records", "compression", "batch_size", "workers", "device", "runner"):
             values["cache"].pop(key)
         return digest(values)
 

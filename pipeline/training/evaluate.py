@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from PIL import Image
 from torch import Tensor
 
@@ -25,19 +26,27 @@ def headline(num_classes: int) -> str:
 
 @torch.no_grad()
 def evaluate(
-    student: Student, store: Store, subset: str, device: torch.device, batch_size: int, predictions: Path | None = None
+    student: Student,
+    store: Store,
+    subset: str,
+    device: torch.device,
+    batch_size: int,
+    predictions: Path | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> dict[str, Any]:
     """Metrics of a student on a subset's identity views.
 
     Args:
         predictions: folder for the predicted masks (indexed PNG, one per image); None writes none.
+        share: (rank, processes): where processes evaluate together, each predicts every so many batches, the same as
+            one process would make, and all return the whole result.
 
     Returns:
         {"subset", "metrics": aggregates, "per_image": [{"id", ...}]}
     """
     metrics = SegmentationMetrics(len(store.classes))
     student.eval()
-    for records, batch in batches(student, store, subset, device, batch_size):
+    for records, batch in batches(student, store, subset, device, batch_size, share):
         logits = student(batch.inputs(student)).logits.float()
         for record, z in zip(records, logits, strict=True):
             label = store.full_label(record)
@@ -45,17 +54,27 @@ def evaluate(
             metrics.update(prediction, label, record.id)
             if predictions:
                 save_mask(predictions / f"{record.id.replace('/', '__')}.png", prediction)
+    if share[1] > 1:
+        parts: list[Any] = [None] * share[1]
+        dist.all_gather_object(parts, metrics)
+        metrics.merge(parts, [record.id for record in store.records[subset]])
     return {"subset": subset, "metrics": metrics.compute(), "per_image": metrics.per_image}
 
 
 def batches(
-    student: Student, store: Store, subset: str, device: torch.device, batch_size: int
+    student: Student,
+    store: Store,
+    subset: str,
+    device: torch.device,
+    batch_size: int,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[tuple[list[Record], Batch]]:
-    """(records, batch) of a subset in row order."""
+    """(records, batch) of a subset in row order; of the batches, those of ``share`` (rank, processes)."""
     records = store.records[subset]
     levels = tuple(store.channels) if student.reads == "features" else ()
     stream = Stream(store, Order(tuple(records), batch_size, 0), levels, device)
-    for start in range(0, len(records), batch_size):
+    rank, processes = share
+    for start in range(rank * batch_size, len(records), processes * batch_size):
         chosen = records[start : start + batch_size]
         yield chosen, stream.of(chosen)
 

@@ -9,27 +9,30 @@ import logging
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from pipeline.files import locked, write_json
-from pipeline.training import checkpoint
+from pipeline.files import locked
+from pipeline.training import checkpoint, processes
 from pipeline.training.config import TrainConfig, learning_rate
 from pipeline.training.evaluate import evaluate, headline
 from pipeline.training.parts import part
 from pipeline.training.profile import profiling
-from pipeline.training.rundir import RunFolder
+from pipeline.training.rundir import RunFolder, Watched
 from pipeline.training.setup import Run, open_store, require_same_head, setup
 from pipeline.training.stopping import stop_requests
+from pipeline.training.together import anywhere, average, backward_and_average, of_all
 from pipeline.training.warmup import warm_up_file
 from pipeline.training.writer import CheckpointWriter
 from sward import seeds
 from sward.contracts import Batch, StudentOutput
 from sward.monitors import alarms, gradient_shares
 from sward.objective import Losses, NonFiniteError
+from sward.sharing import sharing
 
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int, dict[str, float]], None]
@@ -44,20 +47,31 @@ def train(
 ) -> Path:
     """Train, resume or (if it is finished) just return the run folder of ``config``.
 
+    With ``devices`` above 1 that many processes are started for it, and waited for here; in one of several processes
+    that `torchrun` started, this is its part of the run.
+
     Args:
         profile_steps: time the parts of this many steps, into the run's profile.json; the result is the same.
 
     Raises:
+        ProcessLost: one of several processes died.
         CacheMismatch, StoreIncomplete, StoreDamaged: before the first batch.
         NonFiniteError: a loss is NaN or infinite; names terms and samples.
         Interrupted: after SIGTERM or Ctrl-C, with a checkpoint written.
     """
-    store = open_store(config)
-    folder = RunFolder(config.folder)
+    store, first_process = open_store(config), processes.rank() == 0
+    folder = (RunFolder if first_process else Watched)(config.folder)
     if folder.finished_from(store):
         require_same_head(config, store, folder)
         return folder.path
-    with locked(folder.path):
+    processes.require(config)
+    if config.processes > 1 and profile_steps:
+        raise ValueError("--profile times the steps of one process: add --set devices=1 --set nodes=1")
+    if config.processes > 1 and not processes.inside():
+        processes.launch(train, config, progress)
+        return folder.path
+    progress = progress if first_process else (lambda step, steps, logged: None)
+    with locked(folder.path) if first_process else nullcontext():
         run = setup(config, store, folder, progress)
         folder.count_from_now()
         first = resume(run)
@@ -71,12 +85,13 @@ def train(
 
 def resume(run: Run) -> int:
     """Restore the last checkpoint, or a shared warm-up; returns the first step still to do."""
-    file, expected, warm = run.folder.last, run.facts, warm_up_file(run.config)
-    if not file.is_file() and warm and warm.is_file():
-        file, expected = warm, warm_up_facts(run)
-        log.info("%s continues from the warm-up %s", run.config.name, warm)
+    there = [file for file in (run.folder.last, warm_up_file(run.config)) if file and file.is_file()]
+    file = run.fabric.broadcast(there[0] if there else None)  # as the first process found it
+    expected = run.facts if file == run.folder.last else warm_up_facts(run)
     first, spent = 0, 0.0
-    if file.is_file():
+    if file:
+        if file != run.folder.last:
+            log.info("%s continues from the warm-up %s", run.config.name, file)
         facts = checkpoint.load(
             file, student=run.student, method=run.objective, optimizer=run.optimizer, expected=expected
         )
@@ -98,13 +113,7 @@ def fit(run: Run, first: int, writer: CheckpointWriter, stopping: Callable[[], b
         torch.manual_seed(seeds.torch_seed(config.seed, "step", step))  # dropout: a function of (seed, step)
         for group in run.optimizer.param_groups:
             group["lr"] = learning_rate(config.optimizer, step, config.steps)
-        run.student.train()
-        with part("forward: student"):
-            output = run.student(batch.inputs(run.student))
-        losses = run.objective(output, batch, step)
-        shares = signal_of(run, losses, step)
-        with part("backward"):
-            run.fabric.backward(losses.total)
+        output, losses, shares = gradients(run, batch, step)
         clip(run, batch, step, losses, output)
         with part("optimiser"):
             run.optimizer.step()
@@ -116,13 +125,31 @@ def fit(run: Run, first: int, writer: CheckpointWriter, stopping: Callable[[], b
             validate(run, done)
         if done == config.method.warm_up(config.steps)[0] and (warm := warm_up_file(config)) and not warm.is_file():
             save_checkpoint(run, writer, done, warm, warm_up_facts(run) | {"seconds": run.folder.seconds()})
-        stop = stopping()
+        stop = anywhere(run.fabric, stopping())
         if done % config.checkpoint_every == 0 or done == config.steps or stop:
             save_checkpoint(run, writer, done, run.folder.last, run.facts)
         if stop and done < config.steps:
             writer.wait()
             run.folder.mark_stopped()
             raise Interrupted(f"stopped after step {done}; the same command continues from there")
+
+
+def gradients(run: Run, batch: Batch, step: int) -> tuple[StudentOutput, Losses, dict[str, float]]:
+    """Forward and backward; of several processes each ends with the whole batch's losses and gradients."""
+    signal = run.config.signal_every > 0 and step % run.config.signal_every == 0
+    by_hand = signal or not run.overlap
+    run.student.train()
+    wrapped: Any = run.student  # by Fabric
+    with sharing(run.stream.order.size(step)), run.fabric.no_backward_sync(wrapped, enabled=by_hand):
+        with part("forward: student"):
+            output = run.student(batch.inputs(run.student))
+        losses = run.objective(output, batch, step)
+    shares = signal_of(run, losses, step) if signal else {}
+    with part("backward"):
+        run.fabric.backward(losses.total)
+        average(run.fabric, run.parameters if by_hand else run.objective.parameters())
+    run.overlap = run.overlap or all(p.grad is not None for p in run.student.parameters() if p.requires_grad)
+    return output, losses, shares
 
 
 @part("gradient clipping")
@@ -134,9 +161,9 @@ def clip(run: Run, batch: Batch, step: int, losses: Losses, output: StudentOutpu
     norm = nn.utils.clip_grad_norm_(run.parameters, run.config.optimizer.clip_norm or math.inf)
     if torch.isfinite(norm + losses.total.detach()):
         return
-    run.objective.check_finite(losses, output, batch, step)
+    run.objective.check_finite(losses, output, batch, step, partial(of_all, run.fabric))
     raise NonFiniteError(
-        f"step {step}: the gradient is not finite; samples {', '.join(batch.ids)}. "
+        f"step {step}: the gradient is not finite; samples {', '.join(of_all(run.fabric, batch.ids))}. "
         "Lower the learning rate, or look at the last lines of metrics.jsonl"
     )
 
@@ -151,12 +178,11 @@ def log_step(run: Run, done: int, losses: Losses, shares: dict[str, float]) -> d
 
 
 def signal_of(run: Run, losses: Losses, step: int) -> dict[str, float]:
-    """Relational-signal monitors and each term's share of the gradient, now and then; warns of a dead signal."""
-    if not run.config.signal_every or step % run.config.signal_every:
-        return {}
+    """Relational-signal monitors (of this process's samples) and each term's share of the gradient; warns of a dead
+    signal."""
     with part("relational signal"):
         monitors = run.objective.method.monitors()
-        shares = gradient_shares(losses, run.parameters, run.fabric.backward)
+        shares = gradient_shares(losses, run.parameters, partial(backward_and_average, run.fabric, run.parameters))
     for line in alarms(monitors):
         log.warning("step %d: %s", step, line)
     return {f"share/{k}": v for k, v in shares.items()} | monitors
@@ -165,7 +191,7 @@ def signal_of(run: Run, losses: Losses, step: int) -> dict[str, float]:
 @part("evaluation")
 def validate(run: Run, step: int) -> None:
     """Metrics on the validation split; keeps the best student."""
-    result = evaluate(run.student, run.store, "val", run.fabric.device, run.config.batch_size)
+    result = evaluate(run.student, run.store, "val", run.fabric.device, run.config.batch_size, share=run.share)
     score = result["metrics"][headline(len(run.store.classes))]
     run.folder.log(step, {f"val/{k}": v for k, v in result["metrics"].items()})
     if score > run.best:
@@ -175,7 +201,9 @@ def validate(run: Run, step: int) -> None:
 
 @part("checkpoint")
 def save_checkpoint(run: Run, writer: CheckpointWriter, step: int, file: Path, facts: dict[str, Any]) -> None:
-    """Everything to resume from ``step``, and the time spent so far."""
+    """Everything to resume from ``step``, and the time spent so far; every process has the same."""
+    if not run.fabric.is_global_zero:
+        return
     writer.save(
         file,
         student=run.student,
@@ -189,6 +217,7 @@ def save_checkpoint(run: Run, writer: CheckpointWriter, step: int, file: Path, f
 def finish(run: Run) -> None:
     """Validate the last student; evaluate the best one on test (val where test has no labels); mark the run."""
     validate(run, run.config.steps)
+    run.fabric.barrier()  # the first process has written it
     run.folder.load_student(run.student)
     with part("evaluation"):
         result = evaluate(
@@ -198,6 +227,8 @@ def finish(run: Run) -> None:
             run.fabric.device,
             run.config.batch_size,
             predictions=run.folder.path / "predictions",
+            share=run.share,
         )
-    write_json(run.folder.path / "evaluation.json", result)
+    run.folder.save_evaluation(result)
     run.folder.mark_finished({"test": result["metrics"], "subset": result["subset"], "best_val": run.best})
+    run.fabric.barrier()  # so that every process finds it finished

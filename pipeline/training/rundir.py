@@ -51,7 +51,7 @@ class RunFolder:
             CheckpointMismatch: it was done with this store, but the store has grown since.
         """
         if self.finished and (before := read_json(self.facts)["content_id"]) != store.content_id:
-            found = f"{self.path} was finished with content id {before[:12]}, {store.path} now has"
+            found = f"{self.path} was finished with content id {before[:12]}, {store.place} now has"
             raise CheckpointMismatch(
                 f"{found} {store.content_id[:12]}; give the new run another name, or remove the old"
             )
@@ -72,7 +72,7 @@ class RunFolder:
             {
                 "status": "running",
                 "identity": config.identity(),
-                "store": str(store.path),
+                "store": store.place,
                 "content_id": store.content_id,
                 "sources": sources,
                 "seed": config.seed,
@@ -80,6 +80,7 @@ class RunFolder:
                 "commit": commit(),
                 "versions": {n: version(n) for n in ("sward", "torch", "numpy")},
                 "threads": torch.get_num_threads(),
+                "processes": config.processes,
             },
         )
 
@@ -173,10 +174,41 @@ class RunFolder:
             file.write(save(tensors))
         write_json(self.card, card)
 
+    def save_evaluation(self, result: dict[str, Any]) -> None:
+        write_json(self.path / "evaluation.json", result)
+
     def load_student(self, student: nn.Module) -> None:
         from safetensors.torch import load_file
 
         student.load_state_dict(load_file(self.student))
+
+
+class Watched(RunFolder):
+    """A run's folder for the other processes of the run: they read it, the first one writes."""
+
+    def create(self, *args: Any) -> None:
+        """Left to the first process, as all that follows."""
+
+    def mark_finished(self, results: dict[str, Any]) -> None: ...
+
+    def mark_stopped(self) -> None: ...
+
+    def seconds(self) -> float:
+        return 0.0
+
+    def add_time(self, now: float | None = None) -> None: ...
+
+    @contextmanager
+    def logging(self, first: int) -> Iterator[None]:
+        yield
+
+    def log(self, step: int, values: dict[str, float]) -> None: ...
+
+    def drop_log_after(self, step: int) -> None: ...
+
+    def save_student(self, *args: Any) -> None: ...
+
+    def save_evaluation(self, result: dict[str, Any]) -> None: ...
 
 
 def commit() -> str | None:

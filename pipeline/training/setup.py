@@ -9,13 +9,12 @@ from torch import nn
 
 from pipeline.cache.identity import declared, differences, require_same
 from pipeline.cache.store import Store
-from pipeline.devices import resolve_device
 from pipeline.files import read_json
 from pipeline.memory import keep_freed_memory
 from pipeline.paths import locate
 from pipeline.training.checkpoint import CheckpointMismatch
 from pipeline.training.config import TrainConfig, build_trainable
-from pipeline.training.fabric import Fabric
+from pipeline.training.fabric import Fabric, make_fabric
 from pipeline.training.heads import HeadMissing, HeadSource, head_source
 from pipeline.training.online import OnlineTeacher
 from pipeline.training.prestage import run_prestages
@@ -32,7 +31,10 @@ Where the store has grown: describe it as it is now (cache.views.count); `views`
 
 @dataclass
 class Run:
-    """What the loop works on."""
+    """What the loop works on.
+
+    ``overlap``: whether DDP may average gradients during the backward pass: once each parameter is seen to get one.
+    """
 
     config: TrainConfig
     store: Store
@@ -45,11 +47,17 @@ class Run:
     sources: dict[str, str]
     teacher_channels: Channels
     best: float = -math.inf
+    overlap: bool = False
 
     @property
     def parameters(self) -> list[nn.Parameter]:
         """All that is trained: the student's parameters and the adapters'."""
         return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """(rank of this process, processes)."""
+        return self.fabric.global_rank, self.fabric.world_size
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -58,7 +66,7 @@ class Run:
 
 def open_store(config: TrainConfig) -> Store:
     """The expected store, its identity checked field by field."""
-    store = Store(locate(config.cache.store))
+    store = Store(locate(config.cache.store), cache_bytes=config.cache_bytes)
     lines = differences(declared(config.cache), store.identity) + unpinned_teacher(config, store)
     require_same(store.path, lines, REMEDY)
     empty = [f"records: the store has no {s} records" for s in ("train", "val") if not store.records[s]]
@@ -83,18 +91,18 @@ def unpinned_teacher(config: TrainConfig, store: Store) -> list[str]:
 
 def setup(config: TrainConfig, store: Store, folder: RunFolder, progress: Progress = lambda *_: None) -> Run:
     """Build everything, deterministically from the configuration and the store; learn pre-stages first."""
-    device = resolve_device(config.device)
     keep_freed_memory()
-    fabric = Fabric(
-        accelerator=device.type, devices=[device.index or 0] if device.type == "cuda" else 1, precision=config.precision
-    )
+    fabric = make_fabric(config)
     torch.manual_seed(seeds.torch_seed(config.seed, "setup"))
     student = build_trainable(config.student, store.channels, len(store.classes), config.seed)
     head = head_source(config, store, fabric.device)
     method = build_method(config, store, student, head)
     tensors = tuple(store.channels) if student.reads == "features" else method.needs
     records = [r for r in store.records["train"] if config.views is None or r.view.number < config.views]
-    order = Order(tuple(records), config.batch_size, config.seed, config.per_epoch)
+    order = Order(
+        tuple(records), config.batch_size, config.seed, config.per_epoch, fabric.world_size, fabric.global_rank
+    )
+    require_a_record_each(order)
     online = OnlineTeacher(config.cache, store, fabric.device) if config.teacher == "online" and tensors else None
     stream = Stream(store, order, tensors, fabric.device, config.workers, config.prefetch, head.network, online)
     objective = Objective(method).to(fabric.device)
@@ -109,6 +117,15 @@ def setup(config: TrainConfig, store: Store, folder: RunFolder, progress: Progre
     student, optimizer = fabric.setup(student, optimizer)
     teacher_channels = store.channels | head.channels
     return Run(config, store, stream, fabric, student, objective, optimizer, folder, sources, teacher_channels)
+
+
+def require_a_record_each(order: Order) -> None:
+    """Refuse batches of fewer records than processes."""
+    if (smallest := order.size(-1)) < order.world:
+        raise ValueError(
+            f"an epoch's smallest batch has {smallest} records, fewer than the {order.world} processes that share it: "
+            "set devices lower, or batch_size higher"
+        )
 
 
 def build_method(config: TrainConfig, store: Store, student: Student, head: HeadSource) -> Method:

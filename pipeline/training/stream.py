@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -23,11 +24,15 @@ from pipeline.views import ViewsConfig, adjust_colours, photometric_factors
 from sward import seeds
 from sward.contracts import HEAD_TENSORS, Batch, Student
 from sward.pixels import normaliser
+from sward.ranks import Share
 
 
 @dataclass(frozen=True)
 class Order:
-    """Which records make up which batch: pure arithmetic on (seed, epoch)."""
+    """Which records make up which batch: pure arithmetic on (seed, epoch).
+
+    Of ``world`` processes each takes its contiguous slice of every batch; together, in order, they are the batch.
+    """
 
     records: tuple[Record, ...]
     batch_size: int
@@ -44,16 +49,21 @@ class Order:
         alone = self.batch_size > 1 and count > 1 and self._epoch_size // count == 1
         return count - 1 if alone else count
 
-    @property
+    @cached_property
     def _epoch_size(self) -> int:
         return len(self.records) if self.per_epoch == "all" else len({r.digest for r in self.records})
+
+    def size(self, step: int) -> int:
+        """Records of a step's batch, over all ranks."""
+        small, larger = divmod(self._epoch_size, self.steps_per_epoch)
+        return small + (step % self.steps_per_epoch < larger)
 
     def epoch(self, epoch: int) -> list[list[Record]]:
         """This rank's batches of an epoch; over all ranks every chosen record comes once."""
         chosen = list(self.records) if self.per_epoch == "all" else self._one_view_each(epoch)
         shuffled = [chosen[i] for i in seeds.permutation(len(chosen), "order", self.seed, epoch)]
         batches = np.array_split(np.arange(len(shuffled)), self.steps_per_epoch)
-        return [[shuffled[i] for i in batch[self.rank :: self.world]] for batch in batches]
+        return [[shuffled[i] for i in batch[Share(len(batch), self.rank, self.world).rows]] for batch in batches]
 
     def _one_view_each(self, epoch: int) -> list[Record]:
         """One view per image; every image goes round its views from a start of its own."""

@@ -34,6 +34,8 @@ class AttentionTransfer(TapMethod):
     Parameters: none.
     """
 
+    per_sample = True
+
     def __init__(self, config: ATConfig, teacher_channels: dict[str, int], student_channels: dict[str, int]) -> None:
         super().__init__(config, teacher_channels, student_channels)
         self.weights |= {"attention": config.weight}

@@ -43,6 +43,8 @@ class CanKD(TapMethod):
     floor(H / 2) floor(W / 2), or n without ``subsample``.
     """
 
+    per_sample = True
+
     def __init__(self, config: CanKDConfig, teacher_channels: dict[str, int], student_channels: dict[str, int]) -> None:
         super().__init__(config, teacher_channels, student_channels)
         self.config = config

@@ -61,6 +61,8 @@ class CWD(TapMethod):
     ``norm.bias`` (C_t,) with ``conv_bn_relu``; dropped after training.
     """
 
+    per_sample = True
+
     def __init__(self, config: CWDConfig, teacher_channels: dict[str, int], student_channels: dict[str, int]) -> None:
         super().__init__(config, teacher_channels, student_channels)
         self.config = config

@@ -30,6 +30,8 @@ class FitNet(TapMethod):
     Parameters: ``align.weight`` (C_t, C_s, 1, 1), no bias; dropped after training.
     """
 
+    per_sample = True
+
     def __init__(
         self, config: FitNetConfig, teacher_channels: dict[str, int], student_channels: dict[str, int]
     ) -> None:

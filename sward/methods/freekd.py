@@ -96,6 +96,8 @@ class FreeKD(Method):
     ``prompts.s32``.
     """
 
+    per_sample = True
+
     def __init__(
         self, config: FreeKDConfig, teacher_channels: dict[str, int], student_channels: dict[str, int]
     ) -> None:

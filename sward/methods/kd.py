@@ -43,6 +43,8 @@ class KD(TapMethod):
     Parameters: none.
     """
 
+    per_sample = True
+
     def __init__(self, config: KDConfig, teacher_channels: dict[str, int], student_channels: dict[str, int]) -> None:
         super().__init__(config, teacher_channels, student_channels)
         self.config = config

@@ -129,6 +129,8 @@ class MasKD(TapMethod):
     under the pre-stage's names, without ``masks.``: ``tokens``, ``near.weight``, ...
     """
 
+    per_sample = True
+
     def __init__(self, config: MasKDConfig, teacher_channels: dict[str, int], student_channels: dict[str, int]) -> None:
         super().__init__(config, teacher_channels, student_channels)
         self.config, self.teacher = config, teacher_channels

@@ -21,6 +21,8 @@ class PlainConfig(BaseMethodConfig):
 class Plain(Method):
     """No term of its own."""
 
+    per_sample = True
+
     def __init__(self, config: PlainConfig) -> None:
         super().__init__()
         self.weights = {"task": config.alpha}

@@ -31,6 +31,8 @@ class SwardConfig(BaseMethodConfig):
 class Sward(Method):
     """Terms ``attn``, ``value``, ``context`` (and ``aux``), ``separation``, ``compactness``."""
 
+    per_sample = True
+
     def __init__(
         self,
         config: SwardConfig,

@@ -50,9 +50,15 @@ def test_one_view_per_image_goes_round_the_views(store):
     assert sorted(ids(rotating.epoch(0)) + ids(rotating.epoch(1))) == sorted(r.name for r in store.records["train"])
 
 
-def test_ranks_share_an_epoch_without_gaps_or_doubles(store):
-    parts = [ids(order(store, world=2, rank=rank).epoch(0)) for rank in range(2)]
-    assert sorted(parts[0] + parts[1]) == sorted(ids(order(store).epoch(0)))
+@pytest.mark.parametrize("per_epoch", ["all", "one"])
+@pytest.mark.parametrize("world", [2, 3])
+def test_the_batches_of_all_ranks_are_in_order_those_of_one(store, world, per_epoch):
+    whole = Stream(store, order(store, per_epoch=per_epoch), (), CPU)
+    parts = [Stream(store, order(store, per_epoch=per_epoch, world=world, rank=r), (), CPU) for r in range(world)]
+    for step, (batch, *shares) in enumerate(zip(*(s.batches(0, 7) for s in (whole, *parts)), strict=True)):
+        assert [name for share in shares for name in share.ids] == batch.ids
+        assert torch.equal(torch.cat([share.images for share in shares]), batch.images)
+        assert whole.order.size(step) == parts[0].order.size(step) == len(batch.ids)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2, 5])

@@ -1,0 +1,54 @@
+"""Floating-point operations of a teacher's view, counted in its own code, without weights and without arithmetic."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from sward.contracts import Channels
+from sward.teachers.hiera import make_trunk, trunk_channels
+
+# `count_flops` of these, kept because counting takes seconds; the tests count them again.
+COUNTED: dict[tuple[str, tuple[int, int]], int] = {
+    ("large", (512, 512)): 431_293_464_576,
+    ("large", (512, 1024)): 877_082_443_776,
+    ("large", (1024, 1024)): 1_812_146_946_048,
+    ("large", (1024, 2048)): 3_856_222_126_080,
+}
+
+
+class Weightless(TorchFunctionMode):
+    """Parameters made under it have a shape and no memory (Hiera reads numbers of other tensors while it is built)."""
+
+    def __torch_function__(self, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        where = {"device": "meta"} if func in (torch.empty, torch.zeros) else {}
+        return func(*args, **(kwargs or {}) | where)
+
+
+@lru_cache(maxsize=8)
+def weightless(architecture: str) -> nn.Module:
+    """The trunk on the meta device."""
+    with Weightless():
+        return make_trunk(architecture).eval()
+
+
+def channels_of(architecture: str) -> Channels:
+    """Level -> channels."""
+    return trunk_channels(weightless(architecture))
+
+
+def view_flops(architecture: str, size: tuple[int, int]) -> int:
+    """Of one view of (height, width), a multiply-add as two."""
+    return COUNTED.get((architecture, size)) or count_flops(architecture, size)
+
+
+@lru_cache(maxsize=64)
+def count_flops(architecture: str, size: tuple[int, int]) -> int:
+    """Matrix products, attention and convolutions of a forward, as torch's counter sees them."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        weightless(architecture)(torch.empty(1, 3, *size, device="meta"))
+    return counter.get_total_flops()

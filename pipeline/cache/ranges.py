@@ -1,0 +1,81 @@
+"""Records of a store at a URL: ranges of its shards, read into batch buffers, several arrays at once."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from pipeline.cache.packing import unpack
+from pipeline.cache.readthrough import ChunkCache, key
+from pipeline.cache.records import Record
+from pipeline.cache.remote import AT_ONCE, Facts, Remote
+from pipeline.cache.shards import REMEDY, StoreDamaged, chunk_offset, index_bytes, parse_index
+from pipeline.paths import cache_root
+
+
+class RangeReader:
+    """Reads what the receipts of a store vouch for; safe to share between threads.
+
+    Args:
+        remote: where the shards are.
+        shard_records: records a shard.
+        objects: what is there, by name.
+        content_id: of the store.
+        cache_bytes: how much of what was read is kept on this disk.
+    """
+
+    def __init__(
+        self, remote: Remote, shard_records: int, objects: dict[str, Facts], content_id: str, cache_bytes: int
+    ) -> None:
+        self.remote, self.shard_records, self.objects = remote, shard_records, objects
+        self.content_id, self.cache = content_id, ChunkCache(cache_root() / "chunks", cache_bytes)
+        self.index = lru_cache(maxsize=None)(self._read_index)
+        self.pool = ThreadPoolExecutor(AT_ONCE, "range")
+
+    def read(self, record: Record, out: dict[str, np.ndarray], packed: Callable[[str], bool]) -> None:
+        """Read the arrays named in ``out`` of one record into its (C-contiguous) buffers; ``packed``: compressed ones.
+
+        Raises:
+            StoreDamaged: bytes are missing, or do not unpack.
+            RemoteError: the store cannot be reached.
+        """
+        shard, chunk = divmod(record.row, self.shard_records)
+        names = {n: "/".join([record.subset, n, "c", str(shard), *["0"] * b.ndim]) for n, b in out.items()}
+        missing = [n for n, f in names.items() if packed(n) or not self.cache.read(self.key(f, chunk), out[n])]
+        fetch = {n: self._fetch_packed if packed(n) else self._fetch for n in missing}
+        list(self.pool.map(lambda n: fetch[n](names[n], chunk, out[n]), missing))
+
+    def key(self, file: str, chunk: int | str) -> str:
+        return key(self.content_id, file, self.objects[file].bytes, self.objects[file].tag, chunk)
+
+    def _fetch(self, file: str, chunk: int, out: np.ndarray) -> None:
+        offset = chunk_offset(f"{self.remote.url}/{file}", self.index(file), chunk, out.nbytes)
+        data = self._range(file, offset, out.nbytes)
+        out.data.cast("B")[:] = memoryview(data)
+        self.cache.write(self.key(file, chunk), data)
+
+    def _fetch_packed(self, file: str, chunk: int, out: np.ndarray) -> None:
+        """As stored it is kept, and unpacked every time."""
+        stored = np.empty(min(int(self.index(file)[chunk, 1]), self.objects[file].bytes), np.uint8)
+        if not self.cache.read(self.key(file, chunk), stored):
+            self._fetch(file, chunk, stored)
+        if not unpack(stored.data, out):
+            where = f"{self.remote.url}/{file}: inner chunk {chunk}"
+            raise StoreDamaged(f"{where} does not unpack to {out.nbytes} bytes; {REMEDY}")
+
+    def _read_index(self, file: str) -> np.ndarray:
+        size = index_bytes(self.shard_records)
+        tail = np.empty(size, np.uint8)
+        if not self.cache.read(self.key(file, "index"), tail):
+            data = self._range(file, self.objects[file].bytes - size, size)
+            tail = np.frombuffer(data, np.uint8)
+            self.cache.write(self.key(file, "index"), data)
+        return parse_index(f"{self.remote.url}/{file}", tail.tobytes())
+
+    def _range(self, file: str, start: int, size: int) -> Any:
+        try:
+            return self.remote.range(file, start, size)
+        except FileNotFoundError as error:
+            raise StoreDamaged(f"{error}; run `sward verify {self.remote.url}`: it says what to do") from error
