@@ -1,22 +1,25 @@
-"""Methods × seeds under Prefect: each point a run of train-student/local, then the comparison of all.
+"""Methods × seeds under Prefect: each point a run of train-student, then the comparison of all.
 
 This flow only waits, so it runs in the pool `control`; in `local` it would take the place of the runs it waits
-for. A point counts as done when its run folder says so: Prefect's own state of a run may be stale.
+for. A point counts as done when its run folder says so: Prefect's own state of a run may be stale. A server that
+is away in between is waited for.
 """
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
 
 import yaml
 from prefect import flow, get_run_logger
-from prefect.artifacts import create_markdown_artifact
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas import FlowRun
 from prefect.deployments import run_deployment
-from prefect.runtime import flow_run
+from prefect.runtime import deployment, flow_run
 
+from flows.away import patiently, show
 from flows.work import log_config, sward
 from pipeline.config import as_overrides, load_config
 from pipeline.files import atomic
@@ -45,10 +48,17 @@ def ablate_student(config: Path, overrides: dict[str, Any] | None = None) -> dic
         wait({submit(point, checked.folder / "configs"): point for point in unfinished(first)})
     if failed := unfinished(points):
         names = ", ".join(point.name for point in failed)
-        raise RuntimeError(f"not finished: {names}; see the runs of train-student/local, then start this again")
+        raise RuntimeError(f"not finished: {names}; see the runs of {trainer()}, then start this again")
     lines = sward("compare", config, settings)
-    create_markdown_artifact("\n".join(lines), key="comparison")
+    report = (checked.folder / "report.html").resolve().as_uri()
+    show("the table", lambda: create_markdown_artifact("\n".join(lines), key="comparison"))
+    show("the link to the report", lambda: create_link_artifact(report, link_text="report.html", key="report"))
     return {"comparison": str(checked.folder), "runs": [str(p.folder) for p in points]}
+
+
+def trainer() -> str:
+    """The deployment of train-student of the same kind as this flow's own: local or container."""
+    return f"train-student/{deployment.name or 'local'}"
 
 
 def unfinished(points: list[TrainConfig]) -> list[TrainConfig]:
@@ -72,14 +82,15 @@ def submit(point: TrainConfig, folder: Path) -> UUID:
 
 def started(point: TrainConfig, path: Path, attempt: int) -> FlowRun:
     """The run of this attempt at a point, started now or by an earlier execution of this flow run."""
-    run = run_deployment(
-        "train-student/local",
+    start = partial(
+        run_deployment,
+        trainer(),
         parameters={"config": str(path)},
         flow_run_name=point.name,
         timeout=0,
         idempotency_key=f"{flow_run.id}-{point.folder.name}-{attempt}",
     )
-    return cast(FlowRun, run)  # a coroutine only where an event loop runs
+    return cast(FlowRun, patiently(start))  # a coroutine only where an event loop runs
 
 
 def wait(runs: dict[UUID, TrainConfig]) -> None:
@@ -89,7 +100,7 @@ def wait(runs: dict[UUID, TrainConfig]) -> None:
         while going:
             time.sleep(POLL_SECONDS)
             for identity, point in list(going.items()):
-                state = client.read_flow_run(identity).state
+                state = patiently(partial(client.read_flow_run, identity)).state
                 if (state is not None and state.is_final()) or unfinished([point]) == []:
                     del going[identity]
                     log.info("%s: %s, %d to go", point.name, state.name if state else "finished", len(going))

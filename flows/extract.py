@@ -7,11 +7,12 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_table_artifact
 
+from flows.away import show
 from flows.work import log_config, sward
 from pipeline.cache.identity import CacheConfig
 from pipeline.cache.inspect import inspect
 from pipeline.config import as_overrides, load_config
-from pipeline.paths import place
+from pipeline.paths import locate
 
 COMPUTED = re.compile(r"(\d+) computed now")
 
@@ -22,14 +23,16 @@ def extract_teacher_features(config: Path, overrides: dict[str, Any] | None = No
 
     Args:
         config: YAML file of the cache, relative to the checkout.
-        overrides: single settings, e.g. {"views.count": 2, "device": "cuda:0"}.
+        overrides: single settings, e.g. {"views.count": 2, "device": "cuda:0"}; on all GPUs of the machine or on a Dask
+            cluster: {"runner.kind": "dask"}, {"runner.kind": "dask", "runner.address": "tcp://…", "device": "cuda"}.
     """
     settings = as_overrides(overrides or {})
     checked = load_config(CacheConfig, config, settings)
     log_config(checked)
     lines = sward("extract", config, settings)
-    facts = inspect(place(checked.store))
-    create_table_artifact(table(facts), key="feature-store", description=f"The store {facts['path']}")
+    facts = inspect(locate(checked.store))
+    about = f"The store {facts['path']}"
+    show("the store's table", lambda: create_table_artifact(table(facts), key="feature-store", description=about))
     return receipt(facts, lines)
 
 

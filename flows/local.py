@@ -1,7 +1,8 @@
 """`make prefect`: server, pools, deployments and workers on loopback with one command. Ctrl-C ends what it started.
 
-A run that is going on then stays `Running` in Prefect's books (its worker is killed with it); its files are
-resumable, and a new run with the same configuration continues from them.
+A run that is going on is killed with its worker; its files are resumable, and a new run with the same configuration
+continues from them. The server's automations (prefect-automations.yaml) mark it as Crashed, at the latest when the
+server is there again.
 """
 
 import os
@@ -10,10 +11,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import httpx
+import yaml
+from prefect.automations import Automation
 from prefect.settings import PREFECT_API_URL
 
 PREFECT = (sys.executable, "-m", "prefect", "--no-prompt")
@@ -43,6 +46,7 @@ def main() -> None:
             wait_for(url, started[0])
         for pool in POOLS:
             ensure_pool(pool)
+        ensure_automations()
         prefect("deploy", "--all")
         started += [start("worker", "start", "--pool", pool, "--type", "process", *how) for pool, how in POOLS.items()]
         print(READY.format(page=url.removesuffix("/api")), flush=True)
@@ -96,6 +100,18 @@ def ensure_pool(name: str) -> None:
     found = subprocess.run([*PREFECT, "work-pool", "inspect", name], capture_output=True)
     if found.returncode:
         prefect("work-pool", "create", name, "--type", "process")
+
+
+def ensure_automations() -> None:
+    """Those of the file as they are there now, each once."""
+    for described in yaml.safe_load(Path("prefect-automations.yaml").read_text())["automations"]:
+        wanted = Automation.model_validate(described)
+        try:
+            wanted.id = cast(Automation, Automation.read(name=wanted.name)).id
+        except ValueError:
+            wanted.create()
+        else:
+            wanted.update()
 
 
 def prefect(*command: str) -> None:

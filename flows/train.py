@@ -9,6 +9,7 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+from flows.away import show
 from flows.work import log_config, sward
 from pipeline.config import as_overrides, load_config
 from pipeline.files import read_json
@@ -49,8 +50,9 @@ def shown(folder: Path) -> dict[str, Any]:
     """A finished run's metrics and card as artifacts; what its flow returns."""
     facts = read_json(folder / "run.json")
     rows = [{"metric": name, "value": value} for name, value in facts["test"].items()]
-    create_table_artifact(rows, key="metrics", description=f"{folder}, {facts['subset']} split")
-    create_markdown_artifact(card(folder, facts), key="run")
+    about = f"{folder}, {facts['subset']} split"
+    show("the table of metrics", lambda: create_table_artifact(rows, key="metrics", description=about))
+    show("the run's card", lambda: create_markdown_artifact(card(folder, facts), key="run"))
     return {"run": str(folder), "metrics": facts["test"]}
 
 

@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
 
-import httpx
 import yaml
 from prefect import State, get_run_logger, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.exceptions import PrefectException
 
 from flows import child
+from flows.away import show
 from sward.contracts import Config
 
 COUNTS = re.compile(r"(?P<title>[^:]+): (?P<done>\d+)/(?P<total>\d+) ")  # pipeline.console's plain lines
 UPDATE_SECONDS = 1.0  # an update costs 20-70 ms of the server
+AWAY_SECONDS = 30.0  # until a server that did not take an update is asked again
 
 
 def transient(task: Any, task_run: Any, state: State[Any]) -> bool:
@@ -38,21 +38,17 @@ class Shown:
     def __init__(self, key: str) -> None:
         self.log, self.key = get_run_logger(), key
         self.artifact: UUID | None = None
-        self.next, self.gave_up = 0.0, False
+        self.next = 0.0
 
     def __call__(self, line: str) -> None:
         self.log.info("%s", line)
         if not (found := COUNTS.match(line)):
             return
         percent = 100 * int(found["done"]) / max(1, int(found["total"]))
-        if self.gave_up or (percent < 100 and time.monotonic() < self.next):
+        if percent < 100 and time.monotonic() < self.next:
             return
-        self.next = time.monotonic() + UPDATE_SECONDS
-        try:
-            self.update(percent, line)
-        except (httpx.HTTPError, PrefectException) as error:
-            self.gave_up = True  # hours of work don't end because nobody is there to look at the bar
-            self.log.warning("no progress artifact from here on: %s", error)
+        taken = show("progress", lambda: self.update(percent, line))
+        self.next = time.monotonic() + (UPDATE_SECONDS if taken else AWAY_SECONDS)
 
     def update(self, percent: float, line: str) -> None:
         if self.artifact is None:

@@ -1,13 +1,19 @@
 """The deployments' file against the flows, and the flows' small helpers. No server."""
 
 import importlib
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from prefect.client.schemas.objects import StateType
+from prefect.events.schemas.automations import AutomationCore
 
 from flows import extract, local, train
+from pipeline.cache.identity import CacheConfig
+from pipeline.cache.runner import DaskRunner, LocalRunner
+from pipeline.config import as_overrides, load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOYMENTS = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
@@ -43,8 +49,27 @@ def test_the_ablation_waits_in_another_pool_than_the_runs_it_waits_for() -> None
     assert set(pools.values()) == set(local.POOLS)
 
 
+def test_the_servers_automations_are_valid_and_wait_for_several_heartbeats() -> None:
+    file = yaml.safe_load((ROOT / "prefect-automations.yaml").read_text())
+    silent, stuck = [AutomationCore.model_validate(each) for each in file["automations"]]
+    beat = tomllib.loads((ROOT / "prefect.toml").read_text())["flows"]["heartbeat_frequency"]
+    assert silent.trigger.within.total_seconds() >= 5 * beat
+    ends = {f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Cancelled", "Crashed")}
+    for automation in (silent, stuck):
+        assert automation.trigger.posture == "Proactive"
+        assert automation.trigger.expect > ends
+        assert automation.actions[0].state == StateType.CRASHED
+
+
 def test_the_local_worker_takes_one_run_at_a_time() -> None:
     assert local.POOLS["local"] == ("--limit", "1")
+
+
+def test_a_runs_overrides_choose_where_an_extraction_runs() -> None:
+    overrides = as_overrides({"runner.kind": "dask", "runner.address": "tcp://10.0.0.1:8786", "device": "cuda"})
+    config = load_config(CacheConfig, ROOT / "configs/cache/clinicdb-hiera-t-256.yaml", overrides)
+    assert config.runner == DaskRunner(address="tcp://10.0.0.1:8786")
+    assert load_config(CacheConfig, ROOT / "configs/cache/clinicdb-hiera-t-256.yaml").runner == LocalRunner()
 
 
 def test_the_receipt_says_what_was_added_and_what_there_is() -> None:

@@ -7,39 +7,27 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from loopback import Api, environment, until
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")]
 
 
-def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
-    """The condition's first true value."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.05)
-    return found
-
-
-@dataclass
-class Local:
+class Local(Api):
     """The running `python -m flows.local`, and how a user and a program talk to it."""
 
-    api: str
-    env: dict[str, str]
-    process: subprocess.Popen[bytes]
-    log: Path
+    def __init__(self, env: dict[str, str], process: subprocess.Popen[bytes]) -> None:
+        super().__init__(env["PREFECT_API_URL"])
+        self.env, self.process = env, process
 
     def run(self, deployment: str, config: str, overrides: dict[str, Any], watch: bool = True) -> tuple[int, str]:
         """`prefect deployment run`; the exit status and the flow run's id."""
@@ -52,20 +40,6 @@ class Local:
         assert found, done.stdout + done.stderr
         return done.returncode, found[1]
 
-    def state(self, run: str) -> dict[str, Any]:
-        return httpx.get(f"{self.api}/flow_runs/{run}", trust_env=False).json()["state"]
-
-    def filtered(self, what: str, query: dict[str, Any]) -> list[dict[str, Any]]:
-        return httpx.post(f"{self.api}/{what}/filter", json=query, trust_env=False).raise_for_status().json()
-
-    def logged(self, run: str) -> str:
-        rows = self.filtered("logs", {"logs": {"flow_run_id": {"any_": [run]}}})
-        return "\n".join(row["message"] for row in rows)
-
-    def artifacts(self, run: str) -> dict[str, Any]:
-        rows = self.filtered("artifacts", {"artifacts": {"flow_run_id": {"any_": [run]}}})
-        return {row["key"]: row["data"] for row in rows}
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -74,21 +48,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def local(folder: Path) -> Iterator[Local]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        api = f"http://127.0.0.1:{free.getsockname()[1]}/api"
-    env = os.environ | {
-        "PREFECT_HOME": str(folder / "home"),
-        "PREFECT_API_URL": api,
-        "COLUMNS": "60",
-        "DO_NOT_TRACK": "1",
-    }
+    env = environment(folder / "home")
     log = folder / "local.log"
     with log.open("wb") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "flows.local"], cwd=ROOT, env=env, stdout=file, stderr=file, start_new_session=True
         )
-    started = Local(api, env, process, log)
+    started = Local(env, process)
     try:
         until(lambda: "Ready." in log.read_text() or process.poll() is not None, 240, "the server and the deployments")
         assert process.poll() is None, log.read_text()
@@ -219,4 +185,4 @@ def test_ctrl_c_ends_server_and_workers(local: Local) -> None:
     local.process.send_signal(signal.SIGINT)
     assert local.process.wait(60) == 0
     with pytest.raises(httpx.ConnectError):
-        httpx.get(f"{local.api}/health", trust_env=False)
+        httpx.get(f"{local.url}/health", trust_env=False)

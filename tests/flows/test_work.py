@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from flows import ablate, child, work
+from flows import ablate, away, child, work
 from pipeline import console
 
 
@@ -62,19 +62,22 @@ def test_other_lines_are_logged_and_no_progress(updates: list[float], caplog: py
     assert updates == []
 
 
-def test_a_vanished_server_does_not_end_the_work(
+def test_a_server_that_was_away_gets_the_progress_when_it_is_back(
     updates: list[float], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise httpx.ConnectError("All connection attempts failed")
 
-    monkeypatch.setattr(work, "create_progress_artifact", refuse)
+    monkeypatch.setattr(away, "get_run_logger", lambda: logging.getLogger("flows"))
     shown = work.Shown("extract-progress")
-    for done in (1, 40):
-        shown(f"extracting: {done}/40 records, 9.0/s")
-    assert [m for m in caplog.messages if "no progress artifact" in m] == [
-        "no progress artifact from here on: All connection attempts failed"
-    ]
+    with monkeypatch.context() as server:
+        server.setattr(work, "create_progress_artifact", refuse)
+        for done in (1, 2, 3):
+            shown(f"extracting: {done}/40 records, 9.0/s")
+    shown("extracting: 40/40 records, 9.0/s")
+    assert updates == [100]
+    told = "progress is not shown in Prefect: All connection attempts failed"
+    assert [m for m in caplog.messages if "progress" in m] == [told]  # not once a line
 
 
 def test_a_repeated_ablation_finds_a_point_that_is_going_and_starts_an_ended_one_anew(
