@@ -85,11 +85,12 @@ class Workload:
 @dataclass(frozen=True)
 class Rates:
     """Of one core, in seconds. decode: a source pixel, image and mask. render: a pixel of the view. encode: a feature
-    value, by codec."""
+    value, by codec. append: a stored byte."""
 
     decode: float
     render: float
     encode: Mapping[str, float]
+    append: float
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class Machine:
     rates: Rates
     nodes: int = 1
     threads: int = 0
-    renderers: int | None = None  # default: the cores that no teacher's thread has
+    workers: int | None = None  # default: the cores that no teacher's and no writing thread has
 
     def pace(self, work: Workload, size: Size) -> Pace:
         """Of a view of ``size`` on one node."""
@@ -115,9 +116,10 @@ class Machine:
             teacher=view_flops(work.architecture, size) / self.flops,
             encode=work.values(size) * self.rates.encode[work.codec],
             render=pixels,
+            append=work.view_bytes(size) * self.rates.append,
             write=work.view_bytes(size) / self.write,
             lanes=self.gpus,
-            renderers=self.cores - self.gpus if self.renderers is None else self.renderers,
+            workers=self.cores - 2 * self.gpus if self.workers is None else self.workers,
             threads=self.threads,
             cores=self.cores,
         )

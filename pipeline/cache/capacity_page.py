@@ -18,7 +18,7 @@ from pipeline.files import atomic, read_json
 PAGE, MEASURED = Path("docs/capacity.md"), Path("results/benchmarks/capacity.json")
 UTILISATION = 0.25
 LINK = 10e9  # bytes a second a node, each way
-RATES = Rates(decode=30e-9, render=60e-9, encode={"fp16": 20e-9, "int8": 20e-9})
+RATES = Rates(decode=30e-9, render=60e-9, encode={"fp16": 20e-9, "int8": 20e-9}, append=1e-9)
 A100 = Machine("8 A100", 8, 312e12 * UTILISATION, 128, LINK, LINK, RATES)
 H100 = Machine("8 H100", 8, 989e12 * UTILISATION, 112, LINK, LINK, RATES)
 MANY = Machine("64 × 8 H100", 8, 989e12 * UTILISATION, 112, LINK, LINK, RATES, nodes=64)
@@ -38,9 +38,9 @@ parts by the rule of `sward plan`, which measures your machine and your set inst
 EXTRACTION = """
 ## Extraction
 
-Time after the files were checked. `alone`: what each part would take by itself. Encoding (statistics, codec,
-checksums) follows the teacher in its own thread, one a GPU; rendering and writing overlap with both; the longest
-decides, and the driver is its greater part. `GB/s`: what all nodes together write meanwhile.
+Time after the files were checked. `alone`: what each part would take by itself. The teacher has its GPU; rendering and
+encoding (statistics, codec) share the cores; one thread a GPU checksums and writes. These overlap: the longest decides,
+and the driver is its greater part. `GB/s`: what all nodes together write meanwhile.
 """
 TRAINING = """
 ## Training one student on one GPU
@@ -58,10 +58,10 @@ ASSUMPTIONS = f"""
   a GPU with `teacher.autocast: true`. SAM 2's own 39.5 frames/s on an A100 (its README: Hiera-L, 1024², the whole
   compiled model) are 23 % of the peak by the trunk's FLOPs alone.
 - FLOPs: counted by torch's FlopCounterMode in sam2's own trunk, a multiply-add as two; 0.88 TFLOP a view of 512×1024.
-- Cores: 128 (DGX A100, two EPYC 7742), 112 (DGX H100, two Xeon 8480C); all but one a GPU render.
-- One core, ns: decoding a source pixel {DECODE:g}, rendering a view's pixel {RENDER:g}, encoding a value {ENCODE}.
-  CPU time of the same NumPy and Pillow calls on one core of a shared two-core machine, rounded: that of a DGX is
-  faster, and encoding shrinks with it. `tests/benchmarks/capacity.py` measures them for a machine.
+- Cores: 128 (DGX A100, two EPYC 7742), 112 (DGX H100, two Xeon 8480C); all but two a GPU render and encode.
+- One core, ns: decoding a source pixel {DECODE:g}, rendering a view's pixel {RENDER:g}, encoding a value {ENCODE};
+  checksum and copy of a stored byte {1e9 * RATES.append:g}. CPU time of the same calls on one core of a shared
+  two-core machine, rounded: a DGX's is faster. `tests/benchmarks/capacity.py` measures them for a machine.
 - Storage: {LINK / 1e9:g} GB/s a node each way (100 Gbit/s at 80 %), assumed; 64 nodes ask the store for 64 times that.
 - Sets: Cityscapes 2975 + 500 images of 1024×2048, views 512×1024, validation at full size; ADE20K 20210 + 2000 of about
   512×683, views 512²; SA-1B 11,185,362 of about 1500×2250, views 1024², no evaluation (its masks have no classes: it
@@ -185,3 +185,7 @@ def main() -> None:
     with atomic(PAGE) as file:
         file.write(page(read_json(MEASURED) if MEASURED.is_file() else None).encode())
     print(PAGE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,9 +1,9 @@
 """How a feature map is stored: one class a codec, one line in the union at the end.
 
 A codec says which arrays hold a level, encodes one record on the CPU and decodes a batch on the training
-device; ``tolerance`` is the relative error of a level that `sward verify` allows. Bytes are stored uncompressed:
-a compressor costs an order of magnitude of read speed and saves 8-13 %. What each costs in bytes, error and time is
-measured by `tests/benchmarks/codecs.py`.
+device; ``tolerance`` is the relative error of a level that `sward verify` allows. Bytes are stored uncompressed unless
+asked (`packing.py`): a compressor costs an order of magnitude of read speed and saves 8-13 %. What each costs in bytes,
+error and time is measured by `tests/benchmarks/codecs.py`.
 """
 
 from typing import Annotated, Any, ClassVar, Literal, get_args
@@ -115,9 +115,11 @@ class Int8(Codec):
     def encode(self, level: str, features: np.ndarray) -> dict[str, np.ndarray]:
         low, high = features.min(axis=(1, 2)), features.max(axis=(1, 2))
         scale = np.maximum((high - low) / 255, np.finfo(np.float32).tiny).astype(np.float32)
-        levels = np.rint((features - low[:, None, None]) / scale[:, None, None])
+        steps = features - low[:, None, None]
+        steps /= scale[:, None, None]  # in place: fresh memory costs more than the arithmetic
+        np.rint(steps, out=steps)
         return {
-            level: np.clip(levels, 0, 255).astype(np.uint8),
+            level: np.clip(steps, 0, 255, out=steps).astype(np.uint8),
             f"{level}_scale": scale,
             f"{level}_offset": low.astype(np.float32),
         }
@@ -179,8 +181,8 @@ class Int4(Grouped):
 
 def half(level: str, values: np.ndarray, remedy: str) -> np.ndarray:
     """The values as float16. Raises StorageOverflow beyond ±65504."""
-    if np.abs(values).max() > np.finfo(np.float16).max:
-        raise StorageOverflow(f"{level}: |{np.abs(values).max():.6g}| exceeds fp16's 65504; {remedy}")
+    if (largest := max(values.max(), -values.min())) > np.finfo(np.float16).max:
+        raise StorageOverflow(f"{level}: |{largest:.6g}| exceeds fp16's 65504; {remedy}")
     return values.astype(np.float16)
 
 

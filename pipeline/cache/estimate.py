@@ -112,6 +112,7 @@ def plan(config: CacheConfig, train: TrainConfig | None = None, budget: int | No
     disk = measure_disk(target, pieces, need.workers)
     shapes = level_shapes(need, config.size)
     teacher_seconds = measure_teacher(teacher, config.size, config.batch_size, config.device)
+    encode, append = measure_encoding(target, config, channels)
     return Plan(
         records=counts,
         bytes_by_codec={codec: counts["train"] * a + evaluated * b for codec, (a, b) in sizes.items()},
@@ -122,8 +123,9 @@ def plan(config: CacheConfig, train: TrainConfig | None = None, budget: int | No
         teacher_seconds=teacher_seconds,
         view_seconds=Pace(
             teacher_seconds,
-            measure_encoding(target, config, channels),
+            encode,
             measure_rendering(config, dataset),
+            append,
             disk.write * sizes[config.codec.kind][0],
             **places(config),
         ).seconds,
@@ -174,7 +176,7 @@ def measure_rendering(config: CacheConfig, dataset: Dataset) -> float:
 
 
 def places(config: CacheConfig) -> dict[str, int]:
-    """Where an extraction works here, for its ``Pace``: rendering threads, and on a CPU the teacher's and the cores."""
+    """Where an extraction works here, for its ``Pace``: threads that render and encode; on a CPU, the teacher's too."""
     on_cpu = resolve_device(config.device).type == "cpu"
     cores = len(os.sched_getaffinity(0))
-    return {"renderers": config.workers, "threads": torch.get_num_threads() if on_cpu else 0, "cores": cores}
+    return {"workers": config.workers, "threads": torch.get_num_threads() if on_cpu else 0, "cores": cores}

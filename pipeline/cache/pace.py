@@ -5,40 +5,51 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Pace:
-    """What a view takes in each part, in seconds; at how many places each part is done.
+    """What a view takes in each part, in seconds; at how many places each part is done (`unit.py`).
 
-    teacher: the forward, on its device. encode: statistics, codec, checksums, on one core, in the teacher's own thread
-    (`unit.py`). render: decoding and augmenting, on one core. write: the view's bytes onto the disk. lanes: teachers at
-    once, a GPU each. renderers: threads or cores that render; 0 renders in the teacher's thread. threads: of the
-    teacher where it runs on the CPU and shares its ``cores`` with the rest; 0 on a GPU.
+    teacher: the forward, on its device. encode: statistics and codec, on one core. render: decoding and augmenting, on
+    one core. append: checksums and the copy to the system's file cache, on one core. write: the view's bytes onto the
+    disk. lanes: teachers at once, a GPU each. workers: threads or cores that render and encode; 0: it is all done in
+    the teacher's thread. threads: of the teacher where it runs on the CPU and shares its ``cores`` with the rest; 0 on
+    a GPU.
     """
 
     teacher: float
     encode: float
     render: float
+    append: float
     write: float
     lanes: int = 1
-    renderers: int = 2
+    workers: int = 2
     threads: int = 0
     cores: int = 1
 
     @property
     def parts(self) -> dict[str, float]:
         """Seconds a view of each part if it were alone, all its places at work."""
+        workers = self.workers or self.lanes
         return {
             "teacher": self.teacher / self.lanes,
-            "encoding": self.encode / self.lanes,
-            "rendering": self.render / (self.renderers or self.lanes),
-            "writing": self.write,
+            "encoding": self.encode / workers,
+            "rendering": self.render / workers,
+            "writing": max(self.append / self.lanes, self.write),
         }
 
     @property
-    def stages(self) -> dict[str, float]:
-        """Seconds a view of what overlaps: the longest decides. Encoding follows the teacher in its thread."""
+    def stages(self) -> dict[tuple[str, ...], float]:
+        """Parts that share their places -> seconds a view; these overlap, so the longest decides."""
         parts = self.parts
-        main = parts["teacher"] + parts["encoding"] + (0 if self.renderers else parts["rendering"])
-        shared = (self.teacher * self.threads + self.encode + self.render) / self.cores if self.threads else 0.0
-        return {"main": max(main, shared), "rendering": parts["rendering"], "writing": parts["writing"]}
+        if self.workers:
+            together = [("teacher",), ("encoding", "rendering"), ("writing",)]
+            found = {names: sum(parts[name] for name in names) for names in together}
+        else:
+            one = (self.teacher + self.encode + self.render + self.append) / self.lanes
+            found = {("teacher", "encoding", "rendering"): one, ("writing",): self.write}
+        if self.threads:
+            busy = self.teacher * self.threads + self.encode + self.render + self.append
+            key = ("teacher", "encoding", "rendering")
+            found[key] = max(found.get(key, 0.0), busy / self.cores)
+        return found
 
     @property
     def seconds(self) -> float:
@@ -49,8 +60,12 @@ class Pace:
     def driver(self) -> str:
         """The part that decides: teacher, encoding, rendering or writing."""
         longest = max(self.stages, key=self.stages.__getitem__)
-        within = ["teacher", "encoding"] + (["rendering"] if self.threads or not self.renderers else [])
-        return max(within, key=self.parts.__getitem__) if longest == "main" else longest
+        core_seconds = {
+            "teacher": self.teacher * max(1, self.threads),
+            "encoding": self.encode,
+            "rendering": self.render,
+        }
+        return max(longest, key=lambda name: core_seconds.get(name, 0.0))
 
 
 def break_even(extraction: float, records: int, teacher: float, read: float) -> float:

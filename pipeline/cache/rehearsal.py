@@ -1,8 +1,7 @@
-"""What encoding costs the teacher's thread: a real unit of random features, without images and without a teacher."""
+"""What encoding and writing cost the cores: a real unit of random features, without images and without a teacher."""
 
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,32 +10,31 @@ import numpy as np
 from pipeline.cache.failures import explained
 from pipeline.cache.identity import CacheConfig
 from pipeline.cache.records import Record, Unit
-from pipeline.cache.tally import LevelTally
-from pipeline.cache.unit import Arrays, UnitWriter
+from pipeline.cache.unit import Arrays, Encoded, UnitWriter
 from pipeline.views import View
 from sward import seeds
 from sward.contracts import Channels
 
-RECORDS, ROUNDS = 4, 3  # of a unit; the first unit warms up
+RECORDS, ROUNDS = 4, 4  # of a unit; the first unit warms up
 
 
 class Rehearsal(UnitWriter):
-    """Encodes and writes what it is given as rendered: (image, label, features)."""
+    """Encodes and writes (image, label, features)."""
 
     def __init__(self, path: Path, config: CacheConfig, channels: Channels) -> None:
         plan = {"shard_records": RECORDS, "channels": channels, "compression": config.compression}
         super().__init__(path, config, [plan])
 
-    def arrays(self, records: tuple[Record, ...], rendered: list[Any], tally: LevelTally) -> Iterator[Arrays]:
-        for record, (image, label, features) in zip(records, rendered, strict=True):
-            yield {"image": image, "label": label} | self.encode(record, features, tally)
+    def encode(self, record: Record, taught: Any) -> Encoded:
+        image, label, features = taught
+        return self.encode_features(record, features, {"image": image, "label": label})
 
     def provenance(self) -> dict[str, Any]:
         return {}
 
 
-def measure_encoding(folder: Path, config: CacheConfig, channels: Channels) -> float:
-    """Seconds a training view from the teacher's features to the file, before the sync: what its thread does with them.
+def measure_encoding(folder: Path, config: CacheConfig, channels: Channels) -> tuple[float, float]:
+    """Seconds a training view on one core, encoded and then appended to its shard's files, before the sync.
 
     Raises:
         NotWritable: nothing can be written under ``folder``.
@@ -47,16 +45,19 @@ def measure_encoding(folder: Path, config: CacheConfig, channels: Channels) -> f
     unit, made = Unit("train-00000", "train", 0, records), noise(config.size, channels)
     with explained(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".sward-plan-") as place:
         worker = Rehearsal(Path(place), config, channels)
-        return float(np.median([timed(worker, unit, made) for _ in range(ROUNDS)][1:]) / RECORDS)
+        rounds = np.array([timed(worker, unit, made) for _ in range(ROUNDS)][1:]) / RECORDS
+    encode, append = np.median(rounds, axis=0)
+    return float(encode), float(append)
 
 
-def timed(worker: Rehearsal, unit: Unit, made: tuple[Any, ...]) -> float:
-    rendered = iter([(batch, [made] * len(batch)) for batch in worker.batches(unit)])
+def timed(worker: Rehearsal, unit: Unit, made: tuple[Any, ...]) -> tuple[float, float]:
     began = time.perf_counter()
-    commit = worker.compute(unit, rendered)
-    taken = time.perf_counter() - began
+    encoded = [worker.encode(record, made) for record in unit.records]
+    between = time.perf_counter()
+    commit = worker.compute(unit, iter(encoded))
+    ended = time.perf_counter()
     commit()
-    return taken
+    return between - began, ended - between
 
 
 def noise(size: tuple[int, int], channels: Channels) -> tuple[np.ndarray, np.ndarray, Arrays]:

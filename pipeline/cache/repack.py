@@ -5,7 +5,6 @@ encodes again: the new identity names what it was made from, so its content id i
 Whole shards, receipts and resuming are those of an extraction (`unit.py`).
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -24,9 +23,9 @@ from pipeline.cache.records import Record, Unit, read_plans, receipt_path
 from pipeline.cache.sealed import write_sealed
 from pipeline.cache.shards import StoreDamaged
 from pipeline.cache.store import Store, full_label_path
-from pipeline.cache.tally import LevelTally
+from pipeline.cache.tally import statistics
 from pipeline.cache.timing import extraction_cost, note
-from pipeline.cache.unit import Arrays, Progress, UnitWriter
+from pipeline.cache.unit import Arrays, Batch, Encoded, Progress, UnitWriter, as_stored
 from pipeline.cache.verify import wrong_sums
 from pipeline.config import validate
 from pipeline.files import locked
@@ -163,16 +162,17 @@ class Repacker(UnitWriter):
         levels = [name for level in self.source.channels for name in self.source.level_arrays(level)]
         return ["image", "label", *levels]
 
-    def arrays(self, records: tuple[Record, ...], rendered: list[Any], tally: LevelTally) -> Iterator[Arrays]:
-        for record, parts in zip(records, rendered, strict=True):
+    def teach(self, records: Batch, rendered: list[Any]) -> list[Arrays]:
+        """Nothing is to be learned: the records as they were read, from files that are seen to be right."""
+        for record in records:
             self.check(record)
-            features = self.decoded(record, parts)
-            if self.config.codec.kind == self.source.codec.kind:
-                for level, f in features.items():
-                    tally.add(level, f)
-                yield parts
-            else:
-                yield {n: parts[n] for n in ("image", "label")} | self.encode(record, features, tally)
+        return rendered
+
+    def encode(self, record: Record, taught: Arrays) -> Encoded:
+        features = self.decoded(record, taught)
+        if self.config.codec.kind == self.source.codec.kind:
+            return as_stored(taught, {level: statistics(f) for level, f in features.items()})
+        return self.encode_features(record, features, {name: taught[name] for name in ("image", "label")})
 
     def check(self, record: Record) -> None:
         """The files that hold the record, against their receipt; once a file.

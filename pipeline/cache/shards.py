@@ -41,7 +41,7 @@ class ShardWriter:
 
     def _write(self, data: memoryview | bytes) -> None:
         self._file.write(data)
-        self._crc = google_crc32c.extend(self._crc, bytes(data))
+        self._crc = google_crc32c.extend(self._crc, np.frombuffer(data, np.uint8))
         self._size += len(data)
 
     def close(self) -> dict[str, int]:

@@ -2,7 +2,6 @@
 
 import io
 import platform
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,8 @@ from PIL import Image
 
 from pipeline.cache.identity import CacheConfig
 from pipeline.cache.records import Record, Unit
-from pipeline.cache.tally import LevelTally
 from pipeline.cache.timing import note
-from pipeline.cache.unit import Arrays, UnitWriter
+from pipeline.cache.unit import Batch, Encoded, UnitWriter
 from pipeline.datasets import Sample, read_image, read_label
 from pipeline.views import render
 from sward.pixels import normaliser
@@ -43,16 +41,19 @@ class TeacherWriter(UnitWriter):
     def render(self, record: Record) -> tuple[np.ndarray, np.ndarray]:
         return render_record(record, self.samples, self.config.size_of(record.subset))
 
-    def arrays(self, records: tuple[Record, ...], rendered: list[Any], tally: LevelTally) -> Iterator[Arrays]:
-        features = self.teach(np.stack([image for image, _ in rendered]))
-        for i, (record, (image, label)) in enumerate(zip(records, rendered, strict=True)):
-            pixels = {"image": image.transpose(2, 0, 1), "label": label}
-            yield pixels | self.encode(record, {level: f[i] for level, f in features.items()}, tally)
+    def teach(self, records: Batch, rendered: list[Any]) -> list[Any]:
+        """Of every record its view as rendered, and the teacher's features of it."""
+        features = self.features(np.stack([image for image, _ in rendered]))
+        return [(view, {level: f[i] for level, f in features.items()}) for i, view in enumerate(rendered)]
 
-    def teach(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Features of rendered views (B, H, W, 3) uint8."""
+    def features(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Of rendered views (B, H, W, 3) uint8."""
         x = self.normalise(torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2))
         return {level: f.cpu().numpy() for level, f in self.teacher(x).items()}
+
+    def encode(self, record: Record, taught: Any) -> Encoded:
+        (image, label), features = taught
+        return self.encode_features(record, features, {"image": image.transpose(2, 0, 1), "label": label})
 
     def full_label(self, record: Record) -> bytes:
         buffer = io.BytesIO()

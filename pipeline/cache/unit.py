@@ -1,14 +1,15 @@
 """One unit: all records of one shard rendered, encoded, written; then committed.
 
-Rendering runs ahead of the teacher and committing (sync, rename, receipt) runs behind it, so that the disk
-costs no teacher time. Where a shard becomes visible to readers: `UnitWriter.commit`. What a unit is made of:
-`taught.py` (images and the teacher), `repack.py` (another store).
+The teacher has a thread of its own. Rendering runs ahead of it and encoding behind it, in a pool of threads; this
+thread writes, and another one commits (sync, rename, receipt): so that neither cores nor disk cost teacher time. Where
+a shard becomes visible to readers: `UnitWriter.commit`. What a unit is made of: `taught.py` (images and the teacher),
+`repack.py` (another store).
 """
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -19,24 +20,34 @@ import numpy as np
 
 from pipeline.cache.identity import CacheConfig
 from pipeline.cache.mirror import seal
+from pipeline.cache.overlap import ahead, pools
 from pipeline.cache.records import Record, Unit, compression_of, receipt_path
 from pipeline.cache.shards import ShardWriter
 from pipeline.cache.store import array_specs, full_label_path, shard_path
-from pipeline.cache.tally import LevelTally
+from pipeline.cache.tally import LevelTally, Statistics, finite, statistics
 from pipeline.files import atomic, publish
 from pipeline.views import pixel_digest
 
 Progress = Callable[[int, int], None]
 Arrays = dict[str, np.ndarray]  # by name
-Rendered = tuple[tuple[Record, ...], list[Any]]  # records, and what `UnitWriter.render` gave of each
+Batch = tuple[Record, ...]
 
 
 class ExtractionError(RuntimeError):
     """A record cannot be stored; names the sample."""
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """A record as it is stored, and what its receipt says of it."""
+
+    arrays: Arrays
+    levels: dict[str, Statistics]
+    pixel_digest: str
+
+
 class UnitWriter:
-    """Computes units and commits them; rendering runs ahead, committing runs behind. A subclass says what of."""
+    """Computes units and commits them. A subclass says what of."""
 
     def __init__(self, path: Path, config: CacheConfig, plans: list[dict[str, Any]]) -> None:
         self.path, self.config, self.scratch = path, config, path / "tmp"
@@ -44,11 +55,15 @@ class UnitWriter:
         self.packed = compression_of(plans) != "none"
 
     def render(self, record: Record) -> Any:
-        """What ``arrays`` needs of one record; called in threads, ahead."""
+        """What ``teach`` needs of one record; called in threads, ahead."""
         raise NotImplementedError
 
-    def arrays(self, records: tuple[Record, ...], rendered: list[Any], tally: LevelTally) -> Iterator[Arrays]:
-        """What is stored of each record of a batch, by array name, from what ``render`` gave."""
+    def teach(self, records: Batch, rendered: list[Any]) -> Sequence[Any]:
+        """What ``encode`` needs of each record, from what ``render`` gave; one batch after the other, in one thread."""
+        raise NotImplementedError
+
+    def encode(self, record: Record, taught: Any) -> Encoded:
+        """A record as it is stored, from what ``teach`` gave; called in threads."""
         raise NotImplementedError
 
     def full_label(self, record: Record) -> bytes:
@@ -70,12 +85,11 @@ class UnitWriter:
     def run(self, units: list[Unit], total: int, progress: Progress) -> None:
         done, began = total - sum(len(u.records) for u in units), time.monotonic()
         progress(done, total)
-        with ThreadPoolExecutor(max(1, self.config.workers)) as renderers, ThreadPoolExecutor(1) as committer:
+        with pools(max(1, self.config.workers), 1, 1) as (pool, teacher, committer):
             pending: Future[None] | None = None
-            batches = [batch for unit in units for batch in self.batches(unit)]
-            rendered = render_ahead(batches, self.render, self.config.workers, renderers)
+            records = self.encoded([batch for unit in units for batch in self.batches(unit)], pool, teacher)
             for unit in units:
-                before_it, pending = pending, committer.submit(self.compute(unit, rendered))
+                before_it, pending = pending, committer.submit(self.compute(unit, records))
                 if before_it:
                     before_it.result()
                 done, before, began = done + len(unit.records), began, time.monotonic()
@@ -84,13 +98,31 @@ class UnitWriter:
             if pending:
                 pending.result()
 
-    def batches(self, unit: Unit) -> list[tuple[Record, ...]]:
+    def batches(self, unit: Unit) -> list[Batch]:
         """The unit's records by teacher forward; no batch spans two units, so a unit's bytes are its own."""
         size = self.config.batch_size
         return [unit.records[i : i + size] for i in range(0, len(unit.records), size)]
 
-    def compute(self, unit: Unit, rendered: Iterator[Rendered]) -> Callable[[], None]:
-        """Write all records of a unit under tmp/; returns the call that commits them."""
+    def encoded(self, batches: list[Batch], pool: ThreadPoolExecutor, teacher: ThreadPoolExecutor) -> Iterator[Encoded]:
+        """Every record in order. While a batch is written, the next is encoded, the one after it in the teacher, and
+        further ones are rendered: memory for three batches of features at most."""
+        if self.config.workers == 0:
+            for batch in batches:
+                yield from map(self.encode, batch, self.teach(batch, [self.render(record) for record in batch]))
+            return
+
+        def render(batch: Batch) -> tuple[Batch, list[Future[Any]]]:
+            return batch, [pool.submit(self.render, record) for record in batch]
+
+        def teach(batch: Batch, rendered: list[Future[Any]]) -> list[Future[Encoded]]:
+            taught = self.teach(batch, [future.result() for future in rendered])
+            return [pool.submit(self.encode, *each) for each in zip(batch, taught, strict=True)]
+
+        for going in ahead(1, lambda begun: teacher.submit(teach, *begun), ahead(2, render, batches)):
+            yield from (future.result() for future in going.result())
+
+    def compute(self, unit: Unit, records: Iterator[Encoded]) -> Callable[[], None]:
+        """Write all records of a unit, the next ones of ``records``, under tmp/; returns the call that commits them."""
         specs = array_specs(self.config.codec, self.channels, self.config.size_of(unit.subset))
         files = {
             name: shard_path(self.scratch / unit.name, unit.subset, name, unit.shard, len(shape) + 1)
@@ -100,29 +132,32 @@ class UnitWriter:
         tally, digests = LevelTally(), []
         try:
             writers |= {name: ShardWriter(file, self.shard_records, self.packed) for name, file in files.items()}
-            for records, views in islice(rendered, len(self.batches(unit))):
-                for arrays in self.arrays(records, views, tally):
-                    for name, array in arrays.items():
-                        writers[name].append(array)
-                    digests.append(pixel_digest(arrays["image"].transpose(1, 2, 0), arrays["label"]))
+            for record in islice(records, len(unit.records)):
+                for name, array in record.arrays.items():
+                    writers[name].append(array)
+                tally.add(record.levels)
+                digests.append(record.pixel_digest)
         except BaseException:
             abandon(writers)
             raise
         return partial(self.commit, unit, writers, files, {"levels": tally.to_json(), "pixel_digests": digests})
 
-    def encode(self, record: Record, features: Arrays, tally: LevelTally) -> Arrays:
-        """A record's levels as the codec stores them."""
-        arrays: Arrays = {}
+    def encode_features(self, record: Record, features: Arrays, arrays: Arrays) -> Encoded:
+        """The record with its levels (C, H, W) as the codec stores them, beside ``arrays``: its image and label.
+
+        Raises:
+            ExtractionError: a value is not finite, or does not fit the codec.
+        """
+        found = {level: statistics(f) for level, f in features.items()}
         for level, f in features.items():
-            if not np.isfinite(f).all():
-                found = f"{level} of {record.title} has NaN or infinite values"
-                raise ExtractionError(f"{found}; nothing of its shard was stored")
+            if not finite(found[level]):
+                named = f"{level} of {record.title} has NaN or infinite values"
+                raise ExtractionError(f"{named}; nothing of its shard was stored")
             try:
-                arrays |= self.config.codec.encode(level, f)
+                arrays = arrays | self.config.codec.encode(level, f)
             except ValueError as error:
                 raise ExtractionError(f"{record.title}: {error}") from error
-            tally.add(level, f)
-        return arrays
+        return as_stored(arrays, found)
 
     def commit(
         self, unit: Unit, writers: dict[str, ShardWriter], files: dict[str, Path], facts: dict[str, Any]
@@ -161,15 +196,6 @@ def abandon(writers: dict[str, ShardWriter]) -> None:
         writer.abandon()
 
 
-def render_ahead(
-    batches: list[tuple[Record, ...]], render_one: Callable[[Record], Any], workers: int, pool: Executor
-) -> Iterator[Rendered]:
-    """(records, their views) in order; with workers, two further batches are being rendered meanwhile."""
-    if workers == 0:
-        yield from ((batch, [render_one(r) for r in batch]) for batch in batches)
-        return
-    ahead: deque[list[Future]] = deque()
-    for i, batch in enumerate(batches):
-        while len(ahead) < min(3, len(batches) - i):
-            ahead.append([pool.submit(render_one, r) for r in batches[i + len(ahead)]])
-        yield batch, [f.result() for f in ahead.popleft()]
+def as_stored(arrays: Arrays, levels: dict[str, Statistics]) -> Encoded:
+    """A record of arrays that are as the store has them."""
+    return Encoded(arrays, levels, pixel_digest(arrays["image"].transpose(1, 2, 0), arrays["label"]))

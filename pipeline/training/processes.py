@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -171,11 +172,17 @@ def _work(
             torch.cuda.set_device(number)
         store = dist.TCPStore("127.0.0.1", port, is_master=False, timeout=TIMEOUT)
         dist.init_process_group(backend, store=store, rank=number, world_size=config.devices, timeout=TIMEOUT)
-        train(config, (lambda *news: sender.send(news)) if number == 0 else (lambda *news: None))
+        train(config, (lambda *news: _tell(sender, news)) if number == 0 else (lambda *news: None))
         dist.destroy_process_group()
     except BaseException as error:
-        sender.send(_portable(error))
+        _tell(sender, _portable(error))
         os._exit(1)  # nothing in torch may wait here for processes that are gone
+
+
+def _tell(sender: Connection, news: Any) -> None:
+    """To the parent; where it is gone, nobody listens, and `_end_with` is about to stop this process."""
+    with suppress(BrokenPipeError):
+        sender.send(news)
 
 
 def _portable(error: BaseException) -> BaseException:

@@ -75,13 +75,12 @@ def measure_rates(folder: Path, name: str) -> tuple[Rates, float]:
     records = wanted_records(config, dataset)[:8]
     decode = median_seconds(lambda: [(read_image(s), read_label(s)) for s in dataset.samples[:8]]) / 8
     render = median_seconds(lambda: [render_record(r, samples, size) for r in records]) / len(records) - decode
-    encode = {
-        codec: measure_encoding(folder, cache(folder, name, size, 2, codec), work.channels) / work.values(size)
-        for codec in ("fp16", "int8")
-    }
+    encoded = {c: measure_encoding(folder, cache(folder, name, size, 2, c), work.channels) for c in ("fp16", "int8")}
+    encode = {codec: seconds / work.values(size) for codec, (seconds, _) in encoded.items()}
+    append = encoded["fp16"][1] / work.view_bytes(size)
     pixels, source = size[0] * size[1], SOURCE[0] * SOURCE[1]
     seconds = measure_teacher(teacher, size, config.batch_size, "cpu")
-    return Rates(decode / source, max(render, 0) / pixels, encode), view_flops(name, size) / seconds
+    return Rates(decode / source, max(render, 0) / pixels, encode, append), view_flops(name, size) / seconds
 
 
 def this_machine(folder: Path, name: str) -> Machine:
@@ -121,6 +120,7 @@ def measure(args: argparse.Namespace, folder: Path, name: str) -> tuple[list[dic
             taken[i].append(run(folder, config, work, machine, 100 * i + repetition))
     rates = {"gflops": machine.flops / 1e9, "write_gb_per_s": machine.write / 1e9}
     rates |= {"decode_ns": 1e9 * machine.rates.decode, "render_ns": 1e9 * machine.rates.render}
+    rates["append_ns"] = 1e9 * machine.rates.append
     rates |= {f"encode_{codec}_ns": 1e9 * seconds for codec, seconds in machine.rates.encode.items()}
     return [summary(work, rounds) for work, rounds in zip(works, taken, strict=True)], rates
 

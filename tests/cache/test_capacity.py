@@ -7,7 +7,7 @@ import pytest
 from tiny import tiny_cache
 
 from pipeline.cache.capacity import Capacity, Workload
-from pipeline.cache.capacity_page import MACHINES, MANY, MEASURED, PAGE, SETS, capacities, page
+from pipeline.cache.capacity_page import MANY, MEASURED, PAGE, SETS, capacities, page
 from pipeline.cache.extract import extract
 from pipeline.cache.flops import COUNTED, channels_of, count_flops, view_flops
 from pipeline.cache.pace import Pace, break_even
@@ -39,18 +39,18 @@ def test_twice_the_views_are_twice_the_training_bytes(work):
 
 def test_more_nodes_or_faster_gpus_are_never_slower():
     for work in {c.work for c in capacities()}:
-        a100, h100, many = (Capacity(work, machine).extraction for machine in MACHINES)
-        assert many < h100 <= a100
-        assert many == pytest.approx(h100 / MANY.nodes)
+        slow, fast = (Capacity(work, replace(MANY, flops=flops)) for flops in (MANY.flops / 3, MANY.flops))
+        assert fast.extraction <= slow.extraction
+        assert fast.extraction == pytest.approx(Capacity(work, replace(MANY, nodes=1)).extraction / MANY.nodes)
 
 
 def test_the_driver_is_the_largest_part_of_what_decides():
     for c in capacities():
         for _, pace in c.paces:
             parts = pace.parts
-            in_one_thread = parts["teacher"] + parts["encoding"]
-            assert pace.seconds == max(in_one_thread, parts["rendering"], parts["writing"])
-            assert parts[pace.driver] == max(parts.values()) or in_one_thread == pace.seconds
+            in_the_pool = parts["encoding"] + parts["rendering"]
+            assert pace.seconds == max(parts["teacher"], in_the_pool, parts["writing"])
+            assert parts[pace.driver] == max(parts.values()) or in_the_pool == pace.seconds
         assert c.extraction >= 0.999 * max(c.shares.values())
         assert c.epoch >= c.work.images * c.work.views / c.student_records
 
@@ -58,14 +58,15 @@ def test_the_driver_is_the_largest_part_of_what_decides():
 @pytest.mark.parametrize(
     ("pace", "seconds", "driver"),
     [
-        (Pace(4, 1, 2, 3, renderers=2), 5, "teacher"),
-        (Pace(1, 4, 2, 3, renderers=2), 5, "encoding"),
-        (Pace(4, 1, 16, 3, renderers=2), 8, "rendering"),
-        (Pace(4, 1, 2, 9, renderers=2), 9, "writing"),
-        (Pace(4, 1, 2, 3, renderers=0), 7, "teacher"),
-        (Pace(8, 8, 16, 3, lanes=8, renderers=8), 3, "writing"),
-        (Pace(4, 1, 6, 3, renderers=2, threads=2, cores=2), 7.5, "teacher"),  # 15 core-seconds on two cores
-        (Pace(4, 1, 2, 3, renderers=2, threads=1, cores=4), 5, "teacher"),  # cores to spare
+        (Pace(4, 1, 2, 0, 3, workers=2), 4, "teacher"),
+        (Pace(1, 6, 2, 0, 3, workers=2), 4, "encoding"),
+        (Pace(4, 1, 16, 0, 3, workers=2), 8.5, "rendering"),
+        (Pace(4, 1, 2, 0, 9, workers=2), 9, "writing"),
+        (Pace(4, 1, 2, 9, 3, workers=2), 9, "writing"),  # one thread appends
+        (Pace(4, 1, 2, 0.5, 3, workers=0), 7.5, "teacher"),
+        (Pace(8, 8, 16, 8, 2, lanes=8, workers=8), 3, "rendering"),
+        (Pace(4, 1, 6, 0, 3, workers=2, threads=2, cores=2), 7.5, "teacher"),  # 15 core-seconds on two cores
+        (Pace(4, 1, 2, 1, 3, workers=2, threads=1, cores=4), 4, "teacher"),  # cores to spare
     ],
 )
 def test_what_overlaps_takes_as_long_as_its_longest_part(pace, seconds, driver):
@@ -93,7 +94,7 @@ def test_every_count_kept_is_right(known):
 def test_encoding_is_measured_and_leaves_nothing_behind(tmp_path):
     config = tiny_cache(tmp_path / "set")
     (tmp_path / "disk").mkdir()
-    assert 0 < measure_encoding(tmp_path / "disk", config, channels_of("pocket")) < 10
+    assert all(0 < seconds < 10 for seconds in measure_encoding(tmp_path / "disk", config, channels_of("pocket")))
     assert not list((tmp_path / "disk").iterdir())
 
 

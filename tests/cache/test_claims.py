@@ -12,9 +12,10 @@ from tiny import tiny_cache, tiny_weights, tree
 from pipeline.cache import unit as units
 from pipeline.cache.claims import Room
 from pipeline.cache.extract import extract
+from pipeline.cache.overlap import pools
 from pipeline.cache.records import plan_units, read_plans
 from pipeline.cache.spread import Spread
-from pipeline.cache.unit import ExtractionError, render_ahead
+from pipeline.cache.unit import ExtractionError
 from pipeline.cache.verify import verify
 from pipeline.cache.worker import Attempt, Loaded, make_unit, teacher_of
 from pipeline.datasets import load_dataset
@@ -41,7 +42,8 @@ class Scene:
     def computed(self, teacher=None):
         """The unit computed by a worker that then stands still; what it will call to commit it."""
         attempt = Attempt(self.job, self.unit, self.samples, teacher or teacher_of(self.job.config))
-        return attempt.compute(self.unit, render_ahead(attempt.batches(self.unit), attempt.render, 0, None))
+        with pools(1, 1) as (pool, teaching):
+            return attempt.compute(self.unit, attempt.encoded(attempt.batches(self.unit), pool, teaching))
 
     def other(self, folder):
         """A teacher that is not the plan's, as a machine that computes otherwise."""

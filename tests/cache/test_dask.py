@@ -164,8 +164,8 @@ def test_an_image_that_goes_missing_is_named_as_in_a_local_extraction(place):
 
 
 def test_a_feature_that_is_no_number_is_named_as_in_a_local_extraction(place, monkeypatch):
-    usual = TeacherWriter.teach
-    monkeypatch.setattr(TeacherWriter, "teach", lambda *args: {k: f * np.nan for k, f in usual(*args).items()})
+    usual = TeacherWriter.features
+    monkeypatch.setattr(TeacherWriter, "features", lambda *args: {k: f * np.nan for k, f in usual(*args).items()})
     said = []
     with scheduler() as running:
         for config in (tiny_cache(Path()), by(running)):

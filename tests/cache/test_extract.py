@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from itertools import count
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from pipeline.cache.identity import CacheMismatch
 from pipeline.cache.inspect import inspect
 from pipeline.cache.shards import StoreDamaged, read_index
 from pipeline.cache.store import Store, StoreIncomplete
+from pipeline.cache.taught import TeacherWriter
 from pipeline.cache.timing import extraction_cost
 from pipeline.cache.unit import ExtractionError
 from pipeline.cache.verify import verify
@@ -170,7 +173,7 @@ def test_a_changed_image_is_refused_by_name(tmp_path):
 
 def test_a_nan_stops_the_shard_and_names_the_sample(tmp_path, monkeypatch):
     config = tiny_cache(tmp_path)
-    monkeypatch.setattr("pipeline.cache.taught.TeacherWriter.teach", nan_features)
+    monkeypatch.setattr("pipeline.cache.taught.TeacherWriter.features", nan_features)
     with pytest.raises(ExtractionError, match="s4 of train/train-0 view 0 has NaN"):
         extract(config)
     with pytest.raises(StoreIncomplete, match="have no receipt"):
@@ -316,3 +319,21 @@ def test_a_lost_full_label_is_noticed_on_opening(tmp_path):
     next((path / "full_labels").iterdir()).unlink()
     with pytest.raises(StoreDamaged, match="full_labels"):
         Store(path)
+
+
+def test_while_a_batch_is_encoded_the_next_is_in_the_teacher(tmp_path, monkeypatch):
+    second_is_taught, batches = threading.Event(), count(1)
+    usual = {name: getattr(TeacherWriter, name) for name in ("features", "encode")}
+
+    def features(self, images):
+        if next(batches) == 2:
+            second_is_taught.set()
+        return usual["features"](self, images)
+
+    def encode(self, record, taught):
+        assert second_is_taught.wait(60)
+        return usual["encode"](self, record, taught)
+
+    monkeypatch.setattr(TeacherWriter, "features", features)
+    monkeypatch.setattr(TeacherWriter, "encode", encode)
+    assert extract(tiny_cache(tmp_path, batch_size=2)).computed == 17
