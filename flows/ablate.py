@@ -22,7 +22,7 @@ from prefect.runtime import deployment, flow_run
 from flows.away import patiently, show
 from flows.work import log_config, sward
 from pipeline.config import as_overrides, load_config
-from pipeline.files import atomic
+from pipeline.files import write_atomic
 from pipeline.results.compare import CompareConfig, heads, planned_rows, running_order
 from pipeline.training.config import TrainConfig
 from pipeline.training.rundir import RunFolder
@@ -71,8 +71,7 @@ def submit(point: TrainConfig, folder: Path) -> UUID:
     When Prefect repeats this flow run, a point's run that is still going is found by its key, not started twice.
     """
     path = folder / f"{point.folder.name}.yaml"
-    with atomic(path) as file:
-        file.write(yaml.safe_dump(point.model_dump(mode="json"), sort_keys=False).encode())
+    write_atomic(path, yaml.safe_dump(point.model_dump(mode="json"), sort_keys=False))
     attempt, run = 0, started(point, path, 0)
     while run.state is not None and run.state.is_final():
         attempt += 1

@@ -1,4 +1,4 @@
-"""One meaning of `device: auto` for both stages."""
+"""Devices: one meaning of `device: auto` for both stages; waiting."""
 
 import torch
 
@@ -16,3 +16,9 @@ def resolve_device(name: str) -> torch.device:
     if name not in known:
         raise ValueError(f"device: expected auto or one of {', '.join(known)}, found {name}; set device: auto")
     return torch.device(name)
+
+
+def wait_for(device: torch.device) -> None:
+    """Until the device has done what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

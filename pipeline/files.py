@@ -25,6 +25,12 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
         partial.unlink(missing_ok=True)
 
 
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """A whole file by ``atomic``; text as UTF-8."""
+    with atomic(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
 def sweep(folder: Path) -> None:
     """Remove what a kill in ``atomic`` left anywhere below a folder; call it while holding the folder's lock."""
     for left in folder.rglob(".*.partial"):
@@ -71,8 +77,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 def write_json(path: Path, value: Any) -> None:
     """Canonical JSON, atomically: the same value is the same bytes. JSON knows no NaN: it becomes null."""
-    with atomic(path) as file:
-        file.write(canonical(value))
+    write_atomic(path, canonical(value))
 
 
 def canonical(value: Any) -> bytes:

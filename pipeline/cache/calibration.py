@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.cache.codecs import CODECS, Arrays
+from pipeline.cache.codecs import CODECS, Arrays, array_bytes
 from pipeline.cache.failures import explained
-from pipeline.devices import resolve_device
+from pipeline.devices import resolve_device, wait_for
 from sward import seeds
 
 MOST_BYTES, LEAST_BYTES = 256 << 20, 8 << 20  # of the file that is written and read
@@ -115,7 +115,7 @@ def measure_decoding(codec: str, shapes: dict[str, tuple[int, int, int]], device
     def decode() -> None:
         for level, (_, height, width), parts in coded:
             CODECS[codec].decode(level, parts, (height, width))
-        wait(where)
+        wait_for(where)
 
     return median_seconds(decode) if coded else 0.0
 
@@ -124,8 +124,9 @@ def random_parts(arrays: Arrays, device: torch.device) -> dict[str, torch.Tensor
     """A batch of one of stored arrays: any bits do, decoding takes as long."""
     made = {}
     for name, (shape, dtype) in arrays.items():
-        words = seeds.words(-(-int(np.prod(shape)) * np.dtype(dtype).itemsize // 8), "decode", name)
-        whole = words.view(np.uint8)[: int(np.prod(shape)) * np.dtype(dtype).itemsize].view(dtype).reshape(shape)
+        size = array_bytes(shape, dtype)
+        words = seeds.words(-(-size // 8), "decode", name)
+        whole = words.view(np.uint8)[:size].view(dtype).reshape(shape)
         finite = np.nan_to_num(whole) if np.dtype(dtype).kind == "f" else whole
         made[name] = torch.from_numpy(finite.copy())[None].to(device)
     return made
@@ -147,9 +148,3 @@ def median_seconds(call: Callable[[], Any], repeats: int = 5, budget: float = 2.
         call()
         times.append(time.perf_counter() - began)
     return float(np.median(times))
-
-
-def wait(device: torch.device) -> None:
-    """Until the device has done what it was told."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

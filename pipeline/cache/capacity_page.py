@@ -13,7 +13,7 @@ from pipeline.cache.estimate import Plan
 from pipeline.cache.forecast import duration
 from pipeline.cache.identity import CacheConfig, dataset_name
 from pipeline.datasets.checks import THREADS
-from pipeline.files import atomic, read_json
+from pipeline.files import read_json, write_atomic
 
 PAGE, MEASURED = Path("docs/capacity.md"), Path("results/benchmarks/capacity.json")
 UTILISATION = 0.25
@@ -182,8 +182,7 @@ def validation(measured: dict[str, Any] | None) -> list[str]:
 def main() -> None:
     """Write the page."""
     PAGE.parent.mkdir(exist_ok=True)
-    with atomic(PAGE) as file:
-        file.write(page(read_json(MEASURED) if MEASURED.is_file() else None).encode())
+    write_atomic(PAGE, page(read_json(MEASURED) if MEASURED.is_file() else None))
     print(PAGE)
 
 

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from pipeline.cache.codecs import array_bytes
 from pipeline.cache.components import principal_colours
 from pipeline.cache.inspect import describe, inspect
 from pipeline.cache.records import Record
 from pipeline.cache.store import Store
-from pipeline.files import atomic
+from pipeline.files import write_atomic
 from pipeline.results.figures import Chart, look
 from pipeline.results.layered import Picture
 from pipeline.results.masks import class_layer
@@ -44,8 +45,7 @@ def write_card(path: Path, out: Path) -> Path:
     if not records:
         raise ValueError(f"{path}: no shard is finished yet, so there is nothing to show; see `sward inspect {path}`")
     page = environment().get_template("store.html").render(content(store, records))
-    with atomic(out) as file:
-        file.write(page.encode())
+    write_atomic(out, page)
     return out
 
 
@@ -78,7 +78,7 @@ def content(store: Store, records: list[Record]) -> dict[str, Any]:
 def array_table(store: Store) -> Table:
     """What a training record takes."""
     specs = store.specs(next(s for s, records in store.records.items() if records))
-    sizes = {name: int(np.prod(shape)) * np.dtype(dtype).itemsize for name, (shape, dtype) in specs.items()}
+    sizes = {name: array_bytes(*spec) for name, spec in specs.items()}
     whole = sum(sizes.values())
     rows = [
         [name, dtype, "×".join(map(str, shape)), f"{sizes[name] / 1e3:,.1f}", f"{100 * sizes[name] / whole:.1f}"]

@@ -6,6 +6,7 @@ asked (`packing.py`): a compressor costs an order of magnitude of read speed and
 error and time is measured by `tests/benchmarks/codecs.py`.
 """
 
+import math
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -18,6 +19,11 @@ from sward.contracts import Config
 
 Shape = tuple[int, ...]
 Arrays = dict[str, tuple[Shape, str]]
+
+
+def array_bytes(shape: Shape, dtype: str) -> int:
+    """Of one record's array, uncompressed."""
+    return math.prod(shape) * np.dtype(dtype).itemsize
 
 
 class StorageOverflow(ValueError):

@@ -19,7 +19,7 @@ import google_crc32c
 
 from pipeline.cache.appended import plan_path, unit_receipt_path
 from pipeline.cache.failures import explained
-from pipeline.cache.identity import CacheMismatch, digest
+from pipeline.cache.identity import CacheMismatch, digest, require_apart
 from pipeline.cache.metadata import ensure_metadata
 from pipeline.cache.mirror import COPYING, attached
 from pipeline.cache.records import read_plans, receipt_path
@@ -27,7 +27,7 @@ from pipeline.cache.shards import StoreDamaged, file_crc32c
 from pipeline.cache.store import Store
 from pipeline.cache.timing import FILE as TIMING
 from pipeline.cache.upload import upload
-from pipeline.files import atomic, locked, read_json, sweep, sync_folder, write_json
+from pipeline.files import atomic, locked, read_json, sweep, sync_folder, write_atomic, write_json
 
 Progress = Callable[[int, int], None]
 
@@ -71,8 +71,7 @@ def copy(source: Path, target: Path, progress: Progress = lambda done, total: No
             done += facts["bytes"]
             progress(done, total)
         for file in small_files(store):
-            with atomic(target / file) as out:
-                out.write((store.path / file).read_bytes())
+            write_atomic(target / file, (store.path / file).read_bytes())
         ensure_metadata(target, store.plans, store.appended)
         copy_plans(store, target)
         (target / COPYING).unlink(missing_ok=True)
@@ -90,9 +89,7 @@ def require_place(store: Store, target: Path) -> None:
     Raises:
         CacheMismatch: it is something else.
     """
-    a, b = store.path.resolve(), target.resolve()
-    if a == b or a in b.parents or b in a.parents:
-        raise CacheMismatch(f"{target} is, holds or lies in the store {store.path}; copy to a folder of its own")
+    require_apart(store.path, target, "copy to a folder of its own")
     there = [p.name for p in target.iterdir() if p.name != ".lock"] if target.is_dir() else []
     marker = target / COPYING
     same = (
@@ -151,7 +148,6 @@ def copy_plans(store: Store, target: Path) -> None:
     aside = target / "plan.partial"
     shutil.rmtree(aside, ignore_errors=True)
     for number in range(len(store.plans)):
-        with atomic(aside / f"{number:04d}.json") as out:
-            out.write((store.path / "plan" / f"{number:04d}.json").read_bytes())
+        write_atomic(aside / f"{number:04d}.json", (store.path / "plan" / f"{number:04d}.json").read_bytes())
     aside.rename(target / "plan")
     sync_folder(target)

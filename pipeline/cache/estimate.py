@@ -7,7 +7,6 @@ import os
 import shutil
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 
 from pipeline.cache.appended import APPENDED
@@ -20,7 +19,7 @@ from pipeline.cache.calibration import (
     measure_teacher,
     median_seconds,
 )
-from pipeline.cache.codecs import CODECS
+from pipeline.cache.codecs import CODECS, array_bytes
 from pipeline.cache.failures import existing
 from pipeline.cache.identity import CacheConfig
 from pipeline.cache.pace import Pace, break_even
@@ -150,10 +149,6 @@ def demand_of(config: CacheConfig, train: TrainConfig | None, channels: Channels
 def record_bytes(codec: str, channels: Channels, size: tuple[int, int]) -> int:
     """Bytes of one stored record, image and label included."""
     return sum(array_bytes(*spec) for spec in array_specs(CODECS[codec], channels, size).values())
-
-
-def array_bytes(shape: tuple[int, ...], dtype: str) -> int:
-    return int(np.prod(shape)) * np.dtype(dtype).itemsize
 
 
 def read_pieces(codec: str, need: Demand, size: tuple[int, int]) -> Pieces:

@@ -16,7 +16,7 @@ from pipeline.cache.failures import explained
 from pipeline.cache.identity import CacheConfig, CacheMismatch
 from pipeline.cache.metadata import ensure_metadata
 from pipeline.cache.mirror import attached
-from pipeline.cache.planning import full_identity, update_plan, wanted_records
+from pipeline.cache.planning import Plans, full_identity, update_plan, wanted_records
 from pipeline.cache.records import Unit, plan_units, read_plans
 from pipeline.cache.taught import TeacherWriter
 from pipeline.cache.unit import Progress
@@ -26,8 +26,6 @@ from pipeline.files import locked, sweep
 from pipeline.memory import keep_freed_memory
 from pipeline.paths import place
 from pipeline.weights import load_teacher
-
-Plans = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)

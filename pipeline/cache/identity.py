@@ -130,3 +130,10 @@ def require_same(path: Any, lines: list[str], remedy: str) -> None:
     """Raise CacheMismatch with every differing field and what to do."""
     if lines:
         raise CacheMismatch(f"the store {path} is not the one described:\n  " + "\n  ".join(lines) + f"\n{remedy}")
+
+
+def require_apart(source: Path, target: Path, remedy: str) -> None:
+    """Raise CacheMismatch where one folder is or holds the other."""
+    a, b = source.resolve(), target.resolve()
+    if a == b or a in b.parents or b in a.parents:
+        raise CacheMismatch(f"{target} is, holds or lies in the store {source}; {remedy}")

@@ -17,7 +17,7 @@ from pipeline.cache.codecs import CODECS
 from pipeline.cache.packing import compressor
 from pipeline.cache.records import compression_of, plan_units
 from pipeline.cache.store import array_specs
-from pipeline.files import atomic
+from pipeline.files import write_atomic
 
 SUBSETS = ("train", "val", "test")
 Plan = dict[str, Any]
@@ -27,8 +27,7 @@ def ensure_metadata(path: Path, plans: list[Plan], appended: Plan | None = None)
     """Every zarr.json as it should be, and none of appended arrays that ``appended`` does not name; safe to repeat."""
     for file, right in expected(plans, appended).items():
         if read(path / file) != json.loads(right):
-            with atomic(path / file) as out:
-                out.write(right)
+            write_atomic(path / file, right)
 
 
 def remove_other(path: Path, appended: Plan, names: tuple[str, ...]) -> None:

@@ -18,7 +18,7 @@ from pipeline.cache.identity import CacheMismatch
 from pipeline.cache.remote import Facts, Remote, RemoteError, at_once
 from pipeline.cache.sealed import sealed, write_sealed
 from pipeline.cache.timing import FILE as TIMING
-from pipeline.files import atomic, read_json, write_json
+from pipeline.files import read_json, write_atomic, write_json
 from pipeline.paths import URLS, spoken
 
 OWN = ".remote"  # folder of what is the mirror's own
@@ -88,8 +88,7 @@ class Mirror:
                 f"{self.url}/{name} was written meanwhile by another extraction, of other bytes (another kind of "
                 f"machine?); stop one of the two, then run `sward verify {self.url}` and this command again"
             )
-        with atomic(self.path / name) as file:
-            file.write(data)
+        write_atomic(self.path / name, data)
         for done in receipt["files"]:
             (self.path / done).unlink(missing_ok=True)
         self._put_timing()
@@ -108,8 +107,7 @@ class Mirror:
         data = self.remote.get(name)
         if data is None:
             raise RemoteError(f"{self.url}/{name}: removed while it was being read; run this again")
-        with atomic(self.path / name) as file:
-            file.write(data)
+        write_atomic(self.path / name, data)
 
     def _put_if_other(self, file: Path) -> None:
         name, data = str(file.relative_to(self.path)), file.read_bytes()

@@ -13,6 +13,8 @@ from pipeline.cache.sealed import write_sealed
 from pipeline.datasets import Dataset, Sample
 from pipeline.views import draw
 
+Plans = list[dict[str, Any]]  # of a store, generation by generation
+
 GROW_ONLY = f"Restore what changed, or give the new store another place (store: …). A store only grows. {WITHDRAW}"
 
 
@@ -62,23 +64,28 @@ def update_plan(
     _require_extracted(path, plans, missing)
     if not missing:
         return False
+    write_sealed(path / "plan" / f"{len(plans):04d}.json", make_plan(found, config, channels, missing, plans))
+    return True
+
+
+def make_plan(
+    found: dict[str, Any], config: CacheConfig, channels: dict[str, int], records: list[Record], plans: Plans
+) -> dict[str, Any]:
+    """The plan of ``records``, in the layout of the ``plans`` before it; of the first, in the configuration's."""
     shard_records = plans[0]["shard_records"] if plans else config.shard_records
-    compression = compression_of(plans) if plans else config.compression
-    plan = {
+    return {
         "identity": found,
         "content_id": identity.digest(found),
         "config": config.recorded(),
         "channels": channels,
         "shard_records": shard_records,
-        "compression": compression,
+        "compression": compression_of(plans) if plans else config.compression,
         "generation": len(plans),
-        "units": group_units(missing, plans, shard_records),
+        "units": group_units(records, plans, shard_records),
     }
-    write_sealed(path / "plan" / f"{len(plans):04d}.json", plan)
-    return True
 
 
-def _require_extracted(path: Path, plans: list[dict[str, Any]], missing: list[Record]) -> None:
+def _require_extracted(path: Path, plans: Plans, missing: list[Record]) -> None:
     """What was encoded from another store is never completed by the teacher: its records would differ in kind."""
     if not plans or identity.REPACKED not in plans[-1]["identity"]:
         return
@@ -91,7 +98,7 @@ def _require_extracted(path: Path, plans: list[dict[str, Any]], missing: list[Re
         identity.require_same(path, [line], remedy)
 
 
-def _planned(plans: list[dict[str, Any]]) -> list[Record]:
+def _planned(plans: Plans) -> list[Record]:
     return [r for plan in plans for unit in plan_units(plan) for r in unit.records]
 
 
@@ -120,7 +127,7 @@ def _shorten(lines: list[str], most: int = 10) -> list[str]:
     return lines if len(lines) <= most else [*lines[:most], f"… and {len(lines) - most} more"]
 
 
-def group_units(records: list[Record], plans: list[dict[str, Any]], shard_records: int) -> list[dict[str, Any]]:
+def group_units(records: list[Record], plans: Plans, shard_records: int) -> list[dict[str, Any]]:
     """Group records into whole shards that start after the last planned one of their subset."""
     first: dict[str, int] = defaultdict(int)
     for unit in (u for plan in plans for u in plan_units(plan)):

@@ -16,9 +16,9 @@ import torch
 from pipeline.cache.codecs import CODECS
 from pipeline.cache.extract import complete, require_own_folder
 from pipeline.cache.failures import explained
-from pipeline.cache.identity import REPACKED, CacheConfig, CacheMismatch, differences, digest, precisions, require_same
+from pipeline.cache.identity import REPACKED, CacheConfig, differences, precisions, require_apart, require_same
 from pipeline.cache.mirror import require_local
-from pipeline.cache.planning import group_units
+from pipeline.cache.planning import make_plan
 from pipeline.cache.records import Record, Unit, read_plans, receipt_path
 from pipeline.cache.sealed import write_sealed
 from pipeline.cache.shards import StoreDamaged
@@ -69,7 +69,7 @@ def repack(
     store = Store(source)
     layout = {"shard_records": shard_records, "compression": compression}
     config = new_config(store, out, codec, layout)
-    require_apart(source, out)
+    require_apart(source, out, "give the new store a folder of its own")
     require_own_folder(out)
     plan = new_plan(store, config)
     with explained(out), locked(out):
@@ -98,12 +98,6 @@ def new_config(store: Store, out: Path, codec: str | None, layout: dict[str, Any
     return validate(CacheConfig, store.plans[-1]["config"] | changes, f"the configuration recorded in {store.path}")
 
 
-def require_apart(source: Path, out: Path) -> None:
-    a, b = source.resolve(), out.resolve()
-    if a == b or a in b.parents or b in a.parents:
-        raise CacheMismatch(f"{out} is, holds or lies in the store {source}; give the new store a folder of its own")
-
-
 def new_plan(store: Store, config: CacheConfig) -> dict[str, Any]:
     """One plan for all records of the source, in its order, without the gaps that extensions leave."""
     found = store.identity
@@ -111,16 +105,7 @@ def new_plan(store: Store, config: CacheConfig) -> dict[str, Any]:
         came_from = {"content_id": store.content_id, "precisions": precisions(found)}
         found = found | {"precision": config.codec.kind, REPACKED: came_from}
     records = [record for records in store.records.values() for record in records]
-    return {
-        "identity": found,
-        "content_id": digest(found),
-        "config": config.recorded(),
-        "channels": store.channels,
-        "shard_records": config.shard_records,
-        "compression": config.compression,
-        "generation": 0,
-        "units": group_units(records, [], config.shard_records),
-    }
+    return make_plan(found, config, store.channels, records, [])
 
 
 def write_plan(path: Path, plan: dict[str, Any]) -> None:

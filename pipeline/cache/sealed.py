@@ -11,7 +11,7 @@ from typing import Any
 import google_crc32c
 
 from pipeline.cache.shards import StoreDamaged
-from pipeline.files import atomic, canonical, read_json
+from pipeline.files import canonical, read_json, write_atomic
 
 SEAL = re.compile(rb'^ "(.{4})": "([0-9a-f]{8})"', re.MULTILINE)  # no other line looks like it
 BLANK = "0" * 8
@@ -19,8 +19,7 @@ BLANK = "0" * 8
 
 def write_sealed(path: Path, value: dict[str, Any]) -> None:
     """Canonical JSON with its seal, atomically."""
-    with atomic(path) as file:
-        file.write(sealed(value))
+    write_atomic(path, sealed(value))
 
 
 def sealed(value: dict[str, Any]) -> bytes:

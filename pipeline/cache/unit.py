@@ -25,7 +25,7 @@ from pipeline.cache.records import Record, Unit, compression_of, receipt_path
 from pipeline.cache.shards import ShardWriter
 from pipeline.cache.store import array_specs, full_label_path, shard_path
 from pipeline.cache.tally import LevelTally, Statistics, finite, statistics
-from pipeline.files import atomic, publish
+from pipeline.files import publish, write_atomic
 from pipeline.views import pixel_digest
 
 Progress = Callable[[int, int], None]
@@ -183,8 +183,7 @@ class UnitWriter:
         if unit.subset != "train":
             for record in unit.records:
                 label, png = full_label_path(self.path, record.digest), self.full_label(record)
-                with atomic(label) as out:
-                    out.write(png)
+                write_atomic(label, png)
                 sums_of_png = {"bytes": len(png), "crc32c": google_crc32c.value(png)}
                 receipt["files"][str(label.relative_to(self.path))] = sums_of_png
         seal(self.path, receipt_path(self.path, unit.name), receipt)

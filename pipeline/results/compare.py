@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from pipeline import console
 from pipeline.cache.store import Store
-from pipeline.files import atomic, read_json, write_json
+from pipeline.files import read_json, write_atomic, write_json
 from pipeline.results.costs import add_costs
 from pipeline.results.report import write_report
 from pipeline.results.runs import load_run, require_store
@@ -234,6 +234,5 @@ def save(config: CompareConfig, comparison: dict[str, Any]) -> None:
         "comparison.md": comparison_markdown(comparison),
     }
     for name, text in texts.items():
-        with atomic(folder / name) as file:
-            file.write(text.encode())
+        write_atomic(folder / name, text)
     write_json(folder / "comparison.json", comparison)

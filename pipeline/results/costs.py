@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 
+from pipeline.cache.codecs import array_bytes
 from pipeline.cache.store import Store
-from pipeline.devices import resolve_device
+from pipeline.devices import resolve_device, wait_for
 from pipeline.training.config import TrainConfig
 from pipeline.training.loop import clip
 from pipeline.training.rundir import RunFolder
@@ -155,13 +156,7 @@ def peak_on_gpu(work: Callable[[], object], device: torch.device) -> int:
 def read_bytes(run: Run) -> int:
     """Stored bytes a record of the teacher's tensors, as the stream reads them."""
     specs = {name: spec for name, spec in run.stream.specs.items() if name not in ("image", "label")}
-    return sum(torch.Size(shape).numel() * getattr(torch, dtype).itemsize for shape, dtype in specs.values())
-
-
-def wait_for(device: torch.device) -> None:
-    """Until the device has done what it was told."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    return sum(array_bytes(*spec) for spec in specs.values())
 
 
 def add_costs(

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from pipeline.cache.store import Store
-from pipeline.files import atomic, publish, read_json, write_json
+from pipeline.files import publish, read_json, write_atomic, write_json
 from pipeline.results.export_card import Facts, model_card
 from pipeline.results.export_check import ExportError, check, real_images, torch_export_runner
 from pipeline.results.export_graph import Graph, embed, to_onnx, to_torch_export, trace
@@ -107,7 +107,7 @@ def fill(
     real, checks = real_images(student, store), []
     for kind in dict.fromkeys(formats):
         path = folder / FILES[kind]
-        write(path, makers[kind](graph, metadata))
+        write_atomic(path, makers[kind](graph, metadata))
         runner = torch_export_runner(path) if kind == "torch-export" else onnx_runner(path)
         checks.append(check(student, runner, graph, path.name, real))
     calibrated = quantised(folder, metadata, store) if int8 and store else 0
@@ -131,7 +131,7 @@ def fill(
         calibrated=calibrated,
         judged=judged,
     )
-    write(folder / "model-card.md", model_card(facts).encode())
+    write_atomic(folder / "model-card.md", model_card(facts))
     write_json(folder / "export.json", asdict(facts))
     return facts
 
@@ -174,7 +174,7 @@ def quantised(folder: Path, metadata: dict[str, Any], store: Store) -> int:
     count = quantise(folder / FILES["onnx"], raw, store)
     model = onnx.load(raw)
     embed(model, metadata)
-    write(folder / INT8, model.SerializeToString())
+    write_atomic(folder / INT8, model.SerializeToString())
     raw.unlink()
     return count
 
@@ -183,8 +183,3 @@ def onnx_runner(path: Path) -> Callable[[Tensor], Tensor]:
     """The file as onnxruntime runs it on the CPU."""
     exported = OnnxStudent(path, gpu=False)
     return lambda images: exported(images).logits
-
-
-def write(path: Path, content: bytes) -> None:
-    with atomic(path) as file:
-        file.write(content)

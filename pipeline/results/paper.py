@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.files import atomic
+from pipeline.files import atomic, write_atomic
 from pipeline.results.examples import Case
 from pipeline.results.figures import DPI, NOTHING, Chart, plain, style
 from pipeline.results.table import markdown
@@ -61,8 +61,7 @@ def write_files(folder: Path, charts: Sequence[Chart], tables: Sequence[Table], 
         save_grid(folder, name, [case for case in cases if case.key])
     for table in tables:
         for suffix, text in table.texts.items():
-            with atomic(folder / f"{table.name}.{suffix}") as file:
-                file.write(text.encode())
+            write_atomic(folder / f"{table.name}.{suffix}", text)
 
 
 def save_grid(folder: Path, name: str, cases: Sequence[Case]) -> None:

@@ -4,18 +4,16 @@ A finished run is reused, so a stopped curve continues with the same command. Th
 `sward extract` with the most views, the others from it by `sward repack --codec`.
 """
 
-import math
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import yaml
 from pydantic import Field, TypeAdapter, model_validator
 
-from pipeline.cache.codecs import CODECS, CodecConfig
+from pipeline.cache.codecs import CODECS, CodecConfig, array_bytes
 from pipeline.cache.identity import dataset_name
 from pipeline.cache.store import Store
-from pipeline.files import atomic, write_json
+from pipeline.files import write_atomic, write_json
 from pipeline.results.compare import relate_folders, run_one
 from pipeline.results.quality_page import quality_markdown, write_page
 from pipeline.results.runs import load_run, load_student
@@ -92,7 +90,7 @@ def feature_bytes(store: Store, views: int) -> int:
     """Bytes of the teacher's levels that training on the first ``views`` views reads."""
     specs = store.specs("train")
     names = [name for level in store.channels for name in store.level_arrays(level)]
-    record = sum(math.prod(shape) * np.dtype(kind).itemsize for shape, kind in (specs[name] for name in names))
+    record = sum(array_bytes(*specs[name]) for name in names)
     return record * sum(r.view.number < views for r in store.records["train"])
 
 
@@ -137,6 +135,5 @@ def save(config: QualityConfig, found: dict[str, Any]) -> None:
         "quality.md": quality_markdown(found),
     }
     for name, text in texts.items():
-        with atomic(config.folder / name) as file:
-            file.write(text.encode())
+        write_atomic(config.folder / name, text)
     write_json(config.folder / "quality.json", found)

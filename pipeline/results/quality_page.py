@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from pipeline.files import atomic, read_json
+from pipeline.files import read_json, write_atomic
 from pipeline.results.figures import Chart, look, swatch, tag
 from pipeline.results.paper import Table
 from pipeline.results.report import PAGE, environment
@@ -94,8 +94,7 @@ def write_page(folder: Path) -> Path:
             style=Markup((PAGE / "style.css").read_text()),
         )
     )
-    with atomic(out) as file:
-        file.write(page.encode())
+    write_atomic(out, page)
     for chart in charts:
         chart.save(folder)
     return out

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import atomic, read_json, write_json
+from pipeline.files import read_json, write_atomic, write_json
 from pipeline.paths import data_root
 from pipeline.results.quality_page import quality_markdown
 from pipeline.results.runs import RunError
@@ -28,8 +28,7 @@ def main(folders: list[str]) -> None:
     for folder in folders:
         print(f"kept {save_results(Path(folder), RESULTS / Path(folder).name)}")
     text = regenerate(README.read_text(), RESULTS)
-    with atomic(README) as file:
-        file.write(text.encode())
+    write_atomic(README, text)
     print(f"{README}: tables {', '.join(marked(text)) or 'none'}")
 
 
@@ -54,8 +53,7 @@ def save_results(folder: Path, target: Path) -> Path:
         if (folder / name).is_file():
             copy_text(folder / name, target / name)
     for name, text in tables(found).items():
-        with atomic(target / f"{figures.stem}.{name}") as file:
-            file.write(text.encode())
+        write_atomic(target / f"{figures.stem}.{name}", text)
     for plot in folder.glob("*.svg"):
         copy_text(plot, target / plot.name)
     return target
@@ -76,8 +74,7 @@ def tables(found: dict[str, Any]) -> dict[str, str]:
 def copy_text(source: Path, target: Path) -> None:
     """Copy a text file; this machine's places (data root, current folder) become relative ones."""
     text = source.read_text().replace(f"{data_root()}/", "data/").replace(f"{Path.cwd()}/", "")
-    with atomic(target) as file:
-        file.write(text.encode())
+    write_atomic(target, text)
 
 
 def marked(text: str) -> list[str]:

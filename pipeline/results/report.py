@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.files import atomic
+from pipeline.files import write_atomic
 from pipeline.results.figures import swatch
 from pipeline.results.masks import palette
 from pipeline.results.material import Material, collect
@@ -46,8 +46,7 @@ def write_report(folders: Sequence[str | Path], out: str | Path, figures: str | 
     subject = read_subject(folders)
     material = collect(subject)
     page = environment().get_template("report.html").render(content(subject, material))
-    with atomic(Path(out)) as file:
-        file.write(page.encode())
+    write_atomic(Path(out), page)
     if figures is not None:
         write_files(Path(figures), material.charts, material.tables, material.grids)
     return Path(out)

@@ -9,7 +9,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from pipeline.devices import resolve_device
+from pipeline.devices import resolve_device, wait_for
 from pipeline.training.config import TrainConfig, build_trainable
 from pipeline.training.heads import head_channels
 from sward.contracts import HEAD_TENSORS, Batch, Channels, Method, Student
@@ -157,7 +157,6 @@ def time_steps(step: Callable[[], None], device: torch.device) -> float:
     while len(times) <= 2 or (sum(times[1:]) < BUDGET_SECONDS and len(times) <= MOST):
         began = time.perf_counter()
         step()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        wait_for(device)
         times.append(time.perf_counter() - began)
     return statistics.median(times[1:])

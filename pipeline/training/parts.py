@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from pipeline.devices import wait_for
+
 WHOLE = ("evaluation", "checkpoint", "logging", "relational signal")  # not in every step, and not taken apart
 
 
@@ -68,8 +70,8 @@ class Recorder:
 
     def now(self) -> float:
         """The time, after the device has caught up while ``exact``."""
-        if self.exact and self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        if self.exact:
+            wait_for(self.device)
         return time.perf_counter()
 
 

@@ -19,7 +19,7 @@ import yaml
 from torch import Tensor, nn
 
 from pipeline.datasets.procedural import render
-from pipeline.files import atomic
+from pipeline.files import write_atomic
 from pipeline.training.config import OptimizerConfig, learning_rate
 from pipeline.training.evaluate import full_prediction
 from sward import seeds
@@ -140,10 +140,8 @@ def save(net: PocketNet, folder: Path, facts: dict[str, object]) -> None:
         "digest": HieraTeacher(trunk).digest(),
         "parameters": sum(p.numel() for p in trunk.parameters()),
     } | facts
-    with atomic(folder / "trunk.safetensors") as file:
-        file.write(dump(half))
-    with atomic(folder / "teacher.yaml") as file:
-        file.write(yaml.safe_dump(card, sort_keys=False).encode())
+    write_atomic(folder / "trunk.safetensors", dump(half))
+    write_atomic(folder / "teacher.yaml", yaml.safe_dump(card, sort_keys=False))
     print(f"wrote {folder}: {card}")
 
 

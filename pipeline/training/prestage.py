@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save
 
 from pipeline.cache.appended import plan_path
 from pipeline.cache.identity import digest
-from pipeline.files import Busy, atomic, locked, read_json, write_json
+from pipeline.files import Busy, locked, read_json, write_atomic, write_json
 from pipeline.training.config import TrainConfig
 from pipeline.training.heads import HeadMissing, HeadSource, fitted_head
 from pipeline.training.prestage_loop import Progress, descend
@@ -128,8 +128,7 @@ def learn(
     own = Stream(stream.store, order, stage.needs, device, config.workers, config.prefetch, stream.head, stream.teacher)
     losses = descend(stage.to(device), own, head, folder.path / "last.ckpt", {"prestage": digest(facts)}, progress)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in stage.state_dict().items()}
-    with atomic(folder.weights) as file:
-        file.write(save(state))
+    write_atomic(folder.weights, save(state))
     seconds = round(time.monotonic() - began, 2)
     about = {"losses": losses, "digest": state_digest(state), "commit": commit(), "seconds": seconds}
     write_json(folder.card, facts | about)

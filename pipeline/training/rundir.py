@@ -22,7 +22,7 @@ import yaml
 from torch import nn
 
 from pipeline.cache.store import Store
-from pipeline.files import atomic, read_json, write_json
+from pipeline.files import read_json, write_atomic, write_json
 from pipeline.training.checkpoint import CheckpointMismatch
 from pipeline.training.config import TrainConfig
 from sward.contracts import Channels
@@ -64,8 +64,7 @@ class RunFolder:
             sources: digests of what else the run was given: the teacher's head, pre-stages.
             spent: seconds of a warm-up that a new run continues from.
         """
-        with atomic(self.path / "config.yaml") as file:
-            file.write(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode())
+        write_atomic(self.path / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
         seconds = read_json(self.facts)["seconds"] if self.facts.is_file() else spent
         write_json(
             self.facts,
@@ -140,8 +139,7 @@ class RunFolder:
             return
         lines = [line for line in self.log_file.read_text().splitlines() if line.endswith("}")]
         kept = [line for line in lines if json.loads(line)["step"] <= step]
-        with atomic(self.log_file) as file:
-            file.write("".join(line + "\n" for line in kept).encode())
+        write_atomic(self.log_file, "".join(line + "\n" for line in kept))
 
     def save_student(
         self,
@@ -170,8 +168,7 @@ class RunFolder:
             "content_id": store.content_id,
             "teacher_channels": teacher_channels,
         }
-        with atomic(self.student) as file:
-            file.write(save(tensors))
+        write_atomic(self.student, save(tensors))
         write_json(self.card, card)
 
     def save_evaluation(self, result: dict[str, Any]) -> None:

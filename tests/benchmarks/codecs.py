@@ -32,6 +32,7 @@ from pipeline.cache.codecs import CODECS, Codec
 from pipeline.cache.identity import CacheConfig, CacheMismatch
 from pipeline.cache.records import Record
 from pipeline.cache.store import Store
+from pipeline.devices import wait_for
 from pipeline.files import write_json
 from pipeline.training.online import OnlineTeacher
 from pipeline.weights import WeightsError
@@ -145,8 +146,7 @@ def timing(codec: Codec, features: Features, stored: list[Any], args: argparse.N
     def decode() -> None:
         for level, f in features.items():
             codec.decode(level, stored[0][level], f.shape[2:])
-        if args.device.type == "cuda":
-            torch.cuda.synchronize(args.device)
+        wait_for(args.device)
 
     return {"encode_ms": median_ms(encode, args.repetitions), "decode_ms": median_ms(decode, args.repetitions)}
 

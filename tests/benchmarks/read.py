@@ -30,6 +30,7 @@ import numpy as np
 import zarr
 from synthetic import SHARD, write_store
 
+from pipeline.cache.codecs import array_bytes
 from pipeline.cache.records import Record
 from pipeline.cache.store import Store, shard_path
 from pipeline.files import write_json
@@ -130,7 +131,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=args.folder) as folder, ExitStack() as stack:
         store = write_store(Path(folder) / "store.zarr", args.records)
         readers = make_readers(store, store.records["train"], stack)
-        record_bytes = sum(int(np.prod(shape)) * np.dtype(t).itemsize for shape, t in store.specs("train").values())
+        record_bytes = sum(array_bytes(*spec) for spec in store.specs("train").values())
         figures = {
             kind: summary(measure(store, readers, args.repetitions, kind == "cold"), args.records, record_bytes)
             for kind in ("warm", "cold")
