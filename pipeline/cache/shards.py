@@ -7,7 +7,7 @@ machinery reads at 15-55 % of what the disk gives.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,8 +15,10 @@ import google_crc32c
 import numpy as np
 
 from pipeline.cache.packing import pack, unpack
+from pipeline.cache.spans import Span, read_spans
 
 ABSENT = np.uint64(2**64 - 1)
+Arrays = dict[str, np.ndarray]  # by name
 
 
 class StoreDamaged(ValueError):
@@ -90,35 +92,36 @@ def parse_index(path: Path | str, tail: bytes) -> np.ndarray:
 REMEDY = "run `sward verify`, delete the receipt it names, and `sward extract` computes that shard again"
 
 
-def read_chunk(path: Path, index: np.ndarray, chunk: int, out: np.ndarray) -> None:
-    """Read one inner chunk straight into ``out`` (C-contiguous, of exactly the chunk's bytes).
+Shard = tuple[Path, np.ndarray]  # of one array: file and index
+
+
+def read_chunks(shards: Mapping[str, Shard], chunk: int, out: Arrays, packed: Callable[[str], bool]) -> None:
+    """Read one inner chunk of every array named in ``out`` straight into its (C-contiguous) buffer.
+
+    Args:
+        packed: whether an array's chunks are compressed.
 
     Raises:
-        StoreDamaged: the chunk is absent, of another length, or the file ends early.
+        StoreDamaged: a chunk is absent, of another length, or does not unpack to its buffer; or a file ends early.
     """
-    target, start = out.data.cast("B"), chunk_offset(path, index, chunk, out.nbytes)
-    handle = os.open(path, os.O_RDONLY)
+    stored = {name: room(*shards[name], chunk) if packed(name) else buffer for name, buffer in out.items()}
+    spans = []
+    for name, buffer in stored.items():
+        path, index = shards[name]
+        spans.append(Span(path, chunk_offset(path, index, chunk, buffer.nbytes), buffer.data.cast("B")))
     try:
-        done = 0
-        while done < out.nbytes:
-            count = os.preadv(handle, [target[done:]], start + done)
-            if count == 0:
-                raise StoreDamaged(f"{path}: ends within inner chunk {chunk}; {REMEDY}")
-            done += count
-    finally:
-        os.close(handle)
+        read_spans(spans)
+    except EOFError as error:
+        raise StoreDamaged(f"{error}: ends within inner chunk {chunk}; {REMEDY}") from error
+    for name in filter(packed, out):
+        if not unpack(stored[name].data, out[name]):
+            where = f"{shards[name][0]}: inner chunk {chunk}"
+            raise StoreDamaged(f"{where} does not unpack to {out[name].nbytes} bytes; {REMEDY}")
 
 
-def read_packed(path: Path, index: np.ndarray, chunk: int, out: np.ndarray) -> None:
-    """As ``read_chunk``, of a compressed chunk.
-
-    Raises:
-        StoreDamaged: the chunk is absent, its file ends early, or it does not unpack to ``out``'s bytes.
-    """
-    data = np.empty(min(int(index[chunk, 1]), path.stat().st_size), np.uint8)  # an absent chunk's length is 2**64 - 1
-    read_chunk(path, index, chunk, data)
-    if not unpack(data.data, out):
-        raise StoreDamaged(f"{path}: inner chunk {chunk} does not unpack to {out.nbytes} bytes; {REMEDY}")
+def room(path: Path, index: np.ndarray, chunk: int) -> np.ndarray:
+    """For a chunk's stored bytes; an absent one's length is 2**64 - 1."""
+    return np.empty(min(int(index[chunk, 1]), path.stat().st_size), np.uint8)
 
 
 def chunk_offset(path: Path | str, index: np.ndarray, chunk: int, size: int) -> int:

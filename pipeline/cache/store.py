@@ -29,7 +29,7 @@ from pipeline.cache.codecs import CODECS, Codec
 from pipeline.cache.mirror import attached
 from pipeline.cache.ranges import RangeReader
 from pipeline.cache.records import WITHDRAW, Record, compression_of, plan_units, read_plans, receipt_path
-from pipeline.cache.shards import StoreDamaged, crc32c_of, pieces, read_chunk, read_index, read_packed
+from pipeline.cache.shards import StoreDamaged, crc32c_of, pieces, read_chunks, read_index
 from pipeline.paths import spoken
 
 ArraySpecs = dict[str, tuple[tuple[int, ...], str]]
@@ -166,9 +166,8 @@ class Store:
             self.ranges.read(record, out, self.packed)
             return
         shard, chunk = divmod(record.row, self.shard_records)
-        for name, buffer in out.items():
-            path, index = self._shard(record.subset, name, shard, buffer.ndim + 1)
-            (read_packed if self.packed(name) else read_chunk)(path, index, chunk, buffer)
+        shards = {name: self._shard(record.subset, name, shard, buffer.ndim + 1) for name, buffer in out.items()}
+        read_chunks(shards, chunk, out, self.packed)
 
     def packed(self, array: str) -> bool:
         """Whether an array's chunks are compressed; appended tensors never are."""
