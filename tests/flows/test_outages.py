@@ -1,16 +1,20 @@
-"""What dies while flows run: a worker, the server. About two minutes, of which one and a half wait for a silent run.
+"""What dies while flows run: a worker, the server. Twelve runs share a store, two at a time. About four minutes.
 
-One server for all, with PostgreSQL where the machine has it, as README.md recommends for many runs. An extraction loses
-its worker; the one that continues it loses the server by SIGKILL, which comes back on the same port and database.
+One server for all, with PostgreSQL where the machine has it, as README.md recommends for many runs. First an extraction
+loses its worker; the extraction that continues it, then an ablation with its twelve trainings, lose the server by
+SIGKILL, which comes back on the same port and database.
 """
 
 import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import postgres
 import pytest
@@ -23,6 +27,7 @@ from sward.contracts import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 SILENCE = 90  # seconds until a silent run is marked; 5 minutes in prefect-automations.yaml
+SEEDS = range(6)
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(2400),  # for a fixture on a busy machine
@@ -149,3 +154,70 @@ def test_a_run_whose_worker_died_does_not_stay_running(
     last = loopback.api.states(lost[0])[-1]
     assert last["type"] == "CRASHED"
     assert "start it again and it continues" in last["message"]
+
+
+@pytest.fixture(scope="module")
+def ablation(loopback: Loopback, folder: Path, config: CacheConfig, continued: str) -> str:
+    """Two methods × six seeds on two workers; the server dies when a few of the twelve are done."""
+    train = written(tiny.tiny_train(folder, config), folder / "train.yaml")
+    methods = {"student alone": {"kind": "plain"}, "AT": {"kind": "at", "level": "s32"}}
+    comparison = {"name": "twelve", "out": str(folder), "train": str(train), "methods": methods, "seeds": [*SEEDS]}
+    (folder / "compare.yaml").write_text(yaml.safe_dump(comparison))
+    loopback.work("local", "--limit", "1")  # the second: two runs at a time
+    loopback.work("control")
+    run = loopback.api.start("ablate-student", folder / "compare.yaml", {})
+    done = lambda: loopback.api.filtered("flow_runs", trained({"type": {"any_": ["COMPLETED"]}}))  # noqa: E731
+    until(lambda: len(done()) >= 3, 900, "three points")
+    loopback.kill_server()
+    time.sleep(5)
+    loopback.serve()
+    until(lambda: loopback.api.ended(run), 900, "the end of the ablation")
+    return run
+
+
+def trained(state: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {"flows": {"name": {"any_": ["train-student"]}}} | ({"flow_runs": {"state": state}} if state else {})
+
+
+def test_an_ablation_fans_out_and_compares_though_its_server_died(
+    loopback: Loopback, ablation: str, folder: Path
+) -> None:
+    assert loopback.api.states(ablation)[-1]["type"] == "COMPLETED", loopback.api.logged(ablation)
+    shown = loopback.api.artifacts(ablation)
+    assert "student alone" in shown["comparison"]
+    assert (folder / "twelve" / "report.html").as_uri() in shown["report"]
+
+
+def test_twelve_trainings_of_one_store_all_complete_never_more_than_two_at_once(
+    loopback: Loopback, ablation: str
+) -> None:
+    runs = loopback.api.filtered("flow_runs", trained())
+    histories = [loopback.api.states(run["id"]) for run in runs]
+    assert len(runs) == 2 * len(SEEDS)
+    assert [history[-1]["type"] for history in histories] == ["COMPLETED"] * len(runs)
+    changes = []
+    for history in histories:
+        changes.append((next(s["timestamp"] for s in history if s["type"] == "RUNNING"), 1))
+        changes.append((history[-1]["timestamp"], -1))
+    assert max(accumulate(step for _, step in sorted(changes))) == 2
+
+
+def test_no_run_met_a_lock_of_the_database(loopback: Loopback, ablation: str, database: str | None) -> None:
+    """PostgreSQL has none to meet; on a busy machine SQLite refuses some of the server's own book-keeping."""
+    printed, runs = loopback.log.read_text(), loopback.api.filtered("flow_runs", {})
+    assert not any("database is locked" in loopback.api.logged(run["id"]) for run in runs)
+    assert database is None or "OperationalError" not in printed
+
+
+def test_a_training_that_is_cancelled_leaves_its_checkpoint(loopback: Loopback, ablation: str, folder: Path) -> None:
+    """Also after the server was away: the worker is the one that lived through it."""
+    run = loopback.api.start(
+        "train-student", folder / "train.yaml", {"steps": 100_000, "runs": str(folder / "endless")}
+    )
+    until(lambda: list((folder / "endless").glob("*/metrics.jsonl")), 180, "the training")
+    loopback.api.post(f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
+    until(lambda: loopback.api.ended(run), 120, "the end of the training")
+    assert loopback.api.state(run)["type"] == "CANCELLED"
+    (stopped,) = (folder / "endless").iterdir()
+    assert json.loads((stopped / "run.json").read_text())["status"] != "finished"
+    assert (stopped / "last.ckpt").exists()
