@@ -174,4 +174,4 @@ def places(config: CacheConfig) -> dict[str, int]:
     """Where an extraction works here, for its ``Pace``: threads that render and encode; on a CPU, the teacher's too."""
     on_cpu = resolve_device(config.device).type == "cpu"
     cores = len(os.sched_getaffinity(0))
-    return {"workers": config.workers, "threads": torch.get_num_threads() if on_cpu else 0, "cores": cores}
+    return {"workers": config.threads, "threads": torch.get_num_threads() if on_cpu else 0, "cores": cores}

@@ -6,6 +6,7 @@ not. `declared` is what a configuration alone can say, so stage 2 can check it w
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,9 @@ class CacheConfig(Config):
         "none", description="lossless, of every array: none, or zstd for archives (layout: not in the identity)"
     )
     batch_size: int = Field(4, ge=1, description="records a teacher forward")
-    workers: int = Field(2, ge=0, le=64, description="rendering threads; 0 renders in the main thread")
+    workers: int | None = Field(
+        None, ge=0, le=64, description="threads that render and encode; default: one a core, at most 16; 0: no others"
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 …")
     runner: RunnerConfig = LocalRunner()
 
@@ -73,6 +76,11 @@ class CacheConfig(Config):
     def recorded(self) -> dict[str, Any]:
         """What a plan keeps of it: not where it ran, so that the plan is the same."""
         return self.model_dump(mode="json", exclude={"runner"})
+
+    @property
+    def threads(self) -> int:
+        """That render and encode on this machine; 0: the calling one does."""
+        return min(16, len(os.sched_getaffinity(0))) if self.workers is None else self.workers
 
     @property
     def evaluation_size(self) -> tuple[int, int]:

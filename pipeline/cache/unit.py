@@ -85,7 +85,7 @@ class UnitWriter:
     def run(self, units: list[Unit], total: int, progress: Progress) -> None:
         done, began = total - sum(len(u.records) for u in units), time.monotonic()
         progress(done, total)
-        with pools(max(1, self.config.workers), 1, 1) as (pool, teacher, committer):
+        with pools(max(1, self.config.threads), 1, 1) as (pool, teacher, committer):
             pending: Future[None] | None = None
             records = self.encoded([batch for unit in units for batch in self.batches(unit)], pool, teacher)
             for unit in units:
@@ -106,7 +106,7 @@ class UnitWriter:
     def encoded(self, batches: list[Batch], pool: ThreadPoolExecutor, teacher: ThreadPoolExecutor) -> Iterator[Encoded]:
         """Every record in order. While a batch is written, the next is encoded, the one after it in the teacher, and
         further ones are rendered: memory for three batches of features at most."""
-        if self.config.workers == 0:
+        if self.config.threads == 0:
             for batch in batches:
                 yield from map(self.encode, batch, self.teach(batch, [self.render(record) for record in batch]))
             return
