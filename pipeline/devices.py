@@ -1,4 +1,6 @@
-"""Devices: one meaning of `device: auto` for both stages; waiting."""
+"""Devices: one meaning of `device: auto` for both stages; cores; waiting."""
+
+import os
 
 import torch
 
@@ -16,6 +18,11 @@ def resolve_device(name: str) -> torch.device:
     if name not in known:
         raise ValueError(f"device: expected auto or one of {', '.join(known)}, found {name}; set device: auto")
     return torch.device(name)
+
+
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def wait_for(device: torch.device) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 
 from pipeline.cache.codecs import CODECS, Arrays, array_bytes
 from pipeline.cache.failures import explained
+from pipeline.cache.spans import Span, read_spans
 from pipeline.devices import resolve_device, wait_for
 from sward import seeds
 
@@ -62,8 +64,8 @@ def measure_disk(folder: Path, records: dict[str, Pieces], workers: int) -> Disk
     with explained(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".sward-plan-") as place:
         file = Path(place) / "calibration"
         write = write_file(file, size)
-        with file.open("rb") as handle, ThreadPoolExecutor(max(1, workers)) as pool:
-            reads = {codec: time_reads(handle.fileno(), size, pieces, pool) for codec, pieces in records.items()}
+        with ThreadPoolExecutor(max(1, workers)) as pool:
+            reads = {codec: time_reads(file, size, pieces, pool) for codec, pieces in records.items()}
     return Disk(reads, write)
 
 
@@ -79,18 +81,16 @@ def write_file(path: Path, size: int) -> float:
     return (time.perf_counter() - began) / size
 
 
-def time_reads(handle: int, size: int, pieces: Pieces, pool: ThreadPoolExecutor) -> tuple[float, float]:
-    """Median seconds a record, dropped from the page cache before, and again at once."""
+def time_reads(file: Path, size: int, pieces: Pieces, pool: ThreadPoolExecutor) -> tuple[float, float]:
+    """Median seconds a record as a store reads it, dropped from the page cache before, and again at once."""
     length = sum(pieces)
     count = max(1, min(RECORDS, size // length))
     starts = [int(i) * length for i in seeds.permutation(size // length, "calibration", length)[:count]]
     buffers = [np.ones(length, np.uint8) for _ in starts]
 
     def read(start: int, buffer: np.ndarray) -> None:
-        done, view = 0, buffer.data
-        for piece in pieces:
-            os.preadv(handle, [view[done : done + piece]], start + done)
-            done += piece
+        offsets = accumulate(pieces[:-1], initial=0)
+        read_spans([Span(file, start + at, buffer.data[at : at + n]) for at, n in zip(offsets, pieces, strict=True)])
 
     def whole_pass() -> float:
         began = time.perf_counter()
@@ -100,11 +100,16 @@ def time_reads(handle: int, size: int, pieces: Pieces, pool: ThreadPoolExecutor)
     whole_pass()
     cold, warm = [], []
     for _ in range(ROUNDS):
-        with suppress(OSError):  # a file system that keeps no page cache: cold is warm there
-            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+        forget(file)
         cold.append(whole_pass())
         warm.append(whole_pass())
     return float(np.median(cold)), float(np.median(warm))
+
+
+def forget(file: Path) -> None:
+    """Drop the file from the page cache; where the system cannot, cold is warm."""
+    with suppress(OSError, AttributeError), file.open("rb") as handle:
+        os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def measure_decoding(codec: str, shapes: dict[str, tuple[int, int, int]], device: str) -> float:

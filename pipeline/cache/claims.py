@@ -28,6 +28,17 @@ class Room:
         """Made by the process that holds the store's lock."""
         self.claims.mkdir(parents=True)
         sync_folder(self.folder)
+        one, two = self.folder / "one", self.folder / "two"
+        one.touch()
+        try:
+            os.link(one, two)
+            two.unlink()
+            one.unlink()
+        except OSError as error:
+            raise ExtractionError(
+                f"the file system of {self.store} has no hard links ({error.strerror}), by which several workers "
+                "agree; use runner: {kind: local}, or put the store elsewhere"
+            ) from error
 
     def require(self) -> None:
         """Raise ExtractionError unless the call is going on, and is seen from here."""

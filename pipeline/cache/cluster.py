@@ -1,7 +1,7 @@
 """The Dask cluster of an extraction: one made on this machine for the call, or a running one by its address.
 
-A worker is a process with two threads, so that one unit is rendered and written while another is in the teacher. With
-GPUs, each worker has one and announces it as the resource ``GPU``; a unit takes half of it.
+A worker is a process with two threads, so that one unit is decoded, encoded or written while another is in the teacher.
+With GPUs, each worker has one and announces it as the resource ``GPU``; a unit takes half of it.
 """
 
 import logging
@@ -19,7 +19,7 @@ from distributed import Client, Nanny, Scheduler, Security, SpecCluster
 from pipeline.cache.identity import CacheConfig
 from pipeline.cache.runner import DaskRunner
 from pipeline.cache.worker import forget
-from pipeline.devices import resolve_device
+from pipeline.devices import cores, resolve_device
 
 TICK = 1.0  # seconds between looks at who is there
 IN_FLIGHT = 2  # units of a worker at a time
@@ -116,8 +116,7 @@ def private(config: CacheConfig) -> list[dict[str, Any]]:
     assert config.runner.kind == "dask"
     wanted = config.runner.workers
     if not on_gpu(config):
-        cores = len(os.sched_getaffinity(0))
-        return [{}] * (wanted or max(1, cores // config.runner.threads))
+        return [{}] * (wanted or max(1, cores() // config.runner.threads))
     gpus = visible_gpus()
     if wanted and wanted > len(gpus):
         raise ValueError(f"runner.workers: {wanted}, but there are {len(gpus)} GPUs here, and each worker needs one")

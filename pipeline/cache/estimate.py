@@ -6,6 +6,8 @@ What is measured (`calibration.py`) is measured on this machine, on the disk whe
 import os
 import shutil
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,7 +30,7 @@ from pipeline.cache.rehearsal import measure_encoding
 from pipeline.cache.store import array_specs
 from pipeline.cache.taught import Samples, render_record
 from pipeline.datasets import Dataset, load_dataset
-from pipeline.devices import resolve_device
+from pipeline.devices import cores, resolve_device
 from pipeline.paths import is_url, place
 from pipeline.training import demand as demands
 from pipeline.training.config import TrainConfig
@@ -41,10 +43,10 @@ from sward.contracts import Channels
 class Plan:
     """Sizes in bytes, times in seconds.
 
-    records: by subset. teacher_seconds: a view in the teacher. view_seconds: a view rendered, taught, encoded and
-    written, as an extraction overlaps them (`pace.py`). reads: by codec, of what ``demand`` reads of a record;
-    read_bytes likewise. choices: what fits a budget, empty without one; views: K of the configuration. source:
-    (height, width) of the first image. url: the store's, where it has one.
+    records: by subset. teacher_seconds: a training view in the teacher. view_seconds: one rendered, taught, encoded and
+    written, as an extraction overlaps them (`pace.py`); evaluation_seconds: a validation or test view. reads: by codec,
+    of what ``demand`` reads of a record; read_bytes likewise. choices: what fits a budget, empty without one; views: K
+    of the configuration. source: (height, width) of the first image. url: the store's, where it has one.
     """
 
     records: dict[str, int]
@@ -55,6 +57,7 @@ class Plan:
     memory_bytes: int
     teacher_seconds: float
     view_seconds: float
+    evaluation_seconds: float
     reads: dict[str, Reading]
     read_bytes: dict[str, int]
     demand: Demand
@@ -70,7 +73,8 @@ class Plan:
 
     @property
     def extraction_seconds(self) -> float:
-        return self.total_records * self.view_seconds
+        trained = self.records["train"]
+        return trained * self.view_seconds + (self.total_records - trained) * self.evaluation_seconds
 
     @property
     def fits(self) -> bool:
@@ -110,8 +114,9 @@ def plan(config: CacheConfig, train: TrainConfig | None = None, budget: int | No
     target = existing(place(config.store))
     disk = measure_disk(target, pieces, need.workers)
     shapes = level_shapes(need, config.size)
-    teacher_seconds = measure_teacher(teacher, config.size, config.batch_size, config.device)
-    encode, append = measure_encoding(target, config, channels)
+    evaluating = config.model_copy(update={"size": config.evaluation_size})
+    pace = measure_pace(config, teacher, dataset, target, disk.write)
+    slower = pace if evaluating.size == config.size else measure_pace(evaluating, teacher, dataset, target, disk.write)
     return Plan(
         records=counts,
         bytes_by_codec={codec: counts["train"] * a + evaluated * b for codec, (a, b) in sizes.items()},
@@ -119,15 +124,9 @@ def plan(config: CacheConfig, train: TrainConfig | None = None, budget: int | No
         files=shards * (len(array_specs(config.codec, channels, config.size)) + 1) + evaluated,
         free_bytes=shutil.disk_usage(target).free,
         memory_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
-        teacher_seconds=teacher_seconds,
-        view_seconds=Pace(
-            teacher_seconds,
-            encode,
-            measure_rendering(config, dataset),
-            append,
-            disk.write * sizes[config.codec.kind][0],
-            **places(config),
-        ).seconds,
+        teacher_seconds=pace.teacher,
+        view_seconds=pace.seconds,
+        evaluation_seconds=slower.seconds,
         reads={c: Reading(*times, measure_decoding(c, shapes, need.device)) for c, times in disk.reads.items()},
         read_bytes={codec: sum(p) for codec, p in pieces.items()},
         demand=need,
@@ -136,6 +135,19 @@ def plan(config: CacheConfig, train: TrainConfig | None = None, budget: int | No
         source=records[0].image_size,
         choices=choices(budget, sizes, counts["train"] // config.views.count, evaluated) if budget else [],
         url=config.store if is_url(config.store) else None,
+    )
+
+
+def measure_pace(config: CacheConfig, teacher: Any, dataset: Dataset, target: Path, write: float) -> Pace:
+    """Of views of ``config.size``; ``target``: on the store's disk, which takes ``write`` seconds a byte."""
+    encode, append = measure_encoding(target, config, teacher.channels)
+    return Pace(
+        measure_teacher(teacher, config.size, config.batch_size, config.device),
+        encode,
+        measure_rendering(config, dataset),
+        append,
+        write * record_bytes(config.codec.kind, teacher.channels, config.size),
+        **places(config),
     )
 
 
@@ -171,7 +183,11 @@ def measure_rendering(config: CacheConfig, dataset: Dataset) -> float:
 
 
 def places(config: CacheConfig) -> dict[str, int]:
-    """Where an extraction works here, for its ``Pace``: threads that render and encode; on a CPU, the teacher's too."""
-    on_cpu = resolve_device(config.device).type == "cpu"
-    cores = len(os.sched_getaffinity(0))
-    return {"workers": config.threads, "threads": torch.get_num_threads() if on_cpu else 0, "cores": cores}
+    """Where an extraction works here, for its ``Pace``: threads that render and encode; on a CPU, the teacher's too; of
+    a cluster on this machine, its GPUs. One of workers elsewhere is planned as a single one of them."""
+    on_cpu, runner = resolve_device(config.device).type == "cpu", config.runner
+    lanes = 1
+    if runner.kind == "dask" and not runner.address and not on_cpu:
+        lanes = runner.workers or torch.cuda.device_count()
+    workers = min(config.threads * lanes, max(config.threads, cores()))
+    return {"lanes": lanes, "workers": workers, "threads": torch.get_num_threads() if on_cpu else 0, "cores": cores()}

@@ -1,4 +1,4 @@
-"""Stage 1: the frozen teacher over every planned view, one whole shard at a time.
+"""Stage 1: the frozen teacher over every planned view, in whole shards.
 
 A unit (`unit.py`) is computed into `tmp/`, synced, renamed, and only then gets its receipt. A restart trusts
 receipts alone, so a kill at any instant costs the units in flight. One process at a time may write a store
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.cache.appended import read_plan
-from pipeline.cache.failures import explained
+from pipeline.cache.failures import explained, freeing
 from pipeline.cache.identity import CacheConfig, CacheMismatch
 from pipeline.cache.metadata import ensure_metadata
 from pipeline.cache.mirror import attached
@@ -56,7 +56,7 @@ def extract(config: CacheConfig, progress: Progress = lambda done, total: None) 
     dataset, teacher = check_all(config.dataset, config.split), load_teacher(config.teacher)
     wanted = wanted_records(config, dataset)
     found = full_identity(config, dataset, teacher.digest(), wanted)
-    with explained(path), locked(path):
+    with explained(path), locked(path), freeing(path):
         if mirror:
             mirror.pull()
         update_plan(path, config, found, wanted, teacher.channels)

@@ -24,7 +24,7 @@ class NotWritable(OSError):
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Give errors of writing the store at ``path`` a reason and a remedy, and free what was in flight.
+    """Give errors of writing the store at ``path`` a reason and a remedy.
 
     Raises:
         NotWritable: in place of an OSError that says the disk is full or may not be written. Errors about a file
@@ -35,9 +35,19 @@ def explained(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in REASONS or not concerns(error, path):
             raise
-        shutil.rmtree(path / "tmp", ignore_errors=True)
         where = error.filename or path
         raise NotWritable(error.errno, f"{REASONS[error.errno]}: {remedy(error.errno, path)}; {KEPT}", where) from error
+
+
+@contextmanager
+def freeing(path: Path) -> Iterator[None]:
+    """While the lock of the store at ``path`` is held: where it cannot be written, what was in flight makes room."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in REASONS and concerns(error, path):
+            shutil.rmtree(path / "tmp", ignore_errors=True)
+        raise
 
 
 def concerns(error: OSError, path: Path) -> bool:

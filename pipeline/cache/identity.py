@@ -6,7 +6,6 @@ not. `declared` is what a configuration alone can say, so stage 2 can check it w
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from pydantic import Field, model_validator
 from pipeline.cache.codecs import FP16, CodecConfig
 from pipeline.cache.packing import Compression
 from pipeline.cache.runner import LocalRunner, RunnerConfig
+from pipeline.devices import cores
 from pipeline.views import GENERATOR, RESIZE, ViewsConfig
 from sward.contracts import TEACHER_LEVELS, Config
 from sward.teachers import TeacherConfig
@@ -80,7 +80,7 @@ class CacheConfig(Config):
     @property
     def threads(self) -> int:
         """That render and encode on this machine; 0: the calling one does."""
-        return min(16, len(os.sched_getaffinity(0))) if self.workers is None else self.workers
+        return min(16, cores()) if self.workers is None else self.workers
 
     @property
     def evaluation_size(self) -> tuple[int, int]:

@@ -9,8 +9,9 @@ no lock: two writers of one configuration put the same bytes.
 
 import fcntl
 import functools
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from pipeline.paths import URLS, spoken
 
 OWN = ".remote"  # folder of what is the mirror's own
 COPYING = "copying.json"  # a copy that is not whole yet: no store for anybody else (`copying.py`)
+TIMING_EVERY = 60.0  # seconds
 FOLDERS = ("plan", "receipts", "appended", "full_labels")
 
 
@@ -31,15 +33,23 @@ class Mirror:
 
     def __init__(self, path: Path, url: str) -> None:
         self.path, self.url, self.remote = path, url, Remote(url)
+        self.timed = time.monotonic()
 
     def pull(self) -> dict[str, Facts]:
-        """Make the folder what the store's small objects are now; returns every object of the store."""
+        """Make the folder what the store's small objects are now; returns every object of the store.
+
+        Raises:
+            FileNotFoundError: there is no store yet, but a copy that was begun.
+        """
         with self._alone():
             there = self.remote.objects()
-            wanted = {} if COPYING in there else {name: f for name, f in there.items() if mirrored(name)}
+            if COPYING in there:
+                raise FileNotFoundError(f"no feature store at {self.url} yet: a copy to it was begun; continue it")
+            wanted = {name: f for name, f in there.items() if mirrored(name)}
             known = self._known()
             for file in self._files():
-                if str(file.relative_to(self.path)) not in wanted:
+                name = str(file.relative_to(self.path))
+                if name not in wanted and not name.startswith("full_labels/"):  # those are named by their content
                     file.unlink(missing_ok=True)
             new = [n for n, f in wanted.items() if known.get(n) != f.tag or size_of(self.path / n) != f.bytes]
             at_once(self._fetch, new)
@@ -91,7 +101,8 @@ class Mirror:
         write_atomic(self.path / name, data)
         for done in receipt["files"]:
             (self.path / done).unlink(missing_ok=True)
-        self._put_timing()
+        if time.monotonic() - self.timed > TIMING_EVERY:
+            self._put_timing()
 
     def _withdraw(self, name: str, receipt: dict[str, Any]) -> None:
         """Remove a receipt that vouches for other records: one of a plan that was withdrawn."""
@@ -115,7 +126,11 @@ class Mirror:
             self.remote.put(name, data)
 
     def _put_timing(self) -> None:
-        if (self.path / TIMING).is_file():
+        """What the units took, which is no part of the content: now and then, and nothing waits for it."""
+        if not (self.path / TIMING).is_file():
+            return
+        self.timed = time.monotonic()
+        with suppress(RemoteError):
             self.remote.put(TIMING, (self.path / TIMING).read_bytes())
 
     def _files(self) -> list[Path]:

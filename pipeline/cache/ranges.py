@@ -14,6 +14,8 @@ from pipeline.cache.remote import AT_ONCE, Facts, Remote
 from pipeline.cache.shards import REMEDY, StoreDamaged, chunk_offset, index_bytes, parse_index
 from pipeline.paths import cache_root
 
+USUAL = 20 * 10**9  # bytes of what was read, where nobody said how many
+
 
 class RangeReader:
     """Reads what the receipts of a store vouch for; safe to share between threads.
@@ -23,14 +25,16 @@ class RangeReader:
         shard_records: records a shard.
         objects: what is there, by name.
         content_id: of the store.
-        cache_bytes: how much of what was read is kept on this disk.
+        cache_bytes: how much of what was read is kept on this disk; None: no more than there is usually room for.
     """
 
     def __init__(
-        self, remote: Remote, shard_records: int, objects: dict[str, Facts], content_id: str, cache_bytes: int
+        self, remote: Remote, shard_records: int, objects: dict[str, Facts], content_id: str, cache_bytes: int | None
     ) -> None:
         self.remote, self.shard_records, self.objects = remote, shard_records, objects
-        self.content_id, self.cache = content_id, ChunkCache(cache_root() / "chunks", cache_bytes)
+        limit = USUAL if cache_bytes is None else cache_bytes
+        self.cache = ChunkCache(cache_root() / "chunks", limit, evicts=cache_bytes is not None)
+        self.content_id = content_id
         self.index = lru_cache(maxsize=None)(self._read_index)
         self.pool = ThreadPoolExecutor(AT_ONCE, "range")
 
@@ -76,6 +80,6 @@ class RangeReader:
 
     def _range(self, file: str, start: int, size: int) -> Any:
         try:
-            return self.remote.range(file, start, size)
+            return self.remote.range(file, start, size, self.objects[file].version)
         except FileNotFoundError as error:
             raise StoreDamaged(f"{error}; run `sward verify {self.remote.url}`: it says what to do") from error

@@ -30,39 +30,39 @@ def key(*parts: object) -> str:
 
 
 class ChunkCache:
-    """Chunks below ``folder``, of at most ``limit`` bytes in all; safe to share between threads."""
+    """Chunks below ``folder``, of at most ``limit`` bytes in all; safe to share between threads.
 
-    def __init__(self, folder: Path, limit: int) -> None:
-        self.folder, self.limit = folder, limit
+    ``evicts``: whether old chunks make room for new ones; who has not been told a limit takes the room that is there.
+    """
+
+    def __init__(self, folder: Path, limit: int, evicts: bool = True) -> None:
+        self.folder, self.limit, self.evicts = folder, limit, evicts
         self._lock, self._used, self._added = threading.Lock(), -1, 0
 
     def read(self, name: str, out: np.ndarray) -> bool:
         """Whether the chunk was there, and is now in ``out`` (C-contiguous, of exactly its bytes)."""
         path, trailer = self._path(name), bytearray(TRAILER + 1)
         try:
-            handle = os.open(path, os.O_RDONLY)
-        except FileNotFoundError:
+            with path.open("rb", buffering=0) as file:
+                count = os.preadv(file.fileno(), [out.data.cast("B"), trailer], 0)
+        except OSError:  # it is not there, or this disk does not give it: it is read from the store
             return False
-        try:
-            count = os.preadv(handle, [out.data.cast("B"), trailer], 0)
-        finally:
-            os.close(handle)
         crc = google_crc32c.value(out.reshape(-1).view(np.uint8))
         if count != out.nbytes + TRAILER or crc != int.from_bytes(trailer[:TRAILER], "little"):
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
             return False
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             os.utime(path)
         return True
 
     def write(self, name: str, data: Any) -> None:
         """Keep a chunk. Where the disk does not take it, reading goes on without: said once, on stderr."""
-        chunk = np.frombuffer(data, np.uint8)
-        if not self._room(chunk.nbytes + TRAILER):
-            return
-        path = self._path(name)
+        chunk, path = np.frombuffer(data, np.uint8), self._path(name)
         partial = path.with_name(f".{name}.{os.getpid()}.{threading.get_ident()}.partial")
         try:
+            if not self._room(chunk.nbytes + TRAILER):
+                return
             path.parent.mkdir(parents=True, exist_ok=True)
             with partial.open("wb") as file:
                 file.write(chunk.data)
@@ -84,6 +84,8 @@ class ChunkCache:
         with self._lock:
             if self._used < 0 or self._used + size > self.limit or self._added > self.limit // SHARE:
                 self._used, self._added = self._evict(size), 0
+            if self._used + size > self.limit:
+                return False
             self._used, self._added = self._used + size, self._added + size
         return True
 
@@ -94,7 +96,8 @@ class ChunkCache:
             fcntl.flock(lock, fcntl.LOCK_EX)
             files = sorted(found(self.folder))
             total = sum(size for _, size, _ in files)
-            target = self.limit if total + size <= self.limit else max(0, int(0.9 * self.limit) - size)
+            enough = total + size <= self.limit or not self.evicts
+            target = total if enough else max(0, int(0.9 * self.limit) - size)
             for used, bytes_, path in files:
                 torn = path.suffix == ".partial" and time.time() - used > LEFT_BEHIND
                 if total > target or torn:

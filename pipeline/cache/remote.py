@@ -33,10 +33,11 @@ class RemoteError(OSError):
 
 @dataclass(frozen=True)
 class Facts:
-    """Of an object: bytes, and what changes with its content."""
+    """Of an object: bytes, what changes with its content, and the service's own name of this version of it, if any."""
 
     bytes: int
     tag: str
+    version: str | None = None
 
 
 class Remote:
@@ -72,14 +73,15 @@ class Remote:
         except FileNotFoundError:
             return None
 
-    def range(self, name: str, start: int, size: int) -> Any:
+    def range(self, name: str, start: int, size: int, version: str | None = None) -> Any:
         """Exactly ``size`` bytes from ``start`` on, as a buffer.
 
         Raises:
             FileNotFoundError: there is no such object.
-            RemoteError: it ends before.
+            RemoteError: it ends before, or is another version than the one asked for.
         """
-        data = self._ask(name, lambda: self._library.get_range(self._store, name, start=start, length=size))
+        options: Any = {"range": (start, start + size)} | ({"if_match": version} if version else {})
+        data = self._ask(name, lambda: self._library.get(self._store, name, options=options).bytes())
         if len(data) != size:
             raise RemoteError(f"{self.url}/{name}: ends at {start + len(data)} bytes, expected {start + size}; {AGAIN}")
         return data
@@ -146,6 +148,10 @@ class Remote:
                 f"access denied{named}; give this user the rights to list, read and write there, and the environment "
                 "its credentials (README: Stores in object storage)"
             )
+        if status == 412:
+            return "it was replaced since the store was opened; let what writes there end, and run this again"
+        if status == 501:
+            return "the service lacks what a store needs (501), such as writing on condition that nothing is there"
         if "timed out" in text or "TimedOut" in text:
             return (
                 f"no answer within {self.seconds:g} s, tried again and again; {AGAIN} when the service answers "
@@ -167,7 +173,7 @@ def plain_http() -> bool:
 
 
 def facts(meta: Any) -> Facts:
-    return Facts(meta["size"], meta["e_tag"] or str(meta["last_modified"]))
+    return Facts(meta["size"], meta["e_tag"] or str(meta["last_modified"]), meta["e_tag"])
 
 
 def http_status(error: Exception) -> int | None:
@@ -188,7 +194,7 @@ def permanent(error: Exception) -> bool:
     refused = (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError, exceptions.NotSupportedError)
     status = http_status(error)
     asked_wrongly = status is not None and 400 <= status < 500 and status not in (408, 409, 429)
-    return isinstance(error, (*refused, ValueError)) or asked_wrongly or bool(code(error, NO_BUCKET))
+    return isinstance(error, (*refused, ValueError)) or asked_wrongly or status == 501 or bool(code(error, NO_BUCKET))
 
 
 def at_once(call: Callable[[Any], None], items: Iterable[Any]) -> None:

@@ -15,7 +15,7 @@ import torch
 
 from pipeline.cache.codecs import CODECS
 from pipeline.cache.extract import complete, require_own_folder
-from pipeline.cache.failures import explained
+from pipeline.cache.failures import explained, freeing
 from pipeline.cache.identity import REPACKED, CacheConfig, differences, precisions, require_apart, require_same
 from pipeline.cache.mirror import require_local
 from pipeline.cache.planning import make_plan
@@ -25,7 +25,7 @@ from pipeline.cache.shards import StoreDamaged
 from pipeline.cache.store import Store, full_label_path
 from pipeline.cache.tally import statistics
 from pipeline.cache.timing import extraction_cost, note
-from pipeline.cache.unit import Arrays, Batch, Encoded, Progress, UnitWriter, as_stored
+from pipeline.cache.unit import Arrays, Batch, Encoded, Progress, UnitWriter
 from pipeline.cache.verify import wrong_sums
 from pipeline.config import validate
 from pipeline.files import locked
@@ -72,7 +72,7 @@ def repack(
     require_apart(source, out, "give the new store a folder of its own")
     require_own_folder(out)
     plan = new_plan(store, config)
-    with explained(out), locked(out):
+    with explained(out), locked(out), freeing(out):
         write_plan(out, plan)
         plans = read_plans(out)
         written = complete(Repacker(out, config, plans, store), plans, progress)
@@ -156,7 +156,7 @@ class Repacker(UnitWriter):
     def encode(self, record: Record, taught: Arrays) -> Encoded:
         features = self.decoded(record, taught)
         if self.config.codec.kind == self.source.codec.kind:
-            return as_stored(taught, {level: statistics(f) for level, f in features.items()})
+            return self.as_stored(taught, {level: statistics(f) for level, f in features.items()})
         return self.encode_features(record, features, {name: taught[name] for name in ("image", "label")})
 
     def check(self, record: Record) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 
-from pipeline.cache.packing import pack, unpack
+from pipeline.cache.packing import unpack
 from pipeline.cache.spans import Span, read_spans
 
 ABSENT = np.uint64(2**64 - 1)
@@ -28,15 +28,15 @@ class StoreDamaged(ValueError):
 class ShardWriter:
     """Appends records to a new shard file, keeping its checksum; ``close`` adds the index and syncs."""
 
-    def __init__(self, path: Path, num_chunks: int, packed: bool = False) -> None:
-        self._packed = packed
+    def __init__(self, path: Path, num_chunks: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("wb")
         self._index = np.full((num_chunks, 2), ABSENT, dtype="<u8")
         self._size, self._count, self._crc = 0, 0, 0
 
-    def append(self, chunk: np.ndarray) -> None:
-        data = pack(chunk) if self._packed else np.ascontiguousarray(chunk).data.cast("B")
+    def append(self, chunk: np.ndarray | bytes) -> None:
+        """An array, or its compressed bytes."""
+        data = chunk if isinstance(chunk, bytes) else np.ascontiguousarray(chunk).data.cast("B")
         self._index[self._count] = self._size, len(data)
         self._count += 1
         self._write(data)

@@ -19,7 +19,7 @@ from distributed import Client, Future, KilledWorker, wait
 from distributed.comm import CommClosedError
 
 from pipeline.cache.claims import Room
-from pipeline.cache.cluster import KEPT, TICK, Crew, gone, needs, opened
+from pipeline.cache.cluster import KEPT, TICK, Crew, gone, needs, on_gpu, opened
 from pipeline.cache.identity import CacheConfig
 from pipeline.cache.records import Unit
 from pipeline.cache.taught import Samples
@@ -113,7 +113,10 @@ def pinned(config: CacheConfig, digest: str) -> CacheConfig:
     """The configuration as every worker understands it, wherever it was started."""
     weights = config.teacher.weights
     there = weights if weights.startswith("hub:") else str(locate(weights).absolute())
-    return config.model_copy(update={"teacher": config.teacher.model_copy(update={"weights": there, "digest": digest})})
+    changes: dict[str, Any] = {"teacher": config.teacher.model_copy(update={"weights": there, "digest": digest})}
+    if config.workers is None and not on_gpu(config):
+        changes["workers"] = 1  # a worker has a core, where it has no GPU
+    return config.model_copy(update=changes)
 
 
 def finished(client: Client, going: dict[Future, Unit]) -> list[Future]:

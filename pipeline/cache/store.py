@@ -15,7 +15,7 @@ and receipts are never changed.
 """
 
 from collections.abc import Iterator
-from functools import cache, cached_property, lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ class Store:
     Args:
         path: its folder, or the folder that stands for a URL (`paths.locate` gives it).
         partial: leave out what has no receipt.
-        cache_bytes: of a store at a URL, how much of what was read is kept on this disk.
+        cache_bytes: of a store at a URL, how much of what was read is kept on this disk; None: what others leave.
 
     Raises on opening:
         FileNotFoundError: no store there.
@@ -68,7 +68,7 @@ class Store:
         StoreDamaged: a file's size is not what its receipt says.
     """
 
-    def __init__(self, path: str | Path, partial: bool = False, cache_bytes: int = 20 * 10**9) -> None:
+    def __init__(self, path: str | Path, partial: bool = False, cache_bytes: int | None = None) -> None:
         self.path = Path(path)
         self.mirror = attached(self.path)
         self.objects = self.mirror.pull() if self.mirror else {}
@@ -131,7 +131,6 @@ class Store:
         height, width = self.identity["input.size" if subset == "train" else "input.eval_size"]
         return height, width
 
-    @cache  # noqa: B019 - a store lives as long as the process that reads it
     def specs(self, subset: str) -> ArraySpecs:
         """Array name -> (shape of one record, dtype)."""
         specs = array_specs(self.codec, self.channels, self.size(subset))

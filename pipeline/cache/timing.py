@@ -12,7 +12,7 @@ FILE = "timing.jsonl"
 
 
 def note(store: Path, unit: str, records: int, seconds: float, device: str) -> None:
-    """Add a unit's wall-clock seconds: rendering, teacher and writing, which overlap with its neighbours'."""
+    """Add a unit's wall-clock seconds: rendering, teacher, encoding and writing, which overlap with its neighbours'."""
     line = {"unit": unit, "records": records, "seconds": round(seconds, 3), "device": device}
     with (store / FILE).open("a") as file:
         file.write("\n" + json.dumps(line) + "\n")  # a torn line before it stays alone

@@ -7,7 +7,7 @@ a shard becomes visible to readers: `UnitWriter.commit`. What a unit is made of:
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,7 @@ import numpy as np
 from pipeline.cache.identity import CacheConfig
 from pipeline.cache.mirror import seal
 from pipeline.cache.overlap import ahead, pools
+from pipeline.cache.packing import pack
 from pipeline.cache.records import Record, Unit, compression_of, receipt_path
 from pipeline.cache.shards import ShardWriter
 from pipeline.cache.store import array_specs, full_label_path, shard_path
@@ -39,9 +40,9 @@ class ExtractionError(RuntimeError):
 
 @dataclass(frozen=True)
 class Encoded:
-    """A record as it is stored, and what its receipt says of it."""
+    """A record as it is stored, and what its receipt says of it. arrays: by name, or the compressed bytes of them."""
 
-    arrays: Arrays
+    arrays: Mapping[str, np.ndarray | bytes]
     levels: dict[str, Statistics]
     pixel_digest: str
 
@@ -104,8 +105,8 @@ class UnitWriter:
         return [unit.records[i : i + size] for i in range(0, len(unit.records), size)]
 
     def encoded(self, batches: list[Batch], pool: ThreadPoolExecutor, teacher: ThreadPoolExecutor) -> Iterator[Encoded]:
-        """Every record in order. While a batch is written, the next is encoded, the one after it in the teacher, and
-        further ones are rendered: memory for three batches of features at most."""
+        """Every record in order. While a batch is written, the next ones are encoded, as many as there are threads for,
+        another one is in the teacher, and further ones are rendered: that bounds the memory for features."""
         if self.config.threads == 0:
             for batch in batches:
                 yield from map(self.encode, batch, self.teach(batch, [self.render(record) for record in batch]))
@@ -118,7 +119,8 @@ class UnitWriter:
             taught = self.teach(batch, [future.result() for future in rendered])
             return [pool.submit(self.encode, *each) for each in zip(batch, taught, strict=True)]
 
-        for going in ahead(1, lambda begun: teacher.submit(teach, *begun), ahead(2, render, batches)):
+        encoding = -(-self.config.threads // self.config.batch_size)  # batches
+        for going in ahead(1 + encoding, lambda begun: teacher.submit(teach, *begun), ahead(2, render, batches)):
             yield from (future.result() for future in going.result())
 
     def compute(self, unit: Unit, records: Iterator[Encoded]) -> Callable[[], None]:
@@ -131,7 +133,7 @@ class UnitWriter:
         writers: dict[str, ShardWriter] = {}
         tally, digests = LevelTally(), []
         try:
-            writers |= {name: ShardWriter(file, self.shard_records, self.packed) for name, file in files.items()}
+            writers |= {name: ShardWriter(file, self.shard_records) for name, file in files.items()}
             for record in islice(records, len(unit.records)):
                 for name, array in record.arrays.items():
                     writers[name].append(array)
@@ -157,7 +159,12 @@ class UnitWriter:
                 arrays = arrays | self.config.codec.encode(level, f)
             except ValueError as error:
                 raise ExtractionError(f"{record.title}: {error}") from error
-        return as_stored(arrays, found)
+        return self.as_stored(arrays, found)
+
+    def as_stored(self, arrays: Arrays, levels: dict[str, Statistics]) -> Encoded:
+        """A record of arrays that are as the codec has them."""
+        digest = pixel_digest(arrays["image"].transpose(1, 2, 0), arrays["label"])
+        return Encoded({n: pack(a) for n, a in arrays.items()} if self.packed else arrays, levels, digest)
 
     def commit(
         self, unit: Unit, writers: dict[str, ShardWriter], files: dict[str, Path], facts: dict[str, Any]
@@ -193,8 +200,3 @@ def abandon(writers: dict[str, ShardWriter]) -> None:
     """Close what was begun; the files stay behind in tmp/."""
     for writer in writers.values():
         writer.abandon()
-
-
-def as_stored(arrays: Arrays, levels: dict[str, Statistics]) -> Encoded:
-    """A record of arrays that are as the store has them."""
-    return Encoded(arrays, levels, pixel_digest(arrays["image"].transpose(1, 2, 0), arrays["label"]))

@@ -1,6 +1,6 @@
 """What a worker of a Dask cluster does: one unit of somebody's plan, with a teacher that is loaded once a process.
 
-Two units at a time: while one is in the teacher, the next is rendered and the last one is written. Before anything
+Two units at a time: while one is in the teacher, the other is rendered, encoded or written. Before anything
 is written the worker makes sure that it sees the same store, that its weights are the plan's, and, sample by sample,
 that its images are.
 """
@@ -100,7 +100,7 @@ def make_unit(job: Job, unit: Unit, samples: list[Sample]) -> Made:
     """
     began = time.monotonic()
     Room(job.store, job.call).require()
-    torch.set_num_threads(job.threads)  # in this thread, which calls the teacher
+    torch.set_num_threads(job.threads)  # of this process: the teacher's thread, made after it, takes it over
     loaded = teacher_of(job.config)
     if unit.receipt(job.store) is None:
         attempt = Attempt(job, unit, samples, loaded)

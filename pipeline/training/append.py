@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pipeline.cache.appended import APPENDED, appended_specs, plan_path, read_plan, unit_receipt, unit_receipt_path
 from pipeline.cache.codecs import StorageOverflow
-from pipeline.cache.failures import explained
+from pipeline.cache.failures import explained, freeing
 from pipeline.cache.identity import CacheMismatch, digest
 from pipeline.cache.metadata import ensure_metadata, remove_other
 from pipeline.cache.mirror import require_local
@@ -56,7 +56,7 @@ def append(
         raise ValueError(f"--append takes {', '.join(HEAD_TENSORS)}; found {unknown or 'nothing'}")
     require_local(path, "sward extract --append")
     config = head_config(head_folder)
-    with explained(path), locked(path):
+    with explained(path), locked(path), freeing(path):
         store, where = Store(path), resolve_device(device)
         if not RunFolder(head_folder).finished_from(store):
             raise HeadMissing(f"{head_folder} is not a finished head; fit it first: sward fit-head CONFIG")

@@ -131,6 +131,7 @@ def fit(run: Run, first: int, writer: CheckpointWriter, stopping: Callable[[], b
         if stop and done < config.steps:
             writer.wait()
             run.folder.mark_stopped()
+            run.fabric.barrier()  # nobody leaves before the first process has written it
             raise Interrupted(f"stopped after step {done}; the same command continues from there")
 
 

@@ -87,7 +87,7 @@ def this_machine(folder: Path, name: str) -> Machine:
     rates, flops = measure_rates(folder, name)
     write = 1 / write_file(folder / "written", WRITTEN)
     here = places(cache(folder, name, REFERENCE[name], 1, "fp16"))
-    return Machine("here", 1, flops, write=write, read=write, rates=rates, **here)
+    return Machine("here", here.pop("lanes"), flops, write=write, read=write, rates=rates, **here)
 
 
 def workload(config: CacheConfig, name: str, images: int = 0) -> Workload:

@@ -38,6 +38,12 @@ def test_the_bytes_and_files_planned_are_those_stored(tmp_path):
     assert planned.files == len([p for p in path.rglob("*") if p.is_file() and p.name not in FACTS])
 
 
+def test_larger_evaluation_views_are_planned_as_what_they_take(tmp_path):
+    made = plan(tiny_cache(tmp_path, eval_size=(512, 512)))
+    assert made.evaluation_seconds > 2 * made.view_seconds  # 64 times the pixels
+    assert made.extraction_seconds == 12 * made.view_seconds + 5 * made.evaluation_seconds
+
+
 def test_the_command_says_what_it_costs_and_whether_it_pays(tmp_path, capsys):
     config = tiny_cache(tmp_path)
     (tmp_path / "cache.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
@@ -103,7 +109,8 @@ NEED = Demand("a student", 10, 0.1, CHANNELS, {}, records=100)  # 100 records/s
 def made_up(**changes):
     """Half a second a read of a teacher that takes one; a student that needs 100 records a second."""
     values = {"records": {"train": 100, "val": 0, "test": 0}, "bytes_by_codec": {"fp16": 1000}, "shards": 1, "files": 1,
-              "free_bytes": 2000, "memory_bytes": 1000, "teacher_seconds": 1.0, "view_seconds": 1.0, "demand": NEED,
+              "free_bytes": 2000, "memory_bytes": 1000, "teacher_seconds": 1.0, "view_seconds": 1.0,
+              "evaluation_seconds": 1.0, "demand": NEED,
               "reads": {"fp16": Reading(0.5, 0.4, 0.1)}, "read_bytes": {"fp16": 10}, "codec": "fp16"}  # fmt: skip
     return Plan(**(values | changes))
 

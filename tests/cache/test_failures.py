@@ -7,6 +7,7 @@ import subprocess
 import pytest
 from tiny import tiny_cache, tree
 
+from pipeline.cache.calibration import measure_disk
 from pipeline.cache.extract import extract
 from pipeline.cache.failures import NotWritable, explained
 from pipeline.cache.shards import ShardWriter
@@ -102,3 +103,12 @@ def test_an_error_about_another_file_is_not_blamed_on_the_store(tmp_path):
     with pytest.raises(PermissionError, match=r"/elsewhere/image\.png") as raised, explained(tmp_path / "store.zarr"):
         raise error
     assert raised.value is error
+
+
+@needs_root
+def test_a_disk_too_full_to_be_measured_keeps_what_others_have_there(small_disk):
+    (small_disk / "tmp").mkdir()
+    (small_disk / "tmp/thesis").write_bytes(bytes(900_000))
+    with pytest.raises(NotWritable, match="the disk is full"):
+        measure_disk(small_disk, {"fp16": [1 << 20]}, 1)
+    assert [p.name for p in small_disk.rglob("*")] == ["tmp", "thesis"]

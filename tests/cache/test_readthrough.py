@@ -112,3 +112,25 @@ def test_processes_share_it(tmp_path):
         child.join()
     assert [child.exitcode for child in children] == [0, 0, 0]
     assert used(tmp_path) <= 40 * 1004 * (1 + 3 / 32) + 3 * 1004
+
+
+def test_who_was_told_no_limit_adds_where_there_is_room_and_removes_nothing(tmp_path):
+    run = ChunkCache(tmp_path, 40 * 1004)
+    for number in range(30):
+        run.write(key(number), chunk(number))
+    passing = ChunkCache(tmp_path, 10 * 1004, evicts=False)
+    passing.write(key(99), chunk(99))
+    assert len(found(tmp_path)) == 30
+    roomy = ChunkCache(tmp_path, 60 * 1004, evicts=False)
+    for number in range(100, 140):
+        roomy.write(key(number), chunk(number))
+    assert len(found(tmp_path)) == 60
+    assert all(run.read(key(number), np.empty(1000, np.uint8)) for number in range(30))
+
+
+def test_a_folder_that_cannot_be_used_is_gone_without(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    cache = ChunkCache(tmp_path / "file" / "chunks", 10**6)
+    cache.write(key(1), chunk(1))
+    assert not cache.read(key(1), np.empty(1000, np.uint8))
+    assert "reading on without a cache" in capsys.readouterr().err

@@ -9,6 +9,7 @@ from tiny import HEAD, tiny_cache, tiny_train, tree
 from pipeline.cache.copying import copy
 from pipeline.cache.extract import extract
 from pipeline.cache.identity import CacheMismatch
+from pipeline.cache.remote import RemoteError
 from pipeline.cache.store import Store
 from pipeline.cache.verify import verify
 from pipeline.cli import main
@@ -164,3 +165,13 @@ def test_a_missing_or_changed_object_is_named_with_its_url_and_made_again(remote
     obstore.delete(client, "receipts/train-00000.json")
     assert extract(tiny_cache(tmp_path, store=url)).computed == 4
     assert without_place(objects(url)) == without_place(right)
+
+
+def test_a_shard_replaced_under_a_reader_is_refused_and_never_kept(remote, tmp_path):
+    url, _ = remote
+    extract(tiny_cache(tmp_path, store=url))
+    store = Store(locate(url))
+    record, name = store.records["train"][0], "train/s8/c/0/0/0/0"
+    store.mirror.remote.put(name, bytes(store.objects[name].bytes))
+    with pytest.raises(RemoteError, match=f"{name}.*was replaced since the store was opened"):
+        store.features(record, ["s8"])
