@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,19 @@ from pipeline.cache.failures import explained
 from pipeline.cache.identity import CacheConfig
 from pipeline.cache.records import Record, Unit
 from pipeline.cache.unit import Arrays, Encoded, UnitWriter
+from pipeline.devices import cores
 from pipeline.views import View
 from sward import seeds
 from sward.contracts import Channels
 
-RECORDS, ROUNDS = 4, 4  # of a unit; the first unit warms up
+LEAST, ROUNDS = 4, 4  # records of a unit; the first unit warms up
 
 
 class Rehearsal(UnitWriter):
     """Encodes and writes (image, label, features)."""
 
     def __init__(self, path: Path, config: CacheConfig, channels: Channels) -> None:
-        plan = {"shard_records": RECORDS, "channels": channels, "compression": config.compression}
+        plan = {"shard_records": 256, "channels": channels, "compression": config.compression}
         super().__init__(path, config, [plan])
 
     def encode(self, record: Record, taught: Any) -> Encoded:
@@ -34,25 +36,33 @@ class Rehearsal(UnitWriter):
 
 
 def measure_encoding(folder: Path, config: CacheConfig, channels: Channels) -> tuple[float, float]:
-    """Seconds a training view on one core, encoded and then appended to its shard's files, before the sync.
+    """Seconds a training view on one core, encoded (while the others do the same) and then appended to its shard's
+    files, before the sync.
 
     Raises:
         NotWritable: nothing can be written under ``folder``.
     """
+    threads = max(1, min(config.threads, cores()))
+    count = threads * -(-LEAST // threads)
     records = tuple(
-        Record("train", i, str(i), f"{i:064}", config.size, View(0, 0, 0, *config.size)) for i in range(RECORDS)
+        Record("train", i, str(i), f"{i:064}", config.size, View(0, 0, 0, *config.size)) for i in range(count)
     )
     unit, made = Unit("train-00000", "train", 0, records), noise(config.size, channels)
-    with explained(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".sward-plan-") as place:
+    with (
+        explained(folder),
+        tempfile.TemporaryDirectory(dir=folder, prefix=".sward-plan-") as place,
+        ThreadPoolExecutor(threads) as pool,
+    ):
         worker = Rehearsal(Path(place), config, channels)
-        rounds = np.array([timed(worker, unit, made) for _ in range(ROUNDS)][1:]) / RECORDS
-    encode, append = np.median(rounds, axis=0)
-    return float(encode), float(append)
+        rounds = [timed(worker, unit, made, pool) for _ in range(ROUNDS)]
+    encode, append = np.median(rounds[1:], axis=0)
+    return float(encode) * threads / count, float(append) / count
 
 
-def timed(worker: Rehearsal, unit: Unit, made: tuple[Any, ...]) -> tuple[float, float]:
+def timed(worker: Rehearsal, unit: Unit, made: tuple[Any, ...], pool: ThreadPoolExecutor) -> tuple[float, float]:
+    """Seconds of a whole unit, encoded by all threads and appended."""
     began = time.perf_counter()
-    encoded = [worker.encode(record, made) for record in unit.records]
+    encoded = list(pool.map(lambda record: worker.encode(record, made), unit.records))
     between = time.perf_counter()
     commit = worker.compute(unit, iter(encoded))
     ended = time.perf_counter()

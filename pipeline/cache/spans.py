@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 NOWAIT = getattr(os, "RWF_NOWAIT", 0)  # Linux
+PIECE = 1 << 20  # bytes; of a longer request Linux takes only the beginning, as much as the device takes at once
 UNKNOWN = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # file systems that cannot say what is in memory
 
 
@@ -60,8 +61,10 @@ def in_memory(handle: int, span: Span) -> int:
 
 def request(handle: int, span: Span, done: int) -> None:
     """Ask the disk for what is missing, without waiting."""
-    if done < len(span.out) and hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(handle, span.start + done, len(span.out) - done, os.POSIX_FADV_WILLNEED)
+    if not hasattr(os, "posix_fadvise"):
+        return
+    for at in range(done, len(span.out), PIECE):
+        os.posix_fadvise(handle, span.start + at, min(PIECE, len(span.out) - at), os.POSIX_FADV_WILLNEED)
 
 
 def finish(handle: int, span: Span, done: int) -> None:

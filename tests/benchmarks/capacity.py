@@ -32,6 +32,7 @@ from pipeline.cache.taught import render_record
 from pipeline.cache.timing import extraction_cost
 from pipeline.config import load_config
 from pipeline.datasets import load_dataset, read_image, read_label
+from pipeline.devices import cores
 from pipeline.files import write_json
 from pipeline.memory import keep_freed_memory
 from pipeline.weights import WeightsError, load_teacher
@@ -73,8 +74,9 @@ def measure_rates(folder: Path, name: str) -> tuple[Rates, float]:
     work = workload(config, name)
     samples = {(s.subset, s.digest): s for s in dataset.samples}
     records = wanted_records(config, dataset)[:8]
-    decode = median_seconds(lambda: [(read_image(s), read_label(s)) for s in dataset.samples[:8]]) / 8
-    render = median_seconds(lambda: [render_record(r, samples, size) for r in records]) / len(records) - decode
+    busy = {"threads": cores()}  # as in an extraction
+    decode = median_seconds(lambda: [(read_image(s), read_label(s)) for s in dataset.samples[:8]], **busy) / 8
+    render = median_seconds(lambda: [render_record(r, samples, size) for r in records], **busy) / len(records) - decode
     encoded = {c: measure_encoding(folder, cache(folder, name, size, 2, c), work.channels) for c in ("fp16", "int8")}
     encode = {codec: seconds / work.values(size) for codec, (seconds, _) in encoded.items()}
     append = encoded["fp16"][1] / work.view_bytes(size)

@@ -172,7 +172,7 @@ def measure(args: argparse.Namespace, size: int, batch_size: int, window: int) -
             for name, s in spent.items() if repetition >= 0 else ():
                 taken.setdefault(name, []).append(s)
     peaks = {row: peak(partial(step, student, o, batch, 0, args.bf16), row, device) for row, o in objectives.items()}
-    own = {row: peak(partial(terms_alone, objectives[row], output, batch, 0), row, device) for row in rows[1:]}
+    own = {row: peak(partial(terms_alone, objectives[row], output, batch, 0), row, device) for row in rows}
     floors = {name: floor(work, args.machine) for name, work in least(output, window).items() if name in rows}
     for name, found in floors.items():
         found["measured_ms"] = 1e3 * statistics.median(taken[f"{name} alone"])
