@@ -9,9 +9,9 @@ class Pace:
 
     teacher: the forward, on its device. encode: statistics and codec, on one core. render: decoding and augmenting, on
     one core. append: checksums and the copy to the system's file cache, on one core. write: the view's bytes onto the
-    disk. lanes: teachers at once, a GPU each. workers: threads or cores that render and encode; 0: it is all done in
-    the teacher's thread. threads: of the teacher where it runs on the CPU and shares its ``cores`` with the rest; 0 on
-    a GPU.
+    disk. lanes: teachers at once, a GPU each. workers: threads or cores that render and encode; 0: all in the teacher's
+    thread. threads: of the teacher where it runs on the CPU, 0 on a GPU. They wait for each other, so what finds none
+    of the ``cores`` free beside them holds all of them up.
     """
 
     teacher: float
@@ -46,9 +46,10 @@ class Pace:
             one = (self.teacher + self.encode + self.render + self.append) / self.lanes
             found = {("teacher", "encoding", "rendering"): one, ("writing",): self.write}
         if self.threads:
-            busy = self.teacher * self.threads + self.encode + self.render + self.append
-            key = ("teacher", "encoding", "rendering")
-            found[key] = max(found.get(key, 0.0), busy / self.cores)
+            key, free = ("teacher", "encoding", "rendering"), max(0, self.cores - self.threads)
+            rest = self.encode + self.render + self.append
+            crowded = self.teacher + max(0.0, rest - free * self.teacher) / max(1, free)
+            found[key] = max(found.get(key, 0.0), crowded)
         return found
 
     @property

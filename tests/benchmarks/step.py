@@ -177,7 +177,7 @@ def measure(args: argparse.Namespace, size: int, batch_size: int, window: int) -
     for name, found in floors.items():
         found["measured_ms"] = 1e3 * statistics.median(taken[f"{name} alone"])
     case = {"student": args.student, "size": size, "batch": batch_size, "window": window}
-    by_row = {row: figures(taken, peaks, row) | {"terms_mb": own.get(row, 0) / 1e6} for row in rows}
+    by_row = {row: figures(taken, peaks, row) | {"terms_mb": own[row] / 1e6} for row in rows}
     return case | {"rows": by_row, "roofline": floors}
 
 

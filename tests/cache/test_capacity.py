@@ -65,7 +65,8 @@ def test_the_driver_is_the_largest_part_of_what_decides():
         (Pace(4, 1, 2, 9, 3, workers=2), 9, "writing"),  # one thread appends
         (Pace(4, 1, 2, 0.5, 3, workers=0), 7.5, "teacher"),
         (Pace(8, 8, 16, 8, 2, lanes=8, workers=8), 3, "rendering"),
-        (Pace(4, 1, 6, 0, 3, workers=2, threads=2, cores=2), 7.5, "teacher"),  # 15 core-seconds on two cores
+        (Pace(4, 1, 2, 0, 3, workers=2, threads=2, cores=2), 7, "teacher"),  # one after the other
+        (Pace(4, 1, 9, 0, 3, workers=2, threads=1, cores=2), 10, "rendering"),  # 6 of 10 find no free core
         (Pace(4, 1, 2, 1, 3, workers=2, threads=1, cores=4), 4, "teacher"),  # cores to spare
     ],
 )
