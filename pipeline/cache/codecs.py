@@ -80,7 +80,7 @@ class FP16(Codec):
         return {level: (shape, "float16")}
 
     def encode(self, level: str, features: np.ndarray) -> dict[str, np.ndarray]:
-        return {level: half(level, features, "use codec int8 or bf16")}
+        return {level: half(level, features, "use codec int16 or bf16")}
 
     def decode(self, level: str, parts: dict[str, Tensor], size: tuple[int, int]) -> Tensor:
         return parts[level].float()
@@ -105,27 +105,27 @@ class BF16(Codec):
         return parts[level].view(torch.bfloat16).float()
 
 
-class Int8(Codec):
-    """8-bit levels between the minimum and maximum of each (record, channel); error ≤ range/510."""
+class Scaled(Codec):
+    """Levels between the minimum and maximum of each (record, channel); error ≤ range / (2 × the largest level)."""
 
-    kind: Literal["int8"] = "int8"
-    tolerance: ClassVar[float] = 1.5e-2
+    top: ClassVar[int]
+    dtype: ClassVar[str]
 
     def arrays(self, level: str, shape: Shape) -> Arrays:
         return {
-            level: (shape, "uint8"),
+            level: (shape, self.dtype),
             f"{level}_scale": (shape[:1], "float32"),
             f"{level}_offset": (shape[:1], "float32"),
         }
 
     def encode(self, level: str, features: np.ndarray) -> dict[str, np.ndarray]:
         low, high = features.min(axis=(1, 2)), features.max(axis=(1, 2))
-        scale = np.maximum((high - low) / 255, np.finfo(np.float32).tiny).astype(np.float32)
+        scale = np.maximum((high - low) / self.top, np.finfo(np.float32).tiny).astype(np.float32)
         steps = features - low[:, None, None]
         steps /= scale[:, None, None]  # in place: fresh memory costs more than the arithmetic
         np.rint(steps, out=steps)
         return {
-            level: np.clip(steps, 0, 255, out=steps).astype(np.uint8),
+            level: np.clip(steps, 0, self.top, out=steps).astype(self.dtype),
             f"{level}_scale": scale,
             f"{level}_offset": low.astype(np.float32),
         }
@@ -133,6 +133,24 @@ class Int8(Codec):
     def decode(self, level: str, parts: dict[str, Tensor], size: tuple[int, int]) -> Tensor:
         scale, offset = parts[f"{level}_scale"][..., None, None], parts[f"{level}_offset"][..., None, None]
         return torch.addcmul(offset, parts[level].float(), scale)
+
+
+class Int16(Scaled):
+    """16-bit levels: the bytes of fp16, a tenth of its rounding, whatever the range; error ≤ range / 131070."""
+
+    kind: Literal["int16"] = "int16"
+    tolerance: ClassVar[float] = 5e-4
+    top: ClassVar[int] = 65535
+    dtype: ClassVar[str] = "uint16"
+
+
+class Int8(Scaled):
+    """8-bit levels; error ≤ range / 510."""
+
+    kind: Literal["int8"] = "int8"
+    tolerance: ClassVar[float] = 1.5e-2
+    top: ClassVar[int] = 255
+    dtype: ClassVar[str] = "uint8"
 
 
 class Grouped(Codec):
@@ -193,5 +211,5 @@ def half(level: str, values: np.ndarray, remedy: str) -> np.ndarray:
 
 
 # A new codec: its class above, its name in this union.
-CodecConfig = Annotated[FP32 | FP16 | BF16 | Int8 | Int6 | Int4, Field(discriminator="kind")]
+CodecConfig = Annotated[FP32 | Int16 | FP16 | BF16 | Int8 | Int6 | Int4, Field(discriminator="kind")]
 CODECS: dict[str, Codec] = {codec().kind: codec() for codec in get_args(get_args(CodecConfig)[0])}

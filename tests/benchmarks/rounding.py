@@ -18,9 +18,10 @@ from typing import Any
 
 import torch
 
-from pipeline.cache.inspect import inspect
+from pipeline.cache.store import Store
 from pipeline.config import load_config
 from pipeline.files import write_json
+from pipeline.paths import locate
 from pipeline.training.config import TrainConfig
 from pipeline.training.loop import train
 
@@ -43,12 +44,11 @@ def largest(one: Terms, other: Terms) -> dict[str, float]:
 
 def of_store(config: TrainConfig, store: str, rate: float, steps: int) -> tuple[str, TrainConfig]:
     """(its codec, the training from it)."""
-    codec = inspect(Path(store))["identity"]["precision"]
-    values = config.model_dump(mode="json")
-    values["cache"] |= {"store": store, "codec": {"kind": codec}}
+    values, recorded = config.model_dump(mode="json"), Store(locate(store)).plans[-1]["config"]
+    values["cache"] = recorded | {"store": store}
     values["optimizer"]["lr"] = rate
     values |= {"steps": steps, "log_every": 1, "signal_every": 0, "checkpoint_every": 10**6, "name": "rounding"}
-    return codec, TrainConfig.model_validate(values)
+    return recorded["codec"]["kind"], TrainConfig.model_validate(values)
 
 
 def main() -> None:

@@ -61,7 +61,7 @@ def test_a_constant_channel_comes_back_as_it_was(codec):
     assert np.array_equal(roundtrip(codec, f), f)
 
 
-STEPS = {"fp32": 2**24, "fp16": 2**11, "bf16": 2**8, "int8": 255, "int6": 63, "int4": 15}
+STEPS = {"fp32": 2**24, "fp16": 2**11, "bf16": 2**8, "int16": 65535, "int8": 255, "int6": 63, "int4": 15}
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -71,7 +71,7 @@ def test_the_error_is_bounded_by_the_steps_between_the_least_and_the_largest_val
     f = data.draw(arrays.arrays(np.float32, shape, elements=st.floats(-1000, 1000, width=32)))
     largest = np.abs(f).max(axis=(1, 2), keepdims=True)
     span = f.max(axis=(1, 2), keepdims=True) - f.min(axis=(1, 2), keepdims=True)
-    rounding = largest / {"fp32": 2**24, "bf16": 2**8, "fp16": 2**11}.get(kind, 2**10)
+    rounding = largest / {"fp32": 2**24, "int16": 2**21, "bf16": 2**8, "fp16": 2**11}.get(kind, 2**10)
     assert (np.abs(roundtrip(CODECS[kind], f) - f) <= 0.52 * span / STEPS[kind] + rounding + 1e-3 / STEPS[kind]).all()
 
 
@@ -100,7 +100,8 @@ def test_single_precision_is_lossless_and_bfloat16_is_torchs_own_rounding():
 
 
 @pytest.mark.parametrize(
-    ("kind", "most"), [("fp32", 4), ("fp16", 2), ("bf16", 2), ("int8", 1.01), ("int6", 0.82), ("int4", 0.57)]
+    ("kind", "most"),
+    [("fp32", 4), ("int16", 2.01), ("fp16", 2), ("bf16", 2), ("int8", 1.01), ("int6", 0.82), ("int4", 0.57)],
 )
 def test_a_level_takes_the_bytes_a_value_that_the_codec_promises(kind, most):
     shape = (16, 32, 32)
@@ -109,5 +110,5 @@ def test_a_level_takes_the_bytes_a_value_that_the_codec_promises(kind, most):
 
 
 def test_what_does_not_fit_into_half_precision_is_refused():
-    with pytest.raises(StorageOverflow, match="exceeds fp16's 65504; use codec int8 or bf16"):
+    with pytest.raises(StorageOverflow, match="exceeds fp16's 65504; use codec int16 or bf16"):
         FP16().encode("s8", np.full(SHAPE, 7e4, np.float32))
