@@ -136,7 +136,7 @@ class Scaled(Codec):
 
 
 class Int16(Scaled):
-    """16-bit levels: the bytes of fp16, a tenth of its rounding, whatever the range; error ≤ range / 131070."""
+    """16-bit levels: the bytes of fp16, about a quarter of its rounding on Hiera-T; error ≤ range / 131070."""
 
     kind: Literal["int16"] = "int16"
     tolerance: ClassVar[float] = 5e-4
