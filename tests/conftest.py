@@ -3,9 +3,11 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from tiny import tiny_cache
 
 
 @pytest.fixture(scope="session")
@@ -15,6 +17,16 @@ def shared() -> Path:
     if not (path / "datasets").is_dir():
         pytest.skip(f"no real data sets at {path / 'datasets'}; set SWARD_SHARED to the folder that holds them")
     return path
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The configuration of a store in miniature that is there; a module's own, in place of pytest's `cache`."""
+    from pipeline.cache.extract import extract
+
+    config = tiny_cache(tmp_path_factory.mktemp("cache"))
+    extract(config)
+    return config
 
 
 @pytest.fixture(autouse=True)

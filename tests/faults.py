@@ -10,7 +10,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from tiny import HEAD, tiny_cache, tiny_dataset, tiny_train, tiny_weights, tree
 
@@ -138,9 +137,7 @@ def readable(store: Store) -> dict[tuple[str, str, str], bytes]:
     found = {}
     for subset, records in store.records.items():
         for record in records:
-            out = {name: np.empty(*spec) for name, spec in store.specs(subset).items()}
-            store.read(record, out)
-            found |= {(subset, record.name, name): array.tobytes() for name, array in out.items()}
+            found |= {(subset, record.name, name): a.tobytes() for name, a in store.arrays(record).items()}
     return found
 
 

@@ -157,10 +157,9 @@ def pictures(store: Store, records: list[Record], maps: dict[str, list[np.ndarra
     coloured = {level: principal_colours(found) for level, found in maps.items()}
     shown = []
     for i, record in enumerate(records):
-        image, label = (np.empty(*store.specs(record.subset)[name]) for name in ("image", "label"))
-        store.read(record, {"image": image, "label": label})
-        seen = np.ascontiguousarray(image.transpose(1, 2, 0))
-        truth = {"mask": class_layer(label, len(store.classes))}
+        pixels = store.arrays(record, ("image", "label"))
+        seen = np.ascontiguousarray(pixels["image"].transpose(1, 2, 0))
+        truth = {"mask": class_layer(pixels["label"], len(store.classes))}
         row = [Picture("image", record.title, seen), Picture("label", "", seen, truth)]
         for level, (colours, share) in coloured.items():
             note = f"{share:.0%} of the variance"

@@ -11,7 +11,8 @@ import numpy as np
 from pipeline.cache.failures import explained
 from pipeline.cache.identity import CacheConfig
 from pipeline.cache.records import Record, Unit
-from pipeline.cache.unit import Arrays, Encoded, UnitWriter
+from pipeline.cache.shards import Arrays
+from pipeline.cache.unit import Encoded, UnitWriter
 from pipeline.devices import cores
 from pipeline.views import View
 from sward import seeds

@@ -6,11 +6,11 @@ Whole shards, receipts and resuming are those of an extraction (`unit.py`).
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from pipeline.cache.codecs import CODECS
@@ -21,11 +21,11 @@ from pipeline.cache.mirror import require_local
 from pipeline.cache.planning import make_plan
 from pipeline.cache.records import Record, Unit, read_plans, receipt_path
 from pipeline.cache.sealed import write_sealed
-from pipeline.cache.shards import StoreDamaged
+from pipeline.cache.shards import Arrays, StoreDamaged
 from pipeline.cache.store import Store, full_label_path
 from pipeline.cache.tally import statistics
 from pipeline.cache.timing import extraction_cost, note
-from pipeline.cache.unit import Arrays, Batch, Encoded, Progress, UnitWriter
+from pipeline.cache.unit import Batch, Encoded, Progress, UnitWriter
 from pipeline.cache.verify import wrong_sums
 from pipeline.config import validate
 from pipeline.files import locked
@@ -138,11 +138,10 @@ class Repacker(UnitWriter):
 
     def render(self, record: Record) -> Arrays:
         """All arrays of the record, as the source stores them."""
-        parts = {name: np.empty(*self.source.specs(record.subset)[name]) for name in self.names(record.subset)}
-        self.source.read(self.rows[record.subset, record.name], parts)
-        return parts
+        return self.source.arrays(self.rows[record.subset, record.name], self.names)
 
-    def names(self, subset: str) -> list[str]:
+    @cached_property
+    def names(self) -> list[str]:
         """Arrays of the source, without those appended."""
         levels = [name for level in self.source.channels for name in self.source.level_arrays(level)]
         return ["image", "label", *levels]

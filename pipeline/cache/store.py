@@ -14,7 +14,7 @@ Rows that no plan names (the rest of a generation's last shard) hold nothing. An
 and receipts are never changed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from pipeline.cache.codecs import CODECS, Codec
 from pipeline.cache.mirror import attached
 from pipeline.cache.ranges import RangeReader
 from pipeline.cache.records import WITHDRAW, Record, compression_of, plan_units, read_plans, receipt_path
-from pipeline.cache.shards import StoreDamaged, crc32c_of, pieces, read_chunks, read_index
+from pipeline.cache.shards import Arrays, StoreDamaged, crc32c_of, pieces, read_chunks, read_index
 from pipeline.paths import spoken
 
 ArraySpecs = dict[str, tuple[tuple[int, ...], str]]
@@ -93,6 +93,7 @@ class Store:
         self.appended = read_appended(self.path, self.content_id, self.units)
         self._check_sizes()
         self._shard = lru_cache(maxsize=None)(self._find_shard)
+        self.specs = lru_cache(maxsize=None)(self._specs)
         self.ranges = (
             RangeReader(self.mirror.remote, self.shard_records, self.objects, self.content_id, cache_bytes)
             if self.mirror
@@ -131,7 +132,7 @@ class Store:
         height, width = self.identity["input.size" if subset == "train" else "input.eval_size"]
         return height, width
 
-    def specs(self, subset: str) -> ArraySpecs:
+    def _specs(self, subset: str) -> ArraySpecs:
         """Array name -> (shape of one record, dtype)."""
         specs = array_specs(self.codec, self.channels, self.size(subset))
         return specs | (appended_specs(self.appended, subset) if self.appended else {})
@@ -168,6 +169,13 @@ class Store:
         shards = {name: self._shard(record.subset, name, shard, buffer.ndim + 1) for name, buffer in out.items()}
         read_chunks(shards, chunk, out, self.packed)
 
+    def arrays(self, record: Record, names: Iterable[str] | None = None) -> Arrays:
+        """Arrays of one record as they are stored, by name; None: all of them. Raises as ``read``."""
+        specs = self.specs(record.subset)
+        out = {name: np.empty(*specs[name]) for name in (specs if names is None else names)}
+        self.read(record, out)
+        return out
+
     def packed(self, array: str) -> bool:
         """Whether an array's chunks are compressed; appended tensors never are."""
         return self.compression != "none" and not (self.appended and array in self.appended["channels"])
@@ -178,10 +186,9 @@ class Store:
 
     def features(self, record: Record, levels: list[str] | None = None) -> dict[str, Tensor]:
         """Decoded features of one record, level -> (C, h, w) float32: for tools; training uses the stream."""
-        specs, decoded = self.specs(record.subset), {}
+        decoded = {}
         for level in levels or self.channels:
-            parts = {n: np.empty(*specs[n]) for n in self.level_arrays(level)}
-            self.read(record, parts)
+            parts = self.arrays(record, self.level_arrays(level))
             batch = {n: torch.from_numpy(a)[None] for n, a in parts.items()}
             decoded[level] = self.decode(level, batch, record.subset)[0]
         return decoded

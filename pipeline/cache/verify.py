@@ -185,8 +185,7 @@ def check_records(
 
 
 def stored_pixels(store: Store, record: Record) -> str:
-    out = {name: np.empty(*store.specs(record.subset)[name]) for name in ("image", "label")}
-    store.read(record, out)
+    out = store.arrays(record, ("image", "label"))
     return pixel_digest(out["image"].transpose(1, 2, 0), out["label"])
 
 

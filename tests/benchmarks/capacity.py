@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from synthetic import TEACHERS, frames_card
 
 from pipeline.cache.calibration import measure_teacher, median_seconds, write_file
 from pipeline.cache.capacity import Capacity, Machine, Rates, Workload
@@ -37,30 +38,16 @@ from pipeline.files import write_json
 from pipeline.memory import keep_freed_memory
 from pipeline.weights import WeightsError, load_teacher
 
-CONFIGS = {"pocket": "configs/quickstart/cache.yaml", "tiny": "configs/cache/clinicdb-hiera-t-256.yaml"}
 REFERENCE = {"pocket": (256, 256), "tiny": (224, 224)}
 CASES = {  # (size, views, codec)
     "pocket": [((256, 256), 1, "fp16"), ((320, 256), 2, "int8"), ((192, 256), 2, "fp16")],
     "tiny": [((256, 256), 1, "fp16"), ((192, 192), 2, "int8"), ((288, 256), 1, "int8")],
 }
 SOURCE, SHARD, WRITTEN = (288, 384), 8, 64 << 20
-CARD = """
-name: frames
-title: procedural frames of a colonoscope's size
-citation: none
-licence: Apache-2.0
-classes: [background, polyp]
-images: images/{{id}}.png
-masks: masks/{{id}}.png
-encoding: {{kind: indexed, labels: {{0: 0, 1: 1}}}}
-splits:
-  random: {{kind: matched, patterns: {{train: train-*, val: val-*, test: test-*}}}}
-source: {{kind: procedural, counts: {{train: {images}, val: 4, test: 4}}, height: 288, width: 384, classes: 2, seed: 0}}
-"""
 
 
 def cache(folder: Path, name: str, size: tuple[int, int], views: int, codec: str) -> CacheConfig:
-    weights = load_config(CacheConfig, CONFIGS[name]).teacher.model_dump()
+    weights = load_config(CacheConfig, TEACHERS[name]).teacher.model_dump()
     values = {"dataset": str(folder / "card.yaml"), "teacher": weights, "size": size, "codec": {"kind": codec}}
     values |= {"views": {"count": views}, "shard_records": SHARD, "device": "cpu"}
     return CacheConfig.model_validate(values | {"store": str(folder / f"{name}.zarr")})
@@ -142,7 +129,7 @@ def summary(work: Workload, rounds: list[dict[str, Any]]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--teacher", nargs="+", choices=CONFIGS, default=list(CONFIGS))
+    parser.add_argument("--teacher", nargs="+", choices=TEACHERS, default=list(TEACHERS))
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--images", type=int, default=24, help="training images of a case")
     parser.add_argument("--quick", action="store_true", help="3 repetitions of 16 images")
@@ -155,7 +142,7 @@ def main() -> None:
     facts |= {"load": round(os.getloadavg()[0], 2), "began": time.strftime("%Y-%m-%d %H:%M"), "cases": [], "rates": {}}
     facts |= {"repetitions": args.repetitions}
     with tempfile.TemporaryDirectory(prefix="sward-capacity-") as place:
-        (Path(place) / "card.yaml").write_text(CARD.format(images=args.images))
+        (Path(place) / "card.yaml").write_text(frames_card(args.images, 4))
         for name in args.teacher:
             try:
                 cases, facts["rates"][name] = measure(args, Path(place), name)

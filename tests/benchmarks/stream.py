@@ -30,7 +30,7 @@ import torch
 from formats import drop_from_page_cache, ratio
 from step import STUDENTS, clock_of, seconds
 from sustained import resident_mb
-from synthetic import write_store
+from synthetic import TEACHERS, frames_card, write_store
 
 from pipeline.cache.extract import extract
 from pipeline.cache.identity import CacheConfig
@@ -48,22 +48,8 @@ from pipeline.weights import WeightsError, load_teacher
 from sward.contracts import Batch
 
 METHOD = {"kind": "sward", "pdr": {"features": "penultimate"}}
-TEACHERS = {"pocket": "configs/quickstart/cache.yaml", "tiny": "configs/cache/clinicdb-hiera-t-256.yaml"}
 EPOCHS = 12
 M_MMAP_THRESHOLD = -3  # glibc, malloc.h
-CARD = """
-name: frames
-title: procedural frames of a colonoscope's size
-citation: none
-licence: Apache-2.0
-classes: [background, polyp]
-images: images/{id}.png
-masks: masks/{id}.png
-encoding: {kind: indexed, labels: {0: 0, 1: 1}}
-splits:
-  random: {kind: matched, patterns: {train: train-*, val: val-*, test: test-*}}
-source: {kind: procedural, counts: {train: 14, val: 2, test: 2}, height: 288, width: 384, classes: 2, seed: 0}
-"""
 
 
 def make_run(args: argparse.Namespace, store: Store, folder: Path, student: str, teacher: str = "cached") -> Run:
@@ -160,7 +146,7 @@ def small_cache(folder: Path, teacher: str, args: argparse.Namespace) -> CacheCo
     weights = load_config(CacheConfig, TEACHERS[teacher]).teacher.model_dump()
     card = folder / "frames" / "card.yaml"
     card.parent.mkdir(exist_ok=True)
-    card.write_text(CARD)
+    card.write_text(frames_card(14, 2))
     values = {"dataset": str(card), "teacher": weights, "size": (args.size, args.size), "views": {"count": 2}}
     values |= {"store": str(folder / f"{teacher}.zarr"), "device": args.device}
     return CacheConfig.model_validate(values)

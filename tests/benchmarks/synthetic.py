@@ -7,7 +7,8 @@ import numpy as np
 
 from pipeline.cache.identity import CacheConfig, declared, digest
 from pipeline.cache.metadata import ensure_metadata
-from pipeline.cache.records import Record, Unit, plan_units, read_plans, receipt_path, record_to_json
+from pipeline.cache.planning import make_plan
+from pipeline.cache.records import Record, Unit, plan_units, read_plans, receipt_path
 from pipeline.cache.shards import ShardWriter
 from pipeline.cache.store import Store, array_specs, shard_path
 from pipeline.files import write_json
@@ -17,6 +18,7 @@ from sward import seeds
 CHANNELS = {"s4": 96, "s8": 192, "s16": 384, "s32": 768}
 LARGE = {"s4": 144, "s8": 288, "s16": 576, "s32": 1152}  # Hiera-L
 SHARD = 16
+TEACHERS = {"pocket": "configs/quickstart/cache.yaml", "tiny": "configs/cache/clinicdb-hiera-t-256.yaml"}
 
 
 def write_store(
@@ -30,7 +32,7 @@ def write_store(
         store=str(path),
         shard_records=SHARD,
     )
-    plan = make_plan(config, records, channels)
+    plan = planned(config, records, channels)
     write_json(path / "plan/0000.json", plan)
     ensure_metadata(path, read_plans(path))
     levels = {level: {"count": 1, "sum": [0.0] * c, "sum_squares": [1.0] * c} for level, c in channels.items()}
@@ -42,16 +44,29 @@ def write_store(
     return Store(path)
 
 
-def make_plan(config: CacheConfig, count: int, channels: dict[str, int]) -> dict[str, Any]:
+def planned(config: CacheConfig, count: int, channels: dict[str, int]) -> dict[str, Any]:
     view = View(0, 0, 0, *config.size)
-    records = [Record("train", i, f"{i}", digest(i), config.size, view) for i in range(count)]
-    units = [
-        {"name": f"train-{s:05d}", "subset": "train", "shard": s, "records": [record_to_json(r) for r in piece]}
-        for s, piece in enumerate(records[i : i + SHARD] for i in range(0, count, SHARD))
-    ]
-    identity = declared(config) | {"data.classes": ["background", "polyp"]}
-    plan = {"identity": identity, "content_id": digest(identity), "config": config.model_dump(mode="json")}
-    return plan | {"channels": channels, "shard_records": SHARD, "generation": 0, "units": units}
+    records = [Record("train", -1, f"{i}", digest(i), config.size, view) for i in range(count)]
+    return make_plan(declared(config) | {"data.classes": ["background", "polyp"]}, config, channels, records, [])
+
+
+def frames_card(train: int, others: int) -> str:
+    """A card of so many procedural frames, and as many for validation and for test as ``others``."""
+    return f"""
+name: frames
+title: procedural frames of a colonoscope's size
+citation: none
+licence: Apache-2.0
+classes: [background, polyp]
+images: images/{{id}}.png
+masks: masks/{{id}}.png
+encoding: {{kind: indexed, labels: {{0: 0, 1: 1}}}}
+splits:
+  random: {{kind: matched, patterns: {{train: train-*, val: val-*, test: test-*}}}}
+source:
+  {{kind: procedural, counts: {{train: {train}, val: {others}, test: {others}}},
+    height: 288, width: 384, classes: 2, seed: 0}}
+"""
 
 
 def write_shard(path: Path, unit: Unit, name: str, shape: tuple[int, ...], dtype: str) -> tuple[str, dict[str, int]]:

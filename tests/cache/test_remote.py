@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from faults import readable
 from s3server import client_of, environment, objects, serving, without_place
 from tiny import HEAD, tiny_cache, tiny_train, tree
 
@@ -35,16 +36,6 @@ def remote(server, tmp_path, monkeypatch, request):
     torch.set_num_threads(1)
     yield f"s3://features/{request.node.name.split('[')[0][-40:]}-{tmp_path.name}/store.zarr", door
     door.share = 0.0
-
-
-def readable(store):
-    found = {}
-    for subset, records in store.records.items():
-        for record in records:
-            out = {name: np.empty(*spec) for name, spec in store.specs(subset).items()}
-            store.read(record, out)
-            found |= {(subset, record.name, name): array.tobytes() for name, array in out.items()}
-    return found
 
 
 def test_extraction_to_a_url_gives_the_bytes_of_a_local_one_and_extends(remote, tmp_path):

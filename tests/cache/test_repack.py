@@ -7,7 +7,7 @@ import signal
 import numpy as np
 import pytest
 import torch
-from faults import CONTEXT
+from faults import CONTEXT, readable
 from tiny import tiny_cache, tiny_train, tree
 
 from pipeline.cache.codecs import CODECS
@@ -30,17 +30,6 @@ def place(tmp_path_factory):
     return folder
 
 
-def read_all(store):
-    """Everything stored, by subset, record and array; whatever the rows are."""
-    found = {}
-    for subset, records in store.records.items():
-        for record in records:
-            out = {name: np.empty(*spec) for name, spec in store.specs(subset).items()}
-            store.read(record, out)
-            found |= {(subset, record.name, name): a.tobytes() for name, a in out.items()}
-    return found
-
-
 def test_other_shards_keep_the_content_id_and_every_byte(place, tmp_path):
     before = Store(place / "store.zarr")
     made = repack(before.path, tmp_path / "out.zarr", shard_records=5)
@@ -48,7 +37,7 @@ def test_other_shards_keep_the_content_id_and_every_byte(place, tmp_path):
     assert made.content_id == after.content_id == before.content_id
     assert (made.records, made.written) == (17, 17)
     assert after.shard_records == 5
-    assert read_all(after) == read_all(before)
+    assert readable(after) == readable(before)
     for record in before.records["test"]:
         assert np.array_equal(after.full_label(record), before.full_label(record))
 
@@ -97,7 +86,7 @@ def test_the_gaps_that_extensions_leave_are_closed(tmp_path):
     after = Store(repack(before.path, tmp_path / "out.zarr").path)
     assert after.content_id == before.content_id
     assert [r.row for r in after.records["train"]] == list(range(18))
-    assert read_all(after) == read_all(before)
+    assert readable(after) == readable(before)
     extract(tiny_cache(tmp_path, views={"count": 4, "seed": 0}, store=str(after.path)))
     assert len(Store(after.path).records["train"]) == 24
 

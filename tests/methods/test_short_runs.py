@@ -5,9 +5,8 @@ import math
 
 import pytest
 from table import CONFIGS, EXAMPLES
-from tiny import HEAD, tiny_cache, tiny_train
+from tiny import HEAD, tiny_train
 
-from pipeline.cache.extract import extract
 from pipeline.training.loop import train
 
 SHORT = {"steps": 2, "batch_size": 4}
@@ -16,13 +15,6 @@ SWITCHES = {
     "maskd": {"prestage": SHORT},
     "freekd": {"prestage": SHORT},
 }
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    config = tiny_cache(tmp_path_factory.mktemp("cache"))
-    extract(config)
-    return config
 
 
 @pytest.fixture(scope="module")

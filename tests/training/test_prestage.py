@@ -13,21 +13,13 @@ import torch
 import yaml
 from pydantic import ValidationError
 from safetensors.torch import load_file
-from tiny import HEAD, tiny_cache, tiny_train
+from tiny import HEAD, tiny_train
 
-from pipeline.cache.extract import extract
 from pipeline.files import read_json
 from pipeline.training import prestage, warmup
 from pipeline.training.loop import train
 
 SHORT = {"steps": 4, "batch_size": 4}
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    config = tiny_cache(tmp_path_factory.mktemp("cache"))
-    extract(config)
-    return config
 
 
 @pytest.fixture(scope="module")

@@ -11,23 +11,15 @@ from pathlib import Path
 import pytest
 import yaml
 from pydantic import ValidationError
-from tiny import tiny_cache, tiny_train
+from tiny import tiny_train
 
 from flows import child
-from pipeline.cache.extract import extract
 from pipeline.results.runs import evaluate_run
 from pipeline.training import processes
 from pipeline.training.loop import Interrupted, train
 from sward.objective import NonFiniteError
 
 LONG = {"steps": 3000, "checkpoint_every": 5, "signal_every": 0, "optimizer": {"lr": 1e-6}}
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    config = tiny_cache(tmp_path_factory.mktemp("cache"))
-    extract(config)
-    return config
 
 
 @pytest.fixture(scope="module")

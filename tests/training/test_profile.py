@@ -8,10 +8,9 @@ from contextlib import contextmanager
 import pytest
 import torch
 import yaml
-from tiny import tiny_cache, tiny_train
+from tiny import tiny_train
 
 from pipeline import console
-from pipeline.cache.extract import extract
 from pipeline.cli import main
 from pipeline.training import loop
 from pipeline.training.backward import last_number, owners
@@ -20,13 +19,6 @@ from pipeline.training.parts import RECORDER, Recorder, part
 from sward.contracts import StudentOutput
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    config = tiny_cache(tmp_path_factory.mktemp("cache"))
-    extract(config)
-    return config
 
 
 @pytest.fixture(scope="module")

@@ -27,13 +27,6 @@ from sward.objective import NonFiniteError
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    config = tiny_cache(tmp_path_factory.mktemp("cache"))
-    extract(config)
-    return config
-
-
-@pytest.fixture(scope="module")
 def finished(cache, tmp_path_factory):
     return train(tiny_train(tmp_path_factory.mktemp("finished"), cache))
 
