@@ -16,7 +16,7 @@ import torch
 
 from pipeline.cache.codecs import CODECS, Arrays, array_bytes
 from pipeline.cache.failures import explained
-from pipeline.cache.spans import Span, read_spans
+from pipeline.cache.spans import File, Span, read_spans
 from pipeline.devices import resolve_device, wait_for
 from sward import seeds
 
@@ -86,11 +86,11 @@ def time_reads(file: Path, size: int, pieces: Pieces, pool: ThreadPoolExecutor) 
     length = sum(pieces)
     count = max(1, min(RECORDS, size // length))
     starts = [int(i) * length for i in seeds.permutation(size // length, "calibration", length)[:count]]
-    buffers = [np.ones(length, np.uint8) for _ in starts]
+    buffers, opened = [np.ones(length, np.uint8) for _ in starts], File(file)
 
     def read(start: int, buffer: np.ndarray) -> None:
         offsets = accumulate(pieces[:-1], initial=0)
-        read_spans([Span(file, start + at, buffer.data[at : at + n]) for at, n in zip(offsets, pieces, strict=True)])
+        read_spans([Span(opened, start + at, buffer.data[at : at + n]) for at, n in zip(offsets, pieces, strict=True)])
 
     def whole_pass() -> float:
         began = time.perf_counter()

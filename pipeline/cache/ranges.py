@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -11,7 +12,7 @@ from pipeline.cache.packing import unpack
 from pipeline.cache.readthrough import ChunkCache, key
 from pipeline.cache.records import Record
 from pipeline.cache.remote import AT_ONCE, Facts, Remote
-from pipeline.cache.shards import REMEDY, StoreDamaged, chunk_offset, index_bytes, parse_index
+from pipeline.cache.shards import REMEDY, Arrays, Index, StoreDamaged, chunk_offset, index_bytes, parse_index
 from pipeline.paths import cache_root
 
 USUAL = 20 * 10**9  # bytes of what was read, where nobody said how many
@@ -38,7 +39,7 @@ class RangeReader:
         self.index = lru_cache(maxsize=None)(self._read_index)
         self.pool = ThreadPoolExecutor(AT_ONCE, "range")
 
-    def read(self, record: Record, out: dict[str, np.ndarray], packed: Callable[[str], bool]) -> None:
+    def read(self, record: Record, out: Arrays, packed: Callable[[str], bool]) -> None:
         """Read the arrays named in ``out`` of one record into its (C-contiguous) buffers; ``packed``: compressed ones.
 
         Raises:
@@ -51,6 +52,13 @@ class RangeReader:
         fetch = {n: self._fetch_packed if packed(n) else self._fetch for n in missing}
         list(self.pool.map(lambda n: fetch[n](names[n], chunk, out[n]), missing))
 
+    def request(self, record: Record, like: Arrays) -> None:
+        """Nothing: of what is far away, several ranges are fetched at once as it is."""
+
+    def kept_open(self) -> AbstractContextManager[None]:
+        """Nothing is open between two reads."""
+        return nullcontext()
+
     def key(self, file: str, chunk: int | str) -> str:
         return key(self.content_id, file, self.objects[file].bytes, self.objects[file].tag, chunk)
 
@@ -62,14 +70,14 @@ class RangeReader:
 
     def _fetch_packed(self, file: str, chunk: int, out: np.ndarray) -> None:
         """As stored it is kept, and unpacked every time."""
-        stored = np.empty(min(int(self.index(file)[chunk, 1]), self.objects[file].bytes), np.uint8)
+        stored = np.empty(min(self.index(file)[chunk][1], self.objects[file].bytes), np.uint8)
         if not self.cache.read(self.key(file, chunk), stored):
             self._fetch(file, chunk, stored)
         if not unpack(stored.data, out):
             where = f"{self.remote.url}/{file}: inner chunk {chunk}"
             raise StoreDamaged(f"{where} does not unpack to {out.nbytes} bytes; {REMEDY}")
 
-    def _read_index(self, file: str) -> np.ndarray:
+    def _read_index(self, file: str) -> Index:
         size = index_bytes(self.shard_records)
         tail = np.empty(size, np.uint8)
         if not self.cache.read(self.key(file, "index"), tail):

@@ -7,22 +7,25 @@ machinery reads at 15-55 % of what the disk gives.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import google_crc32c
 import numpy as np
 
-from pipeline.cache.packing import unpack
-from pipeline.cache.spans import Span, read_spans
-
-ABSENT = np.uint64(2**64 - 1)
+ABSENT = 2**64 - 1
 Arrays = dict[str, np.ndarray]  # by name
+Index = list[tuple[int, int]]  # offset and length of every inner chunk
 
 
 class StoreDamaged(ValueError):
     """Bytes of a store are missing or changed."""
+
+
+def shard_path(path: Path, subset: str, array: str, shard: int, ndim: int) -> Path:
+    """File of one shard of one array, by Zarr's default chunk keys; ``ndim`` counts the record axis."""
+    return path / subset / array / "c" / "/".join([str(shard), *["0"] * (ndim - 1)])
 
 
 class ShardWriter:
@@ -66,8 +69,8 @@ def index_bytes(num_chunks: int) -> int:
     return 16 * num_chunks + 4
 
 
-def read_index(path: Path, num_chunks: int) -> np.ndarray:
-    """(num_chunks, 2) offsets and lengths.
+def read_index(path: Path, num_chunks: int) -> Index:
+    """Where the inner chunks are.
 
     Raises:
         StoreDamaged: the file is missing, too short, or its index does not match its checksum.
@@ -82,54 +85,22 @@ def read_index(path: Path, num_chunks: int) -> np.ndarray:
     return parse_index(path, tail)
 
 
-def parse_index(path: Path | str, tail: bytes) -> np.ndarray:
-    """(num_chunks, 2) offsets and lengths, of a shard's last bytes. Raises StoreDamaged: not the bytes written."""
+def parse_index(path: Path | str, tail: bytes) -> Index:
+    """The index in a shard's last bytes. Raises StoreDamaged: not the bytes written."""
     if google_crc32c.value(tail[:-4]) != int.from_bytes(tail[-4:], "little"):
         raise StoreDamaged(f"{path}: the shard's index does not match its checksum; {REMEDY}")
-    return np.frombuffer(tail[:-4], dtype="<u8").reshape(-1, 2)
+    return [(offset, length) for offset, length in np.frombuffer(tail[:-4], dtype="<u8").reshape(-1, 2).tolist()]
 
 
 REMEDY = "run `sward verify`, delete the receipt it names, and `sward extract` computes that shard again"
 
 
-Shard = tuple[Path, np.ndarray]  # of one array: file and index
-
-
-def read_chunks(shards: Mapping[str, Shard], chunk: int, out: Arrays, packed: Callable[[str], bool]) -> None:
-    """Read one inner chunk of every array named in ``out`` straight into its (C-contiguous) buffer.
-
-    Args:
-        packed: whether an array's chunks are compressed.
-
-    Raises:
-        StoreDamaged: a chunk is absent, of another length, or does not unpack to its buffer; or a file ends early.
-    """
-    stored = {name: room(*shards[name], chunk) if packed(name) else buffer for name, buffer in out.items()}
-    spans = []
-    for name, buffer in stored.items():
-        path, index = shards[name]
-        spans.append(Span(path, chunk_offset(path, index, chunk, buffer.nbytes), buffer.data.cast("B")))
-    try:
-        read_spans(spans)
-    except EOFError as error:
-        raise StoreDamaged(f"{error}: ends within inner chunk {chunk}; {REMEDY}") from error
-    for name in filter(packed, out):
-        if not unpack(stored[name].data, out[name]):
-            where = f"{shards[name][0]}: inner chunk {chunk}"
-            raise StoreDamaged(f"{where} does not unpack to {out[name].nbytes} bytes; {REMEDY}")
-
-
-def room(path: Path, index: np.ndarray, chunk: int) -> np.ndarray:
-    """For a chunk's stored bytes; an absent one's length is 2**64 - 1."""
-    return np.empty(min(int(index[chunk, 1]), path.stat().st_size), np.uint8)
-
-
-def chunk_offset(path: Path | str, index: np.ndarray, chunk: int, size: int) -> int:
+def chunk_offset(path: Path | str, index: Index, chunk: int, size: int) -> int:
     """Where an inner chunk begins. Raises StoreDamaged: it is absent, or not of ``size`` bytes."""
     offset, length = index[chunk]
     if offset == ABSENT or length != size:
         raise StoreDamaged(f"{path}: inner chunk {chunk} is absent or not {size} bytes; {REMEDY}")
-    return int(offset)
+    return offset
 
 
 def file_crc32c(path: Path) -> int:

@@ -15,7 +15,8 @@ and receipts are never changed.
 """
 
 from collections.abc import Iterable, Iterator
-from functools import cached_property, lru_cache
+from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,9 @@ from pipeline.cache.appended import APPENDED, appended_specs, read_appended
 from pipeline.cache.codecs import CODECS, Codec
 from pipeline.cache.mirror import attached
 from pipeline.cache.ranges import RangeReader
+from pipeline.cache.reader import ShardReader
 from pipeline.cache.records import WITHDRAW, Record, compression_of, plan_units, read_plans, receipt_path
-from pipeline.cache.shards import Arrays, StoreDamaged, crc32c_of, pieces, read_chunks, read_index
+from pipeline.cache.shards import Arrays, StoreDamaged, crc32c_of, pieces
 from pipeline.paths import spoken
 
 ArraySpecs = dict[str, tuple[tuple[int, ...], str]]
@@ -37,11 +39,6 @@ ArraySpecs = dict[str, tuple[tuple[int, ...], str]]
 
 class StoreIncomplete(ValueError):
     """Planned shards have no receipt yet."""
-
-
-def shard_path(path: Path, subset: str, array: str, shard: int, ndim: int) -> Path:
-    """File of one shard of one array, by Zarr's default chunk keys; ``ndim`` counts the record axis."""
-    return path / subset / array / "c" / "/".join([str(shard), *["0"] * (ndim - 1)])
 
 
 def array_specs(codec: Codec, channels: dict[str, int], size: tuple[int, int]) -> ArraySpecs:
@@ -92,12 +89,11 @@ class Store:
             )
         self.appended = read_appended(self.path, self.content_id, self.units)
         self._check_sizes()
-        self._shard = lru_cache(maxsize=None)(self._find_shard)
-        self.specs = lru_cache(maxsize=None)(self._specs)
-        self.ranges = (
+        self._specs: dict[str, ArraySpecs] = {}
+        self.reader = (
             RangeReader(self.mirror.remote, self.shard_records, self.objects, self.content_id, cache_bytes)
             if self.mirror
-            else None
+            else ShardReader(self.path, self.shard_records)
         )
 
     @property
@@ -132,10 +128,12 @@ class Store:
         height, width = self.identity["input.size" if subset == "train" else "input.eval_size"]
         return height, width
 
-    def _specs(self, subset: str) -> ArraySpecs:
+    def specs(self, subset: str) -> ArraySpecs:
         """Array name -> (shape of one record, dtype)."""
-        specs = array_specs(self.codec, self.channels, self.size(subset))
-        return specs | (appended_specs(self.appended, subset) if self.appended else {})
+        if subset not in self._specs:
+            appended = appended_specs(self.appended, subset) if self.appended else {}
+            self._specs[subset] = array_specs(self.codec, self.channels, self.size(subset)) | appended
+        return self._specs[subset]
 
     def level_arrays(self, level: str) -> list[str]:
         """Names of the arrays that hold a level, or an appended tensor.
@@ -156,18 +154,21 @@ class Store:
         height, width = self.size(subset)
         return self.codec.decode(name, parts, (height // int(name[1:]), width // int(name[1:])))
 
-    def read(self, record: Record, out: dict[str, np.ndarray]) -> None:
+    def read(self, record: Record, out: Arrays) -> None:
         """Read the arrays named in ``out`` of one record straight into its (C-contiguous) buffers.
 
         Raises:
             StoreDamaged: bytes are missing.
         """
-        if self.ranges:
-            self.ranges.read(record, out, self.packed)
-            return
-        shard, chunk = divmod(record.row, self.shard_records)
-        shards = {name: self._shard(record.subset, name, shard, buffer.ndim + 1) for name, buffer in out.items()}
-        read_chunks(shards, chunk, out, self.packed)
+        self.reader.read(record, out, self.packed)
+
+    def request(self, record: Record, like: Arrays) -> None:
+        """Have the disk begin with what reading the record into such buffers will need; returns at once."""
+        self.reader.request(record, like)
+
+    def kept_open(self) -> AbstractContextManager[None]:
+        """For many reads: meanwhile the files read last stay open."""
+        return self.reader.kept_open()
 
     def arrays(self, record: Record, names: Iterable[str] | None = None) -> Arrays:
         """Arrays of one record as they are stored, by name; None: all of them. Raises as ``read``."""
@@ -179,10 +180,6 @@ class Store:
     def packed(self, array: str) -> bool:
         """Whether an array's chunks are compressed; appended tensors never are."""
         return self.compression != "none" and not (self.appended and array in self.appended["channels"])
-
-    def _find_shard(self, subset: str, name: str, shard: int, ndim: int) -> tuple[Path, np.ndarray]:
-        path = shard_path(self.path, subset, name, shard, ndim)
-        return path, read_index(path, self.shard_records)
 
     def features(self, record: Record, levels: list[str] | None = None) -> dict[str, Tensor]:
         """Decoded features of one record, level -> (C, h, w) float32: for tools; training uses the stream."""

@@ -23,8 +23,8 @@ from pipeline.cache.mirror import seal
 from pipeline.cache.overlap import ahead, pools
 from pipeline.cache.packing import pack
 from pipeline.cache.records import Record, Unit, compression_of, receipt_path
-from pipeline.cache.shards import Arrays, ShardWriter
-from pipeline.cache.store import array_specs, full_label_path, shard_path
+from pipeline.cache.shards import Arrays, ShardWriter, shard_path
+from pipeline.cache.store import array_specs, full_label_path
 from pipeline.cache.tally import LevelTally, Statistics, finite, statistics
 from pipeline.files import publish, write_atomic
 from pipeline.views import pixel_digest

@@ -21,8 +21,8 @@ from pipeline.cache.metadata import ensure_metadata, remove_other
 from pipeline.cache.mirror import require_local
 from pipeline.cache.records import Record, Unit
 from pipeline.cache.sealed import write_sealed
-from pipeline.cache.shards import ShardWriter
-from pipeline.cache.store import Store, shard_path
+from pipeline.cache.shards import ShardWriter, shard_path
+from pipeline.cache.store import Store
 from pipeline.cache.unit import ExtractionError
 from pipeline.config import load_config
 from pipeline.devices import resolve_device

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from pipeline.cache.records import Record
+from pipeline.cache.shards import Arrays
 from pipeline.cache.store import Store
 from pipeline.training.copies import Copies, Sent
 from pipeline.training.parts import part
@@ -25,6 +27,8 @@ from sward import seeds
 from sward.contracts import HEAD_TENSORS, Batch, Student
 from sward.pixels import normaliser
 from sward.ranks import Share
+
+AHEAD = 2  # records that the disk is asked for before they are read
 
 
 @dataclass(frozen=True)
@@ -120,13 +124,16 @@ class Stream:
 
     def batches(self, first: int, last: int) -> Iterator[Batch]:
         """The batches of steps first … last - 1."""
-        steps = iter(range(first, last))
-        if self.workers == 0:
-            for step in steps:
-                with part("data wait"):
-                    loaded = self.load(step, None)
-                yield self.to_device(loaded)
-            return
+        with self.store.kept_open():
+            yield from self._here(range(first, last)) if self.workers == 0 else self._threaded(range(first, last))
+
+    def _here(self, steps: range) -> Iterator[Batch]:
+        for step in steps:
+            with part("data wait"):
+                loaded = self.load(step, None)
+            yield self.to_device(loaded)
+
+    def _threaded(self, steps: range) -> Iterator[Batch]:
         with ThreadPoolExecutor(self.workers) as readers, ThreadPoolExecutor(1) as batcher:
             ahead: deque[Future] = deque()
             try:
@@ -155,23 +162,24 @@ class Stream:
 
     def of(self, records: list[Record]) -> Batch:
         """A batch of just these records, as stored."""
-        return self.to_device(self._read(records, None))
+        return self.to_device((records, self._read(records, None, records[AHEAD:])))
 
     def load(self, step: int, readers: ThreadPoolExecutor | None) -> tuple[list[Record], dict[str, Tensor]]:
         """The records of a step and their arrays as stored, in host memory."""
         epoch, position = divmod(step, self.order.steps_per_epoch)
         if self._epoch[0] != epoch:
             self._epoch = epoch, self.order.epoch(epoch)
-        records, tensors = self._read(self._epoch[1][position], readers)
+        records = self._epoch[1][position]
+        known = [*records, *chain(*self._epoch[1][position + 1 : position + 1 + AHEAD])]
+        tensors = self._read(records, readers, known[AHEAD:])
         if self.views.photometric == "student":
             if self.teacher:
                 tensors["seen by the teacher"] = tensors["image"].clone()
             self._recolour(records, tensors["image"], epoch)
         return records, tensors
 
-    def _read(
-        self, records: list[Record], readers: ThreadPoolExecutor | None
-    ) -> tuple[list[Record], dict[str, Tensor]]:
+    def _read(self, records: list[Record], readers: ThreadPoolExecutor | None, soon: list[Record]) -> dict[str, Tensor]:
+        """Arrays of the records; with each, the disk is asked for the one at its place in ``soon``."""
         pin = self.device.type == "cuda"
         tensors = {
             name: torch.empty((len(records), *shape), dtype=getattr(torch, dtype), pin_memory=pin)
@@ -179,8 +187,14 @@ class Stream:
         }
         arrays = {name: t.numpy() for name, t in tensors.items()}
         rows = [{name: a[i] for name, a in arrays.items()} for i in range(len(records))]
-        list((readers.map if readers else map)(self.store.read, records, rows))
-        return records, tensors
+
+        def read(record: Record, row: Arrays, later: Record | None) -> None:
+            if later:
+                self.store.request(later, row)
+            self.store.read(record, row)
+
+        list((readers.map if readers else map)(read, records, rows, [*soon, *[None] * len(records)]))
+        return tensors
 
     def _recolour(self, records: list[Record], images: Tensor, epoch: int) -> None:
         for record, image in zip(records, images.numpy(), strict=True):

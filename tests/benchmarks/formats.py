@@ -14,7 +14,7 @@ order (WebDataset: as they lie in its tars). With two threads each has half of t
 
     raw      preadv of the same bytes at known offsets through open files: the limit
     memcpy   the same bytes from memory to memory
-    SWARD    pipeline.cache.store.Store.read, which is what training calls
+    SWARD    pipeline.cache.store.Store.read and .request (two records ahead), which is what training calls
     … store  zarr-python and tensorstore reading the very same store
 
 `warm`: in the page cache, readers stay open. `cold`: dropped from it (POSIX_FADV_DONTNEED) before every pass and
@@ -43,10 +43,11 @@ from formats_store import LIMITS, OURS, store_formats
 from synthetic import CHANNELS, LARGE, write_store
 
 from pipeline.files import write_json
+from pipeline.training.stream import AHEAD
 from sward import seeds
 
 BATCH, ZARR = 8, "zarr-python, store"
-CASES = {"hiera-t-512": (CHANNELS, (512, 512), 48), "hiera-l-512x1024": (LARGE, (512, 1024), 24)}
+CASES = {"hiera-t-512": (CHANNELS, (512, 512), 96), "hiera-l-512x1024": (LARGE, (512, 1024), 48)}
 Seconds = dict[str, list[float]]
 PACKAGES = (
     "zarr",
@@ -105,7 +106,10 @@ def drop_from_page_cache(folder: Path) -> None:
 
 
 def one_thread(read: Read, order: list[int], rows: list[Row]) -> None:
+    request = getattr(read, "request", None)
     for i, number in enumerate(order):
+        if request and i + AHEAD < len(order):
+            request(order[i + AHEAD], rows[0])
         read(number, rows[i % BATCH])
 
 
@@ -213,7 +217,7 @@ def installed(package: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--records", type=int, help="default: 48 of Hiera-T, 24 of Hiera-L")
+    parser.add_argument("--records", type=int, help="default: 96 of Hiera-T, 48 of Hiera-L")
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--only", nargs="+", default=[], help="these formats besides SWARD and the limits")

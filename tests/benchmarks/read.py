@@ -32,7 +32,8 @@ from synthetic import SHARD, write_store
 
 from pipeline.cache.codecs import array_bytes
 from pipeline.cache.records import Record
-from pipeline.cache.store import Store, shard_path
+from pipeline.cache.shards import shard_path
+from pipeline.cache.store import Store
 from pipeline.files import write_json
 from sward import seeds
 

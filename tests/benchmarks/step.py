@@ -101,7 +101,7 @@ def step(student: Student, objective: Objective, batch: Batch, number: int, bf16
 
 def terms_alone(objective: Objective, output: StudentOutput, batch: Batch, number: int) -> None:
     """Terms and their backward to the student's maps, which are leaves."""
-    torch.stack(list(objective.method(output, batch, number).values())).sum().backward()
+    sum(objective.method(output, batch, number).values()).backward()
     for f in (*output.features.values(), output.penultimate):
         f.grad = None
 
@@ -172,12 +172,12 @@ def measure(args: argparse.Namespace, size: int, batch_size: int, window: int) -
             for name, s in spent.items() if repetition >= 0 else ():
                 taken.setdefault(name, []).append(s)
     peaks = {row: peak(partial(step, student, o, batch, 0, args.bf16), row, device) for row, o in objectives.items()}
-    own = {row: peak(partial(terms_alone, objectives[row], output, batch, 0), row, device) for row in rows}
+    own = {row: peak(partial(terms_alone, objectives[row], output, batch, 0), row, device) for row in rows[1:]}
     floors = {name: floor(work, args.machine) for name, work in least(output, window).items() if name in rows}
     for name, found in floors.items():
         found["measured_ms"] = 1e3 * statistics.median(taken[f"{name} alone"])
     case = {"student": args.student, "size": size, "batch": batch_size, "window": window}
-    by_row = {row: figures(taken, peaks, row) | {"terms_mb": own[row] / 1e6} for row in rows}
+    by_row = {row: figures(taken, peaks, row) | {"terms_mb": own.get(row, 0) / 1e6} for row in rows}
     return case | {"rows": by_row, "roofline": floors}
 
 

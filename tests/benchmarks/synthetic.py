@@ -9,8 +9,8 @@ from pipeline.cache.identity import CacheConfig, declared, digest
 from pipeline.cache.metadata import ensure_metadata
 from pipeline.cache.planning import make_plan
 from pipeline.cache.records import Record, Unit, plan_units, read_plans, receipt_path
-from pipeline.cache.shards import ShardWriter
-from pipeline.cache.store import Store, array_specs, shard_path
+from pipeline.cache.shards import ShardWriter, shard_path
+from pipeline.cache.store import Store, array_specs
 from pipeline.files import write_json
 from pipeline.views import View
 from sward import seeds

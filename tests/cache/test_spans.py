@@ -2,13 +2,13 @@
 
 import errno
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pipeline.cache import spans
-from pipeline.cache.spans import Span, read_spans
+from pipeline.cache.spans import PIECE, File, Span, read_spans
 
 STARTS, SIZE = (0, 4096, 12_345), 300_000
 
@@ -23,7 +23,7 @@ def files(tmp_path):
 
 def read(files):
     buffers = [np.empty(SIZE, np.uint8) for _ in files]
-    read_spans([Span(f, start, b.data.cast("B")) for f, start, b in zip(files, STARTS, buffers, strict=True)])
+    read_spans([Span(File(f), start, b.data.cast("B")) for f, start, b in zip(files, STARTS, buffers, strict=True)])
     return [b.tobytes() for b in buffers]
 
 
@@ -63,12 +63,25 @@ def test_what_could_not_be_read_at_once_is_read_in_the_end(files, monkeypatch, k
 
 
 def test_the_disk_is_asked_for_all_files_before_any_is_waited_for(files, monkeypatch):
-    happened, advise, finish = [], os.posix_fadvise, spans.finish
-    monkeypatch.setattr(spans, "in_memory", lambda handle, span: 7)
+    happened, advise, read_rest = [], os.posix_fadvise, File.read
+    monkeypatch.setattr(File, "in_memory", lambda file, start, out: 7)
     monkeypatch.setattr(os, "posix_fadvise", lambda *args: (happened.append(args[1:]), advise(*args)))
-    monkeypatch.setattr(spans, "finish", lambda *args: (happened.append("wait"), finish(*args)))
+    monkeypatch.setattr(File, "read", lambda *args: (happened.append("wait"), read_rest(*args)))
     read(files)
-    assert happened == [(start + 7, SIZE - 7, os.POSIX_FADV_WILLNEED) for start in STARTS] + ["wait"] * 3
+    pieces = [(start + 7, PIECE, start + 7 + PIECE, SIZE - 7 - PIECE) for start in STARTS]
+    asked = [(*piece, os.POSIX_FADV_WILLNEED) for a, n, b, m in pieces for piece in ((a, n), (b, m))]
+    assert happened == [*asked, "wait", "wait", "wait"]
+
+
+def test_only_what_is_not_in_memory_is_asked_for_ahead(files, monkeypatch):
+    asked, file = [], File(files[0])
+    monkeypatch.setattr(os, "posix_fadvise", lambda handle, *args: asked.append(args))
+    file.request_unread(4096, SIZE)
+    assert asked == []
+    monkeypatch.setattr(os, "preadv", fail(errno.EAGAIN))
+    file.request_unread(4096, SIZE)
+    assert [end - start for start, end in pairwise(a for a, _, _ in asked)] == [PIECE]
+    assert sum(n for _, n, _ in asked) == SIZE
 
 
 def test_an_error_of_the_disk_is_raised(files, monkeypatch):

@@ -1,14 +1,17 @@
 """The stream: an order that is a function of (seed, epoch), whole, resumable, the same for any reader count."""
 
+import os
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
 from tiny import tiny_cache
 
 from pipeline.cache.extract import extract
+from pipeline.cache.spans import File
 from pipeline.cache.store import Store
-from pipeline.training.stream import Order, Stream
+from pipeline.training.stream import AHEAD, Order, Stream
 
 LEVELS = ("s8", "s32")
 CPU = torch.device("cpu")
@@ -89,9 +92,31 @@ def test_batches_hold_the_stored_features_and_normalised_images(store):
 
 def test_reading_no_level_reads_no_feature_file(store, monkeypatch):
     opened = []
-    monkeypatch.setattr("pipeline.cache.store.read_chunks", lambda shards, *a: opened.extend(shards))
-    Stream(store, order(store), (), CPU).of(store.records["train"][:1])
-    assert opened == ["image", "label"]
+    monkeypatch.setattr("pipeline.cache.reader.File", lambda path: opened.append(path) or File(path))
+    fresh = Store(store.path)
+    Stream(fresh, order(fresh), (), CPU).of(fresh.records["train"][:1])
+    assert {path.relative_to(store.path).parts[1] for path in opened} == {"image", "label"}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_disk_is_asked_for_every_later_record_of_an_epoch_once(store, monkeypatch, workers):
+    asked = []
+    monkeypatch.setattr(Store, "request", lambda store, record, like: asked.append(record.name))
+    stream = Stream(store, order(store), LEVELS, CPU, workers=workers)
+    read = [i for b in stream.batches(0, stream.order.steps_per_epoch) for i in b.ids]
+    assert sorted(asked) == sorted(read[AHEAD:])
+
+
+def open_files(store):
+    return [f for f in Path("/proc/self/fd").iterdir() if str(store.path) in os.path.realpath(f)]
+
+
+def test_files_read_stay_open_as_long_as_the_stream_runs(store):
+    batches = Stream(store, order(store), LEVELS, CPU).batches(0, 4)
+    next(batches)
+    assert len(open_files(store)) >= len(LEVELS) + 2
+    batches.close()
+    assert open_files(store) == []
 
 
 def test_student_colours_are_drawn_anew_each_epoch_whatever_the_readers(tmp_path):
