@@ -26,7 +26,7 @@ from sward.attention import HIDDEN, kl_divisor
 from sward.projections import Projections
 from sward.windows import Windows
 
-GROUP, GROUP_ON_GPU = 2**17, 2**26  # attention entries of a group: half a MiB of float32 is best on CPUs
+GROUP, GROUP_ON_GPU = 2**18, 2**26  # attention entries of a group: a MiB of float32 is about best on CPUs
 
 
 def fused_terms(
@@ -42,14 +42,14 @@ def fused_terms(
         visible: as by ``windows.masks``.
         valid: as by ``windows.masks``.
     """
-    config = stage.config
+    config, rows = stage.config, windows.rows(f_s.device)
     with torch.no_grad():
-        teacher = project(stage.theta_t, _tokens(phi_map(stage, f_t), windows, config.antialias))
-    student = project(stage.theta_s, _tokens(f_s, windows, config.antialias))
+        teacher = project(stage.theta_t, _tokens(phi_map(stage, f_t), windows, rows, config.antialias))
+    student = project(stage.theta_s, _tokens(f_s, windows, rows, config.antialias))
     wanted = ["value" in config.terms, "context" in config.terms]
     attn, value, context = RelationSums.apply(*student, *teacher, visible, valid, config.value_eps, *wanted).unbind()
     B, T = len(f_s), windows.side**2
-    shape = B, len(student[1]) // B, T
+    shape = B, len(student[0]) // B, T
     queries = kl_divisor(shape, "tokens", visible, valid)
     terms = {"attn": attn / kl_divisor(shape, config.kl_reduction, visible, valid)}
     if wanted[0]:
@@ -72,8 +72,8 @@ def phi_map(stage: Projections, f_BCHW: Tensor) -> Tensor:
     return x_BnC.mT.unflatten(2, f_BCHW.shape[2:])
 
 
-def project(theta: nn.Conv2d, tokens_WTC: Tensor) -> tuple[Tensor, Tensor]:
-    """Queries beside values (W, T, e + d), and keys (W, T, e), whose products are the scores of Eq. 9.
+def project(theta: nn.Conv2d, tokens_WTC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries and keys (W, T, e), whose products are the scores of Eq. 9, and values (W, T, d).
 
     e is C, the keys being the tokens themselves, or d where that is smaller.
     """
@@ -86,85 +86,91 @@ def project(theta: nn.Conv2d, tokens_WTC: Tensor) -> tuple[Tensor, Tensor]:
         keys = F.linear(tokens_WTC, K, k)
     else:
         Q, q = K.T @ Q, None if q is None else q @ K
-    bias = None if q is None or v is None else torch.cat([q * scale, v])
-    return F.linear(tokens_WTC, torch.cat([Q * scale, V]), bias), keys
+    return F.linear(tokens_WTC, Q * scale, None if q is None else q * scale), keys, F.linear(tokens_WTC, V, v)
 
 
 class Cut(torch.autograd.Function):
-    """Tokens (B, N T, C) of pixels (B, H W, C), by ``Windows.rows``; both passes only pick rows.
+    """Tokens (B N T, C) of pixels (B, H W, C), by ``Windows.rows``; both passes only pick rows.
 
     The gradient has the layout of the pixels: added to another of a network it would else slow the passes behind it.
     """
 
     @staticmethod
     def forward(ctx: Any, x_BnC: Tensor, token_of: Tensor, pixel_of: Tensor) -> Tensor:
-        ctx.save_for_backward(token_of)
-        ctx.by_pixel = x_BnC.is_contiguous()
+        ctx.by_pixel, ctx.images = x_BnC.is_contiguous(), len(x_BnC)
+        ctx.save_for_backward(_of_each_image(token_of, len(pixel_of), ctx.images))
         padded = len(pixel_of) > len(token_of)
-        return (F.pad(x_BnC, (0, 0, 0, 1)) if padded else x_BnC.contiguous()).index_select(1, pixel_of)
+        x_BnC = F.pad(x_BnC, (0, 0, 0, 1)) if padded else x_BnC.contiguous()
+        return x_BnC.flatten(0, 1).index_select(0, _of_each_image(pixel_of, x_BnC.shape[1], ctx.images))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        grad = grad.index_select(1, *ctx.saved_tensors)
+        grad = grad.index_select(0, *ctx.saved_tensors).unflatten(0, (ctx.images, -1))
         return grad if ctx.by_pixel else grad.mT.contiguous().mT, None, None
+
+
+def _of_each_image(rows: Tensor, count: int, images: int) -> Tensor:
+    """The rows of every image, of ``count`` each: one axis is picked from by all threads, two by a single one."""
+    return (torch.arange(0, images * count, count, device=rows.device)[:, None] + rows).flatten()
 
 
 class RelationSums(torch.autograd.Function):
     """Sums, over the tokens that count, of KL(A_t || A_s), 1 - cos(V_s, V_t) and |Z_s - Z_t|^2, as a (3,) tensor.
 
-    ``apply(QV_s, K_s, QV_t, K_t, visible, valid, eps, value, context)``: QV and K as by ``project``; visible
-    (N, T, T) and valid (N, T) as by ``Windows.masks``; ``value`` and ``context`` say whether these are wanted
-    (else 0). Gradients go to QV_s and K_s.
+    ``apply(Q_s, K_s, V_s, Q_t, K_t, V_t, visible, valid, eps, value, context)``: Q, K and V as by ``project``;
+    visible (N, T, T) and valid (N, T) as by ``Windows.masks``; ``value`` and ``context`` say whether these are
+    wanted (else 0). Gradients go to Q_s, K_s and V_s.
     """
 
     @staticmethod
-    def forward(ctx: Any, QV_s: Tensor, K_s: Tensor, QV_t: Tensor, K_t: Tensor, *rest: Any) -> Tensor:
-        visible, valid, eps, value, context = rest
-        W, T, e = K_s.shape
-        total = K_s.new_zeros(3)
+    def forward(ctx: Any, Q_s: Tensor, K_s: Tensor, V_s: Tensor, Q_t: Tensor, K_t: Tensor, *rest: Any) -> Tensor:
+        V_t, visible, valid, eps, value, context = rest
+        W, T, _ = K_s.shape
         weights, excess = K_s.new_empty(W, T, T), K_s.new_empty(W, T, T)
-        slope, gap = (torch.empty_like(QV_s[..., e:]) if wanted else None for wanted in (value, context))
+        slope, gap = (torch.empty_like(V_s) if wanted else None for wanted in (value, context))
+        total = K_s.new_zeros(3)
         for at, hidden, count in _groups(K_s, visible, valid):
-            logA_t, logA_s = _log_attention(QV_t[at], K_t[at], hidden), _log_attention(QV_s[at], K_s[at], hidden)
-            V_t, V_s = QV_t[at, :, -QV_s.shape[2] + e :], QV_s[at, :, e:]
+            logA_t, logA_s = _log_attention(Q_t[at], K_t[at], hidden), _log_attention(Q_s[at], K_s[at], hidden)
             A_t, A_s = logA_t.exp(), torch.exp(logA_s, out=weights[at])
             torch.sub(A_s, A_t, out=excess[at])
             if slope is not None:
-                total[1] += _counted(_one_minus_cosine(V_s, V_t, eps, slope[at]), count).sum()
+                total[1] += _counted(_one_minus_cosine(V_s[at], V_t[at], eps, slope[at]), count).sum()
             if gap is not None:
-                Z = torch.bmm(A_s, V_s, out=gap[at]).sub_(A_t @ V_t)  # Eq. 10
-                total[2] += _counted(Z.square().sum(-1, keepdim=True), count).sum()
-            total[0] += _counted(A_t.mul_(logA_t.sub_(logA_s)).sum(-1, keepdim=True), count).sum()
-        ctx.save_for_backward(QV_s, K_s, weights, excess, slope, gap, valid)
+                Z = torch.bmm(A_s, V_s[at], out=gap[at]).sub_(A_t @ V_t[at])  # Eq. 10
+                total[2] += _dot(Z, Z, count)
+            total[0] += _dot(A_t, logA_t.sub_(logA_s), count)
+        ctx.save_for_backward(Q_s, K_s, V_s, weights, excess, slope, gap, valid)
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        QV_s, K_s, weights, excess, slope, gap, valid = ctx.saved_tensors
+        Q_s, K_s, V_s, weights, excess, slope, gap, valid = ctx.saved_tensors
         attn, value, context = grad.unbind()
-        dQV, dK, e = torch.zeros_like(QV_s), torch.empty_like(K_s), K_s.shape[2]
+        dQ, dK, dV = torch.empty_like(Q_s), torch.empty_like(K_s), torch.empty_like(V_s)
         with torch.autocast(K_s.device.type, enabled=False):
             for at, _, count in _groups(K_s, None, valid):
-                A_s, dV = weights[at], dQV[at, :, e:]
+                A_s = weights[at]
                 dS = excess[at] * _counted(attn, count)
-                if slope is not None:
-                    torch.mul(slope[at], _counted(value, count), out=dV)
+                if slope is None:
+                    dV[at].zero_()
+                else:
+                    torch.mul(slope[at], _counted(value, count), out=dV[at])
                 if gap is not None:
                     dZ = gap[at] * _counted(2 * context, count)
-                    dV += A_s.mT @ dZ
-                    dA = dZ @ QV_s[at, :, e:].mT
-                    dS.addcmul_(A_s, dA.sub_((A_s * dA).sum(-1, keepdim=True)))
-                dQV[at, :, :e] = dS @ K_s[at]
-                torch.bmm(dS.mT, QV_s[at, :, :e], out=dK[at])
-        return dQV, dK, *(None,) * 7
+                    dV[at].baddbmm_(A_s.mT, dZ)
+                    dA = dZ @ V_s[at].mT
+                    dS += torch._softmax_backward_data(dA, A_s, -1, A_s.dtype)  # has no public name
+                torch.bmm(dS, K_s[at], out=dQ[at])
+                torch.bmm(dS.mT, Q_s[at], out=dK[at])
+        return dQ, dK, dV, *(None,) * 8
 
 
-def _tokens(f_BCHW: Tensor, windows: Windows, antialias: bool) -> Tensor:
+def _tokens(f_BCHW: Tensor, windows: Windows, rows: tuple[Tensor, Tensor], antialias: bool) -> Tensor:
     """``windows.split`` of the map on the common grid, all images' windows in one axis: (W, T, C)."""
     f = resize(f_BCHW, (windows.height, windows.width), antialias)
-    return Cut.apply(f.flatten(2).mT, *windows.rows(f.device)).view(-1, windows.side**2, f.shape[1])
+    return Cut.apply(f.flatten(2).mT, *rows).unflatten(0, (-1, windows.side**2))
 
 
 def _groups(
@@ -189,11 +195,16 @@ def _counted(x: Tensor, count: Tensor | None) -> Tensor:
     return x if count is None else x * count
 
 
+def _dot(x: Tensor, y: Tensor, count: Tensor | None) -> Tensor:
+    """Sum of the products, over the tokens that count."""
+    return torch.dot(x.flatten(), y.flatten()) if count is None else ((x * y).sum(-1, keepdim=True) * count).sum()
+
+
 def _one_minus_cosine(V_s: Tensor, V_t: Tensor, eps: float, slope: Tensor) -> Tensor:
-    """(w, T, 1), and in ``slope`` its gradient with respect to V_s; a length held at ``eps`` is a constant."""
-    length, length_t = (V.square().sum(-1, keepdim=True).sqrt_() for V in (V_s, V_t))
+    """(W, T, 1), and in ``slope`` its gradient with respect to V_s; a length held at ``eps`` is a constant."""
+    length, length_t = (torch.linalg.vector_norm(V, dim=-1, keepdim=True) for V in (V_s, V_t))
     inverse = 1 / length.clamp_min(eps)
     both = inverse / length_t.clamp_min(eps)
-    cosine = (V_s * V_t).sum(-1, keepdim=True).mul_(both)
+    cosine = torch.mul(V_s, V_t, out=slope).sum(-1, keepdim=True).mul_(both)
     torch.mul(V_s, cosine * inverse.square() * (length > eps), out=slope).addcmul_(V_t, both, value=-1)
     return 1 - cosine

@@ -26,25 +26,25 @@ class UnitSums(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, f_BCHW: Tensor, y_BHW: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor]:
         f_BCn = _wide(f_BCHW)
-        length_Bn = torch.stack([f_Cn.square().sum(0) for f_Cn in f_BCn]).sqrt_()  # an image fits the cache
+        length_Bn = _lengths(f_BCHW, f_BCn)
         member_BKn = _members(y_BHW, classes, f_BCn.dtype)
-        unit_Bn = (length_Bn / SHORTEST).clamp_max(1)  # 1 but for vectors that are (close to) zero
-        count_K, square_K = member_BKn.sum((0, 2)), (member_BKn @ unit_Bn.square()[:, :, None]).sum((0, 2))
-        inverse_Bn = 1 / length_Bn.clamp_min(SHORTEST)
-        sum_KC = ((member_BKn * inverse_Bn[:, None]) @ f_BCn.mT).sum(0)
-        ctx.save_for_backward(f_BCHW, y_BHW, inverse_Bn, unit_Bn)
+        inverse_Bn = length_Bn.clamp_min(SHORTEST).reciprocal_()
+        along_Bn = inverse_Bn.square().mul_(length_Bn >= SHORTEST)
+        unit_Bn = length_Bn.mul_(inverse_Bn)  # 1 but for vectors that are (close to) zero
+        count_K, square_K = member_BKn.sum((0, 2)), (member_BKn @ unit_Bn.square_()[:, :, None]).sum((0, 2))
+        weight_BKn = member_BKn.mul_(inverse_Bn[:, None])
+        ctx.save_for_backward(f_BCHW, weight_BKn, along_Bn)
         ctx.mark_non_differentiable(count_K, square_K)
-        return sum_KC, count_K, square_K
+        return (weight_BKn @ f_BCn.mT).sum(0), count_K, square_K
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_KC: Tensor, *_: Tensor) -> tuple[Tensor, None, None]:
         """Per pixel u / |f| with u its class's gradient, less its part along f."""
-        f_BCHW, y_BHW, inverse_Bn, unit_Bn = ctx.saved_tensors
+        f_BCHW, weight_BKn, along_Bn = ctx.saved_tensors
         with torch.autocast(f_BCHW.device.type, enabled=False):
             f_BCn = _wide(f_BCHW)
-            weight_BKn = _members(y_BHW, len(grad_KC), f_BCn.dtype) * inverse_Bn[:, None]
-            along_Bn = ((grad_KC @ f_BCn) * weight_BKn).sum(1) * inverse_Bn.square() * (unit_Bn == 1)
+            along_Bn = (grad_KC @ f_BCn).mul_(weight_BKn).sum(1).mul_(along_Bn)
             grad = torch.empty_like(f_BCHW, dtype=f_BCn.dtype)
             to_BCK = grad_KC.mT.expand(len(f_BCn), -1, -1)
             torch.bmm(to_BCK, weight_BKn, out=grad.flatten(2)).addcmul_(f_BCn, along_Bn[:, None], value=-1)
@@ -54,6 +54,13 @@ class UnitSums(torch.autograd.Function):
 def _wide(f_BCHW: Tensor) -> Tensor:
     """(B, C, n), float32 or wider; a view of float32 maps in either memory format."""
     return f_BCHW.flatten(2).to(torch.promote_types(f_BCHW.dtype, torch.float32))
+
+
+def _lengths(f_BCHW: Tensor, f_BCn: Tensor) -> Tensor:
+    """(B, n): of a pixel's numbers side by side, or else image by image, which fits the cache."""
+    if f_BCHW.is_contiguous(memory_format=torch.channels_last):
+        return torch.linalg.vector_norm(f_BCn, dim=1)
+    return torch.stack([f_Cn.square().sum(0) for f_Cn in f_BCn]).sqrt_()
 
 
 def _members(y_BHW: Tensor, classes: int, dtype: torch.dtype) -> Tensor:

@@ -82,15 +82,17 @@ def test_phi_is_the_same_map_with_the_standardisation_in_its_weights() -> None:
         )
 
 
+@pytest.mark.parametrize("wanted", [(True, True), (True, False), (False, True), (False, False)])
 @pytest.mark.parametrize("masked", [False, True])
-def test_the_gradient_of_the_relations_is_that_of_finite_differences(masked: bool) -> None:
-    QV_s, K_s, QV_t, K_t = (randn(4, 4, n, seed=i) for i, n in enumerate((5, 3, 5, 3)))  # two images of two windows
+def test_the_gradient_of_the_relations_is_that_of_finite_differences(masked: bool, wanted: tuple[bool, bool]) -> None:
+    widths = (3, 3, 2, 3, 3, 2)  # of Q, K and V of the student, then of the teacher
+    made = [randn(4, 4, n, seed=i) for i, n in enumerate(widths)]  # two images of two windows
     visible = valid = None
     if masked:
         valid = torch.tensor([[True] * 4, [True, True, False, False]])
         visible = valid[:, None, :].expand(-1, 4, -1)
-    call = lambda a, b: RelationSums.apply(a, b, QV_t, K_t, visible, valid, 1e-8, True, True)  # noqa: E731
-    assert torch.autograd.gradcheck(call, (QV_s.requires_grad_(), K_s.requires_grad_()))
+    call = lambda *student: RelationSums.apply(*student, *made[3:], visible, valid, 1e-8, *wanted)  # noqa: E731
+    assert torch.autograd.gradcheck(call, tuple(x.requires_grad_() for x in made[:3]))
 
 
 def test_values_of_length_zero_have_the_gradient_of_the_plain_form() -> None:
@@ -100,8 +102,7 @@ def test_values_of_length_zero_have_the_gradient_of_the_plain_form() -> None:
         V_s = torch.zeros(1, 4, 2, dtype=torch.float64).requires_grad_()
         if fused:
             Q, K = randn(1, 4, 3, seed=6), randn(1, 4, 3, seed=7)
-            QV_s, QV_t = torch.cat([Q, V_s], -1), torch.cat([Q, V_t], -1)
-            loss = RelationSums.apply(QV_s, K, QV_t, K, None, None, 1e-3, True, False)[1]
+            loss = RelationSums.apply(Q, K, V_s, Q, K, V_t, None, None, 1e-3, True, False)[1]
         else:
             loss = (1 - torch.cosine_similarity(V_s, V_t, dim=-1, eps=1e-3)).sum()
         grads += torch.autograd.grad(loss, V_s)
@@ -124,9 +125,9 @@ def test_narrow_projections_have_keys_of_their_own_and_wide_ones_the_tokens() ->
     for width, own in ((6, False), (5, True)):
         theta = torch.nn.Conv2d(6, 3 * width, 1).double()
         Q, K, V = (theta(tokens.mT[..., None])[..., 0].mT).chunk(3, dim=-1)
-        QV, keys = project(theta, tokens)
-        torch.testing.assert_close(QV[..., -width:], V)
-        torch.testing.assert_close((QV[..., :-width] @ keys.mT).softmax(-1), (Q @ K.mT / width**0.5).softmax(-1))
+        queries, keys, values = project(theta, tokens)
+        torch.testing.assert_close(values, V)
+        torch.testing.assert_close((queries @ keys.mT).softmax(-1), (Q @ K.mT / width**0.5).softmax(-1))
         assert (keys is not tokens) == own
 
 
