@@ -114,6 +114,8 @@ class TrainConfig(Config):
     devices: int = Field(1, ge=1, description="processes on each machine, one a GPU; share every batch, same result")
     nodes: int = Field(1, ge=1, description="machines; with more than one, start torchrun on each (see README)")
     precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="Fabric precision; losses stay float32")
+    channels_last: bool = Field(False, description="maps in channels-last order, 0.7-0.9 of a CPU step; bf16 always is")
+    compile: bool = Field(False, description="torch.compile of the student; pays on GPUs in long runs")
 
     @property
     def processes(self) -> int:
@@ -147,6 +149,7 @@ class TrainConfig(Config):
         free |= {"checkpoint_every", "log_every"}
         free |= {"head"} if not self.method.uses_head else set()
         free |= {"teacher"} if self.teacher == "cached" else set()
+        free |= {name for name in ("channels_last", "compile") if not getattr(self, name)}  # they round otherwise
         values = self.model_dump(mode="json", exclude=free)
         for key in ("store", "shard_records", "compression", "batch_size", "workers", "device", "runner"):
             values["cache"].pop(key)

@@ -13,9 +13,11 @@ from pipeline.files import read_json
 from pipeline.memory import keep_freed_memory
 from pipeline.paths import locate
 from pipeline.training.checkpoint import CheckpointMismatch
+from pipeline.training.compiled import compile_student
 from pipeline.training.config import TrainConfig, build_trainable
 from pipeline.training.fabric import Fabric, make_fabric
 from pipeline.training.heads import HeadMissing, HeadSource, head_source
+from pipeline.training.layout import arrange
 from pipeline.training.online import OnlineTeacher
 from pipeline.training.prestage import run_prestages
 from pipeline.training.prestage_loop import Progress
@@ -95,6 +97,9 @@ def setup(config: TrainConfig, store: Store, folder: RunFolder, progress: Progre
     fabric = make_fabric(config)
     torch.manual_seed(seeds.torch_seed(config.seed, "setup"))
     student = build_trainable(config.student, store.channels, len(store.classes), config.seed)
+    arrange(student, config)
+    if config.compile:
+        compile_student(student, fabric.device)
     head = head_source(config, store, fabric.device)
     method = build_method(config, store, student, head)
     tensors = tuple(store.channels) if student.reads == "features" else method.needs

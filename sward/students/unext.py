@@ -32,8 +32,9 @@ def shift(f_BCHW: Tensor, dim: int) -> Tensor:
 
 
 def on_channels(layer: nn.Module, f_BCHW: Tensor) -> Tensor:
-    """Apply a layer of tokens (linear, layer norm) to every cell of a map."""
-    return layer(f_BCHW.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).contiguous()
+    """Apply a layer of tokens (linear, layer norm) to every cell of a map, in either memory format."""
+    tokens = layer(f_BCHW.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    return tokens if f_BCHW.is_contiguous(memory_format=torch.channels_last) else tokens.contiguous()
 
 
 class ShiftedMLP(nn.Module):

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/step.py [--student unext|deeplabv3] [--size 256 …] [--batch 8 …] [--window 8 …]
                                     [--rows sward …] [--repetitions 7] [--threads N] [--cpu-time]
-                                    [--device cuda] [--bf16] [--json OUT]
+                                    [--device cuda] [--channels-last] [--bf16] [--json OUT]
 
 Synthetic images, labels and teacher features of Hiera-T's channels; no store. A step is forward, terms and backward
 (no optimiser, no reading). The rows take turns within a repetition, so that what disturbs the machine disturbs all
@@ -154,6 +154,8 @@ def machine(device: torch.device, clock: Callable[[], float]) -> dict[str, float
 def measure(args: argparse.Namespace, size: int, batch_size: int, window: int) -> dict[str, Any]:
     device, clock = torch.device(args.device), clock_of(args.device, args.cpu_time)
     student = build_student(TypeAdapter(StudentConfig).validate_python(STUDENTS[args.student]), CLASSES, 0).to(device)
+    if args.channels_last or args.bf16:
+        student.to(memory_format=torch.channels_last)
     batch = make_batch(size, batch_size, device)
     rows = ["plain", *(row for row in args.rows if row != "plain")]
     objectives = {row: make_objective(row, window, student, batch) for row in rows}
@@ -225,6 +227,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, help="default: torch's")
     parser.add_argument("--cpu-time", action="store_true", help="processor time: with --threads 1 on a busy machine")
+    parser.add_argument("--channels-last", action="store_true", help="the student's maps in that order; bf16 always")
     parser.add_argument("--bf16", action="store_true", help="autocast, as in mixed-precision training")
     parser.add_argument("--json", type=Path, help="write the figures there")
     args = parser.parse_args()
@@ -238,7 +241,7 @@ def main() -> None:
         show(cases[-1])
     facts = {"device": args.device, "threads": torch.get_num_threads(), "cores": os.cpu_count()}
     facts |= {"torch": torch.__version__, "load": os.getloadavg()[0], "repetitions": args.repetitions}
-    facts |= {"bf16": args.bf16, **args.machine}
+    facts |= {"channels_last": args.channels_last or args.bf16, "bf16": args.bf16, **args.machine}
     print("\n" + ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in facts.items()))
     if args.json:
         write_json(args.json, facts | {"cases": cases})

@@ -67,9 +67,11 @@ def test_another_seed_gives_other_weights(cache, finished, tmp_path):
     assert not torch.equal(other["student.classifier.weight"], same["student.classifier.weight"])
 
 
-@pytest.mark.parametrize("student", ["unext", "deeplabv3"])
-def test_stopped_and_resumed_mid_epoch_equals_uninterrupted(cache, tmp_path, monkeypatch, student):
-    config = tiny_train(tmp_path, cache, student={"kind": student}, steps=4, checkpoint_every=100)
+@pytest.mark.parametrize(
+    ("student", "layout"), [("unext", {}), ("deeplabv3", {}), ("unext", {"channels_last": True})], ids=str
+)
+def test_stopped_and_resumed_mid_epoch_equals_uninterrupted(cache, tmp_path, monkeypatch, student, layout):
+    config = tiny_train(tmp_path, cache, student={"kind": student}, steps=4, checkpoint_every=100, **layout)
     whole = train(config.model_copy(update={"runs": str(tmp_path / "whole")}))
     asked = iter([False, True])  # asked once a step: stops after the second
     monkeypatch.setattr(loop, "stop_requests", lambda: Asking(asked))
