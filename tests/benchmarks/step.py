@@ -1,14 +1,14 @@
 """What a method adds to a training step: time, memory, and how far its terms are from the machine's limits.
 
     python tests/benchmarks/step.py [--student unext|deeplabv3] [--size 256 …] [--batch 8 …] [--window 8 …]
-                                    [--rows sward …] [--repetitions 7] [--threads N] [--cpu-time]
-                                    [--device cuda] [--channels-last] [--bf16] [--json OUT]
+                                    [--teacher hiera-t …] [--one-by-one] [--rows sward …] [--repetitions 7]
+                                    [--threads N] [--cpu-time] [--device cuda] [--channels-last] [--bf16] [--json OUT]
 
-Synthetic images, labels and teacher features of Hiera-T's channels; no store. A step is forward, terms and backward
+Synthetic images, labels and teacher features; no store. A step is forward, terms and backward
 (no optimiser, no reading). The rows take turns within a repetition, so that what disturbs the machine disturbs all
 alike; `extra` is the median over repetitions of (row - plain) / plain. Memory is the most bytes of tensors alive in a
 step, less plain's; and of the terms alone, forward and backward to the student's maps, whose peak a step may hide
-behind the student's. Several sizes, batches or windows give every combination of them.
+behind the student's. Several sizes, batches, windows or teachers give every combination of them.
 
 `sward, plain` computes the same by the readable reference (`sward.attention.plain_terms`, `sward.pdr.plain_geometry`).
 
@@ -44,7 +44,7 @@ from sward.seeds import torch_seed
 from sward.students import StudentConfig, build_student
 
 CLASSES = 2
-CHANNELS = {"s4": 96, "s8": 192, "s16": 384, "s32": 768}  # Hiera-T
+TEACHERS = {"hiera-t": (96, 192, 384, 768), "hiera-l": (144, 288, 576, 1152)}  # channels at strides 4 to 32
 PDR = {"features": "penultimate"}
 ROWS: dict[str, dict[str, Any]] = {
     "plain": {"kind": "plain"},
@@ -59,9 +59,13 @@ ROWS: dict[str, dict[str, Any]] = {
 STUDENTS = {"unext": {"kind": "unext"}, "deeplabv3": {"kind": "deeplabv3", "encoder_weights": None}}
 
 
-def make_batch(size: int, batch: int, device: torch.device) -> Batch:
+def channels_of(teacher: str) -> dict[str, int]:
+    return dict(zip(("s4", "s8", "s16", "s32"), TEACHERS[teacher], strict=True))
+
+
+def make_batch(size: int, batch: int, channels: dict[str, int], device: torch.device) -> Batch:
     generator = torch.Generator().manual_seed(torch_seed(0, "benchmark"))
-    features = {k: torch.randn(batch, c, *(size // int(k[1:]),) * 2, generator=generator) for k, c in CHANNELS.items()}
+    features = {k: torch.randn(batch, c, *(size // int(k[1:]),) * 2, generator=generator) for k, c in channels.items()}
     blobs = torch.rand(batch, size // 32, size // 32, generator=generator) < 0.3
     labels = blobs.long().repeat_interleave(32, 1).repeat_interleave(32, 2)
     images = torch.randn(batch, 3, size, size, generator=generator)
@@ -74,7 +78,8 @@ def make_objective(row: str, window: int, student: Student, batch: Batch) -> Obj
     with torch.no_grad():
         penultimate = student(batch.images).penultimate.shape[1]
     config = TypeAdapter(MethodConfig).validate_python(settings)
-    method = config.build(CHANNELS, student.channels, CLASSES, penultimate)
+    channels = {level: f.shape[1] for level, f in batch.features.items()}
+    method = config.build(channels, student.channels, CLASSES, penultimate)
     method.to(batch.images.device)
     statistics_ = {k: (f.mean((0, 2, 3)), f.std((0, 2, 3))) for k, f in batch.features.items()}
     method.prepare(batch, statistics_)
@@ -126,7 +131,7 @@ def clock_of(device: str, cpu_time: bool) -> Callable[[], float]:
     return after_waiting
 
 
-def least(output: StudentOutput, window: int) -> dict[str, dict[str, float]]:
+def least(output: StudentOutput, channels: dict[str, int], window: int) -> dict[str, dict[str, float]]:
     """Module -> bytes and flops of one step, forward and backward."""
     work = {"mwad": {"bytes": 0.0, "flops": 0.0}}
     batch, size = len(output.penultimate), 4 * output.features["s4"].shape[-1]
@@ -134,9 +139,9 @@ def least(output: StudentOutput, window: int) -> dict[str, dict[str, float]]:
         side_t, C = size // int(level[1:]), f_s.shape[1]
         side = min(side_t, f_s.shape[-1])
         n, T = batch * side**2, min(window, side) ** 2
-        projected = 2 * batch * side_t**2 * CHANNELS[level] * C + 2 * 8 * n * C * C  # phi; Q and V, backward for one
+        projected = 2 * batch * side_t**2 * channels[level] * C + 2 * 8 * n * C * C  # phi; Q and V, backward for one
         work["mwad"]["flops"] += projected + 2 * 8 * n * T * C
-        work["mwad"]["bytes"] += 4 * (batch * side_t**2 * CHANNELS[level] + 3 * f_s.numel())
+        work["mwad"]["bytes"] += 4 * (batch * side_t**2 * channels[level] + 3 * f_s.numel())
     n = output.penultimate.numel()
     work["pdr"] = {"bytes": 4.0 * 3 * n, "flops": 2.0 * n * (3 * CLASSES + 2)}
     return work
@@ -151,12 +156,12 @@ def machine(device: torch.device, clock: Callable[[], float]) -> dict[str, float
     return {"flops_per_s": 2 * 2048**3 / product, "bytes_per_s": 2 * b.nbytes / copy}
 
 
-def measure(args: argparse.Namespace, size: int, batch_size: int, window: int) -> dict[str, Any]:
-    device, clock = torch.device(args.device), clock_of(args.device, args.cpu_time)
+def measure(args: argparse.Namespace, size: int, batch_size: int, window: int, teacher: str) -> dict[str, Any]:
+    device, clock, channels = torch.device(args.device), clock_of(args.device, args.cpu_time), channels_of(teacher)
     student = build_student(TypeAdapter(StudentConfig).validate_python(STUDENTS[args.student]), CLASSES, 0).to(device)
     if args.channels_last or args.bf16:
         student.to(memory_format=torch.channels_last)
-    batch = make_batch(size, batch_size, device)
+    batch = make_batch(size, batch_size, channels, device)
     rows = ["plain", *(row for row in args.rows if row != "plain")]
     objectives = {row: make_objective(row, window, student, batch) for row in rows}
     with torch.no_grad():
@@ -175,10 +180,10 @@ def measure(args: argparse.Namespace, size: int, batch_size: int, window: int) -
                 taken.setdefault(name, []).append(s)
     peaks = {row: peak(partial(step, student, o, batch, 0, args.bf16), row, device) for row, o in objectives.items()}
     own = {row: peak(partial(terms_alone, objectives[row], output, batch, 0), row, device) for row in rows[1:]}
-    floors = {name: floor(work, args.machine) for name, work in least(output, window).items() if name in rows}
+    floors = {name: floor(work, args.machine) for name, work in least(output, channels, window).items() if name in rows}
     for name, found in floors.items():
         found["measured_ms"] = 1e3 * statistics.median(taken[f"{name} alone"])
-    case = {"student": args.student, "size": size, "batch": batch_size, "window": window}
+    case = {"student": args.student, "size": size, "batch": batch_size, "window": window, "teacher": teacher}
     by_row = {row: figures(taken, peaks, row) | {"terms_mb": own.get(row, 0) / 1e6} for row in rows}
     return case | {"rows": by_row, "roofline": floors}
 
@@ -205,7 +210,7 @@ def floor(work: dict[str, float], rates: dict[str, float]) -> dict[str, float]:
 
 
 def show(case: dict[str, Any]) -> None:
-    print("\n{student} {size}², batch {batch}, window {window}".format(**case))
+    print("\n{student} {size}², batch {batch}, window {window}, {teacher}".format(**case))
     for row, f in case["rows"].items():
         span = "({:+.2f} to {:+.2f})".format(*f["extra_range"])
         memory = f"{f['extra_mb']:+8.1f} MB, terms alone {f['terms_mb']:.1f} MB"
@@ -217,11 +222,19 @@ def show(case: dict[str, Any]) -> None:
         )
 
 
+def one_by_one(*options: list[Any]) -> list[tuple[Any, ...]]:
+    """The first of every list, and with each other value in its place."""
+    first = tuple(values[0] for values in options)
+    return [first] + [(*first[:i], v, *first[i + 1 :]) for i, values in enumerate(options) for v in values[1:]]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--student", choices=STUDENTS, default="unext")
     for name, default in (("size", 256), ("batch", 8), ("window", 8)):
         parser.add_argument(f"--{name}", type=int, nargs="+", default=[default])
+    parser.add_argument("--teacher", nargs="+", choices=TEACHERS, default=["hiera-t"], help="whose channels")
+    parser.add_argument("--one-by-one", action="store_true", help="from the first of each, vary one at a time")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--repetitions", type=int, default=7)
     parser.add_argument("--device", default="cpu")
@@ -236,7 +249,8 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     args.machine = machine(torch.device(args.device), clock_of(args.device, args.cpu_time))
     cases = []
-    for case in itertools.product(args.size, args.batch, args.window):
+    options = (args.size, args.batch, args.window, args.teacher)
+    for case in one_by_one(*options) if args.one_by_one else itertools.product(*options):
         cases.append(measure(args, *case))
         show(cases[-1])
     facts = {"device": args.device, "threads": torch.get_num_threads(), "cores": os.cpu_count()}

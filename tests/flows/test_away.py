@@ -18,7 +18,9 @@ def answered(status: int) -> httpx.HTTPStatusError:
 
 @pytest.fixture(autouse=True)
 def log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    monkeypatch.setattr(away, "get_run_logger", lambda: logging.getLogger("flows"))
+    logger = logging.Logger("away")  # of no hierarchy: what other tests' libraries configure does not reach it
+    logger.addHandler(caplog.handler)
+    monkeypatch.setattr(away, "get_run_logger", lambda: logger)
     return caplog
 
 
