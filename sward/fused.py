@@ -186,8 +186,8 @@ def _groups(
         yield slice(first, first + step), hidden, count
 
 
-def _log_attention(QV: Tensor, K: Tensor, hidden: Tensor | None) -> Tensor:
-    scores = QV[..., : K.shape[-1]] @ K.mT
+def _log_attention(Q: Tensor, K: Tensor, hidden: Tensor | None) -> Tensor:
+    scores = Q @ K.mT
     return (scores if hidden is None else scores.masked_fill_(hidden, HIDDEN)).log_softmax(-1)
 
 
@@ -197,7 +197,9 @@ def _counted(x: Tensor, count: Tensor | None) -> Tensor:
 
 def _dot(x: Tensor, y: Tensor, count: Tensor | None) -> Tensor:
     """Sum of the products, over the tokens that count."""
-    return torch.dot(x.flatten(), y.flatten()) if count is None else ((x * y).sum(-1, keepdim=True) * count).sum()
+    if count is None and x.device.type == "cpu":
+        return torch.dot(x.flatten(), y.flatten())
+    return _counted((x * y).sum(-1, keepdim=True), count).sum()
 
 
 def _one_minus_cosine(V_s: Tensor, V_t: Tensor, eps: float, slope: Tensor) -> Tensor:

@@ -145,4 +145,7 @@ def _rows(share: Share, like: Tensor, draw: Callable[[Tensor], Tensor]) -> Tenso
             f"a layer draws for {len(like)} rows where this process has {share.count} records, which several processes "
             "cannot share exactly: train with devices: 1"
         )
-    return draw(like.new_ones((share.whole, *like.shape[1:])))[share.rows]
+    ones = like.new_ones((share.whole, *like.shape[1:]))
+    if like.ndim == 4 and not like.is_contiguous() and like.is_contiguous(memory_format=torch.channels_last):
+        ones = ones.contiguous(memory_format=torch.channels_last)  # draws follow the order in memory
+    return draw(ones)[share.rows]

@@ -29,23 +29,25 @@ class UnitSums(torch.autograd.Function):
         length_Bn = _lengths(f_BCHW, f_BCn)
         member_BKn = _members(y_BHW, classes, f_BCn.dtype)
         inverse_Bn = length_Bn.clamp_min(SHORTEST).reciprocal_()
-        along_Bn = inverse_Bn.square().mul_(length_Bn >= SHORTEST)
-        unit_Bn = length_Bn.mul_(inverse_Bn)  # 1 but for vectors that are (close to) zero
+        unit_Bn = length_Bn.div_(SHORTEST).clamp_max_(1)  # 1 but for vectors that are (close to) zero
+        along_Bn = inverse_Bn.square().mul_(unit_Bn == 1)
         count_K, square_K = member_BKn.sum((0, 2)), (member_BKn @ unit_Bn.square_()[:, :, None]).sum((0, 2))
-        weight_BKn = member_BKn.mul_(inverse_Bn[:, None])
-        ctx.save_for_backward(f_BCHW, weight_BKn, along_Bn)
+        ctx.save_for_backward(f_BCHW, y_BHW, inverse_Bn, along_Bn)
         ctx.mark_non_differentiable(count_K, square_K)
-        return (weight_BKn @ f_BCn.mT).sum(0), count_K, square_K
+        return (member_BKn.mul_(inverse_Bn[:, None]) @ f_BCn.mT).sum(0), count_K, square_K
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_KC: Tensor, *_: Tensor) -> tuple[Tensor, None, None]:
         """Per pixel u / |f| with u its class's gradient, less its part along f."""
-        f_BCHW, weight_BKn, along_Bn = ctx.saved_tensors
+        f_BCHW, y_BHW, inverse_Bn, along_Bn = ctx.saved_tensors
         with torch.autocast(f_BCHW.device.type, enabled=False):
             f_BCn = _wide(f_BCHW)
+            weight_BKn = _members(y_BHW, len(grad_KC), f_BCn.dtype).mul_(inverse_Bn[:, None])
             along_Bn = (grad_KC @ f_BCn).mul_(weight_BKn).sum(1).mul_(along_Bn)
-            grad = torch.empty_like(f_BCHW, dtype=f_BCn.dtype)
+            last = f_BCHW.is_contiguous(memory_format=torch.channels_last)
+            layout = torch.channels_last if last else torch.contiguous_format
+            grad = torch.empty_like(f_BCHW, dtype=f_BCn.dtype, memory_format=layout)
             to_BCK = grad_KC.mT.expand(len(f_BCn), -1, -1)
             torch.bmm(to_BCK, weight_BKn, out=grad.flatten(2)).addcmul_(f_BCn, along_Bn[:, None], value=-1)
         return grad.to(f_BCHW.dtype), None, None  # not a view: autograd adds other gradients to it in place

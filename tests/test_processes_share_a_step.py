@@ -14,7 +14,6 @@ from contracts.test_methods import make_batch, make_output, prepared
 from pydantic import TypeAdapter
 from table import CONFIGS
 from torch import nn
-from torch.nn.utils import parameters_to_vector
 
 from sward import seeds
 from sward.contracts import IGNORE, StudentOutput
@@ -27,6 +26,7 @@ WHOLE = 3  # of two processes, one has two records
 STUDENTS = {
     "unext": {"kind": "unext"},
     "deeplabv3": {"kind": "deeplabv3"},  # dropout, and timm's batch norm
+    "deeplabv3, channels last": {"kind": "deeplabv3"},  # whose mask is drawn in that order
 }
 
 
@@ -60,7 +60,7 @@ def member(rank, folder):
 def gradient(module, processes=1):
     """Of all its parameters in one vector; of several processes the mean, as DDP takes it."""
     found = [p.grad for p in module.parameters() if p.grad is not None]
-    flat = parameters_to_vector(found) if found else torch.zeros(1)
+    flat = torch.cat([grad.flatten() for grad in found]) if found else torch.zeros(1)
     if processes > 1:
         dist.all_reduce(flat)
     return flat / processes
@@ -113,6 +113,8 @@ def test_every_student_has_the_outputs_statistics_and_gradients_of_one_process(f
 def check_student(rows, kind):
     config = TypeAdapter(StudentConfig).validate_python(STUDENTS[kind])
     alone, shared = build_student(config, 3, seed=0), build_student(config, 3, seed=0)
+    if "channels last" in kind:
+        alone, shared = (student.to(memory_format=torch.channels_last) for student in (alone, shared))
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(WHOLE, 3, 64, 64, generator=generator)
     labels = torch.randint(0, 3, (WHOLE, 64, 64), generator=generator)

@@ -70,7 +70,7 @@ class RangeReader:
 
     def _fetch_packed(self, file: str, chunk: int, out: np.ndarray) -> None:
         """As stored it is kept, and unpacked every time."""
-        stored = np.empty(min(self.index(file)[chunk][1], self.objects[file].bytes), np.uint8)
+        stored = np.empty(min(int(self.index(file)[chunk, 1]), self.objects[file].bytes), np.uint8)
         if not self.cache.read(self.key(file, chunk), stored):
             self._fetch(file, chunk, stored)
         if not unpack(stored.data, out):

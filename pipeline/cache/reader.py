@@ -1,9 +1,11 @@
 """Records of a store on this disk, read from its shards straight into batch buffers."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 
@@ -31,15 +33,22 @@ class ShardReader:
         self.shard_records = shard_records
         self.shard = lru_cache(maxsize=None)(partial(find_shard, path, shard_records))
         self.file: Callable[[Path], File] = File
+        self._users, self._lock = 0, Lock()
 
     @contextmanager
     def kept_open(self) -> Iterator[None]:
-        """Meanwhile the files read last stay open, and on the disk, should the store be deleted."""
-        self.file = lru_cache(maxsize=STAY_OPEN)(File)
+        """Meanwhile the files read last stay open."""
+        with self._lock:
+            self._users += 1
+            if self._users == 1:
+                self.file = lru_cache(maxsize=STAY_OPEN)(File)
         try:
             yield
         finally:
-            self.file = File
+            with self._lock:
+                self._users -= 1
+                if self._users == 0:
+                    self.file = File
 
     def read(self, record: Record, out: Arrays, packed: Callable[[str], bool]) -> None:
         """Read the arrays named in ``out`` of one record into its (C-contiguous) buffers; ``packed``: compressed ones.
@@ -51,8 +60,9 @@ class ShardReader:
         spans, unpacked = [], []
         for name, buffer in out.items():
             path, index = self.shard(record.subset, name, number, buffer.ndim)
-            stored = room(path, index, chunk) if packed(name) else buffer
-            spans.append(Span(self.file(path), chunk_offset(path, index, chunk, stored.nbytes), stored.data.cast("B")))
+            file = self.file(path)
+            stored = room(file, index, chunk) if packed(name) else buffer
+            spans.append(Span(file, chunk_offset(path, index, chunk, stored.nbytes), stored.data.cast("B")))
             if stored is not buffer:
                 unpacked.append((path, stored, buffer))
         try:
@@ -69,7 +79,7 @@ class ShardReader:
         number, chunk = divmod(record.row, self.shard_records)
         for name, buffer in like.items():
             path, index = self.shard(record.subset, name, number, buffer.ndim)
-            offset, length = index[chunk]
+            offset, length = index[chunk].tolist()
             if offset != ABSENT:
                 self.file(path).request_unread(offset, length)
 
@@ -80,6 +90,6 @@ def find_shard(root: Path, shard_records: int, subset: str, name: str, shard: in
     return path, read_index(path, shard_records)
 
 
-def room(path: Path, index: Index, chunk: int) -> np.ndarray:
+def room(file: File, index: Index, chunk: int) -> np.ndarray:
     """For a chunk's stored bytes; an absent one's length is 2**64 - 1."""
-    return np.empty(min(index[chunk][1], path.stat().st_size), np.uint8)
+    return np.empty(min(int(index[chunk, 1]), os.fstat(file.handle).st_size), np.uint8)

@@ -16,7 +16,7 @@ import numpy as np
 
 ABSENT = 2**64 - 1
 Arrays = dict[str, np.ndarray]  # by name
-Index = list[tuple[int, int]]  # offset and length of every inner chunk
+Index = np.ndarray  # (chunks, 2) uint64: offset and length of every inner chunk
 
 
 class StoreDamaged(ValueError):
@@ -89,7 +89,7 @@ def parse_index(path: Path | str, tail: bytes) -> Index:
     """The index in a shard's last bytes. Raises StoreDamaged: not the bytes written."""
     if google_crc32c.value(tail[:-4]) != int.from_bytes(tail[-4:], "little"):
         raise StoreDamaged(f"{path}: the shard's index does not match its checksum; {REMEDY}")
-    return [(offset, length) for offset, length in np.frombuffer(tail[:-4], dtype="<u8").reshape(-1, 2).tolist()]
+    return np.frombuffer(tail[:-4], dtype="<u8").reshape(-1, 2)
 
 
 REMEDY = "run `sward verify`, delete the receipt it names, and `sward extract` computes that shard again"
@@ -97,7 +97,7 @@ REMEDY = "run `sward verify`, delete the receipt it names, and `sward extract` c
 
 def chunk_offset(path: Path | str, index: Index, chunk: int, size: int) -> int:
     """Where an inner chunk begins. Raises StoreDamaged: it is absent, or not of ``size`` bytes."""
-    offset, length = index[chunk]
+    offset, length = index[chunk].tolist()
     if offset == ABSENT or length != size:
         raise StoreDamaged(f"{path}: inner chunk {chunk} is absent or not {size} bytes; {REMEDY}")
     return offset

@@ -5,7 +5,10 @@ a minute or two of compiling: it is meant for GPUs and long runs. A batch size g
 before it, dropout draws what it draws uncompiled, and evaluation is not compiled. Names of weights stay.
 """
 
+import shutil
+from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,14 +28,26 @@ def compile_student(student: nn.Module, device: torch.device) -> None:
     from torch._functorch import config
 
     config.donated_buffer = False  # the relational signal goes back through one graph several times
+    torch._dynamo.reset()  # students of earlier runs count towards the limit
+    torch._dynamo.config.fail_on_recompile_limit_hit = True  # rather than go on uncompiled without a word
     student.compile(dynamic=False, options={"fallback_random": True})
+
+
+def uncompiled(student: nn.Module) -> AbstractContextManager[Any]:
+    """Meanwhile the student runs as it was written: shapes differ from picture to picture."""
+    if student._compiled_call_impl is None:  # a compiler takes a second to import
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")
 
 
 def require_compiler(device: torch.device) -> None:
     """Triton on a GPU, else a C++ compiler that starts."""
     if device.type == "cuda":
-        if find_spec("triton") is None:
-            raise CannotCompile("compile: true needs Triton, found none; install triton, or leave `compile` out")
+        if find_spec("triton") is None or not any(map(shutil.which, ("cc", "gcc", "clang"))):
+            raise CannotCompile(
+                "compile: true needs Triton and a C compiler, found not both; install triton and gcc, or leave "
+                "`compile` out"
+            )
         return
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler

@@ -143,17 +143,28 @@ class TrainConfig(Config):
             )
         return self
 
+    @model_validator(mode="after")
+    def _one_process_compiles(self) -> "TrainConfig":
+        if self.compile and self.processes > 1:
+            raise ValueError("compile: true takes one process; leave `compile` out, or set devices and nodes to 1")
+        return self
+
+    @property
+    def puts_channels_last(self) -> bool:
+        """Whether the student's maps are in channels-last order: always in bf16, which tensor cores read so."""
+        return self.channels_last or self.precision == "bf16-mixed"
+
     def identity(self) -> str:
         """Hash of everything that can change the result; place, threads, processes and logging can't."""
         free = {"name", "runs", "workers", "prefetch", "cache_bytes", "device", "devices", "nodes"}
         free |= {"checkpoint_every", "log_every"}
         free |= {"head"} if not self.method.uses_head else set()
         free |= {"teacher"} if self.teacher == "cached" else set()
-        free |= {name for name in ("channels_last", "compile") if not getattr(self, name)}  # they round otherwise
+        free |= {"channels_last"} | (set() if self.compile else {"compile"})
         values = self.model_dump(mode="json", exclude=free)
         for key in ("store", "shard_records", "compression", "batch_size", "workers", "device", "runner"):
             values["cache"].pop(key)
-        return digest(values)
+        return digest(values | ({"channels_last": True} if self.puts_channels_last else {}))  # it rounds otherwise
 
     @property
     def folder(self) -> Path:
@@ -177,5 +188,7 @@ class TrainConfig(Config):
             "optimizer": self.head.optimizer or self.optimizer,
             "seed": self.head.seed if seed is None else seed,
             "signal_every": 0,
+            "channels_last": False,
+            "compile": False,
         }
         return self.model_copy(update=changes)

@@ -13,6 +13,7 @@ from torch import Tensor
 from pipeline.cache.records import Record
 from pipeline.cache.store import Store
 from pipeline.files import atomic
+from pipeline.training.compiled import uncompiled
 from pipeline.training.stream import Order, Stream
 from sward.contracts import Batch, Student
 from sward.metrics import SegmentationMetrics
@@ -25,7 +26,6 @@ def headline(num_classes: int) -> str:
 
 
 @torch.no_grad()
-@torch.compiler.set_stance("force_eager")
 def evaluate(
     student: Student,
     store: Store,
@@ -48,7 +48,8 @@ def evaluate(
     metrics = SegmentationMetrics(len(store.classes))
     student.eval()
     for records, batch in batches(student, store, subset, device, batch_size, share):
-        logits = student(batch.inputs(student)).logits.float()
+        with uncompiled(student):
+            logits = student(batch.inputs(student)).logits.float()
         for record, z in zip(records, logits, strict=True):
             label = store.full_label(record)
             prediction = full_prediction(z, label.shape)
@@ -75,9 +76,10 @@ def batches(
     levels = tuple(store.channels) if student.reads == "features" else ()
     stream = Stream(store, Order(tuple(records), batch_size, 0), levels, device)
     rank, processes = share
-    for start in range(rank * batch_size, len(records), processes * batch_size):
-        chosen = records[start : start + batch_size]
-        yield chosen, stream.of(chosen)
+    with store.kept_open():
+        for start in range(rank * batch_size, len(records), processes * batch_size):
+            chosen = records[start : start + batch_size]
+            yield chosen, stream.of(chosen)
 
 
 def full_prediction(logits: Tensor, size: tuple[int, ...]) -> np.ndarray:

@@ -13,5 +13,5 @@ from sward.contracts import Student
 
 def arrange(student: Student, config: TrainConfig) -> None:
     """Put the weights, in place, into the order that was asked for; every map behind the first follows."""
-    if config.channels_last or config.precision == "bf16-mixed":
+    if config.puts_channels_last:
         student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub leaves it out

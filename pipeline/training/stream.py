@@ -28,7 +28,7 @@ from sward.contracts import HEAD_TENSORS, Batch, Student
 from sward.pixels import normaliser
 from sward.ranks import Share
 
-AHEAD = 2  # records that the disk is asked for before they are read
+AHEAD = 2  # records, at least, that the disk is asked for before they are read
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,7 @@ class Stream:
     ) -> None:
         self.store, self.order, self.tensors, self.device = store, order, tensors, device
         self.workers, self.prefetch, self.head, self.teacher = workers, prefetch, head, teacher
+        self.ahead = max(AHEAD, workers)  # records that are being read need not be asked for
         self.made = tuple(name for name in tensors if head is not None and name in HEAD_TENSORS)
         needed = tuple(store.channels) if self.made else tensors
         self.levels = tuple(name for name in needed if teacher is None or name not in store.channels)
@@ -162,7 +163,7 @@ class Stream:
 
     def of(self, records: list[Record]) -> Batch:
         """A batch of just these records, as stored."""
-        return self.to_device((records, self._read(records, None, records[AHEAD:])))
+        return self.to_device((records, self._read(records, None, records[self.ahead :])))
 
     def load(self, step: int, readers: ThreadPoolExecutor | None) -> tuple[list[Record], dict[str, Tensor]]:
         """The records of a step and their arrays as stored, in host memory."""
@@ -170,8 +171,8 @@ class Stream:
         if self._epoch[0] != epoch:
             self._epoch = epoch, self.order.epoch(epoch)
         records = self._epoch[1][position]
-        known = [*records, *chain(*self._epoch[1][position + 1 : position + 1 + AHEAD])]
-        tensors = self._read(records, readers, known[AHEAD:])
+        known = [*records, *chain(*self._epoch[1][position + 1 : position + 1 + self.ahead])]
+        tensors = self._read(records, readers, known[self.ahead :])
         if self.views.photometric == "student":
             if self.teacher:
                 tensors["seen by the teacher"] = tensors["image"].clone()

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from pipeline.training.fabric import Fabric
 
@@ -17,9 +16,11 @@ def average(fabric: Fabric, parameters: Iterable[nn.Parameter]) -> None:
         return
     gradients = [p.grad for p in parameters if p.grad is not None]  # the same ones everywhere: the graphs are alike
     if gradients:
-        flat = parameters_to_vector(gradients)
+        flat = torch.cat([g.flatten() for g in gradients])
         dist.all_reduce(flat)
-        vector_to_parameters(flat / fabric.world_size, gradients)
+        means = (flat / fabric.world_size).split([g.numel() for g in gradients])
+        for g, mean in zip(gradients, means, strict=True):
+            g.copy_(mean.view(g.shape))
 
 
 def backward_and_average(fabric: Fabric, parameters: list[nn.Parameter], loss: Tensor, **options: Any) -> None:

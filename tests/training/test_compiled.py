@@ -10,6 +10,7 @@ from torch import nn
 
 from pipeline.cache.extract import extract
 from pipeline.training.compiled import CannotCompile, compile_student
+from pipeline.training.config import HeadFit, TrainConfig
 from pipeline.training.loop import train
 from sward.contracts import Student, StudentOutput
 
@@ -20,10 +21,10 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # torch's compiler warns of t
 class Small(Student):
     """Compiled in seconds: one level, dropout, a classifier."""
 
-    def __init__(self):
+    def __init__(self, classes=2):
         super().__init__()
         self.level = nn.Sequential(nn.Conv2d(3, 8, 3, stride=4), nn.BatchNorm2d(8))
-        self.classifier = nn.Conv2d(8, 2, 1)
+        self.classifier = nn.Conv2d(8, classes, 1)
 
     def forward(self, images):
         f = F.relu(self.level(images))
@@ -70,8 +71,24 @@ def test_a_compiled_run_of_unext_has_the_losses_of_an_eager_one(config):
     assert logs[0][1] == pytest.approx(logs[1][1], rel=2e-2)  # Adam's first step is a gradient's sign: rounding tells
 
 
-def test_compiling_makes_another_run(config):
-    assert config.model_copy(update={"compile": True}).identity() != config.identity()
+@pytest.mark.slow
+def test_the_tenth_student_of_a_process_is_compiled_like_the_first():
+    for classes in range(2, 12):  # of one more than the compiler's limit, it would say so
+        student = Small(classes)
+        compile_student(student, CPU)
+        student(torch.randn(2, 3, 32, 32))
+
+
+def test_compiling_makes_another_run_but_not_another_teachers_head(config):
+    compiled = config.model_copy(update={"compile": True, "channels_last": True})
+    assert compiled.identity() != config.identity()
+    heads = (c.model_copy(update={"head": HeadFit(steps=1)}).head_run() for c in (config, compiled))
+    assert len({head.identity() for head in heads}) == 1
+
+
+def test_several_processes_do_not_compile(config):
+    with pytest.raises(ValueError, match="compile: true takes one process"):
+        TrainConfig.model_validate(config.model_dump() | {"compile": True, "devices": 2})
 
 
 def test_without_a_compiler_a_run_says_so_before_it_begins(monkeypatch):

@@ -60,4 +60,7 @@ def test_a_student_has_the_order_that_its_run_asks_for(config, asked):
 
 
 def test_another_order_makes_another_run(config):
-    assert config.model_copy(update={"channels_last": True}).identity() != config.identity()
+    bf16 = {"precision": "bf16-mixed"}
+    changed = [config.model_copy(update=u).identity() for u in ({}, {"channels_last": True}, bf16)]
+    assert len(set(changed)) == 3
+    assert config.model_copy(update=bf16 | {"channels_last": True}).identity() == changed[2]

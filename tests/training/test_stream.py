@@ -11,7 +11,7 @@ from tiny import tiny_cache
 from pipeline.cache.extract import extract
 from pipeline.cache.spans import File
 from pipeline.cache.store import Store
-from pipeline.training.stream import AHEAD, Order, Stream
+from pipeline.training.stream import Order, Stream
 
 LEVELS = ("s8", "s32")
 CPU = torch.device("cpu")
@@ -104,7 +104,7 @@ def test_the_disk_is_asked_for_every_later_record_of_an_epoch_once(store, monkey
     monkeypatch.setattr(Store, "request", lambda store, record, like: asked.append(record.name))
     stream = Stream(store, order(store), LEVELS, CPU, workers=workers)
     read = [i for b in stream.batches(0, stream.order.steps_per_epoch) for i in b.ids]
-    assert sorted(asked) == sorted(read[AHEAD:])
+    assert sorted(asked) == sorted(read[stream.ahead :])
 
 
 def open_files(store):
@@ -112,7 +112,11 @@ def open_files(store):
 
 
 def test_files_read_stay_open_as_long_as_the_stream_runs(store):
-    batches = Stream(store, order(store), LEVELS, CPU).batches(0, 4)
+    batches = Stream(store, order(store), LEVELS, CPU, workers=0).batches(0, 4)
+    next(batches)
+    assert len(open_files(store)) >= len(LEVELS) + 2
+    with store.kept_open():
+        pass
     next(batches)
     assert len(open_files(store)) >= len(LEVELS) + 2
     batches.close()
