@@ -1,7 +1,7 @@
 """What a codec's rounding does to training: every loss term from the store against the teacher in the loop.
 
-    python tests/benchmarks/rounding.py [--config YAML] [--stores ZARR …] [--rates 1e-12 1e-5 2e-3] [--steps 50]
-                                        [--json OUT]
+    python tests/benchmarks/rounding.py [--config YAML] [--set A.B=VALUE …] [--stores ZARR …]
+                                        [--rates 1e-12 1e-5 2e-3] [--steps 50] [--json OUT]
 
 Trains a configuration (default configs/train/clinicdb-unext-sward-128-cpu.yaml, and its store) for some steps from each
 store and with `teacher: online` on the same views, at each learning rate. A figure is the largest relative difference
@@ -54,13 +54,14 @@ def of_store(config: TrainConfig, store: str, rate: float, steps: int) -> tuple[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="configs/train/clinicdb-unext-sward-128-cpu.yaml")
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=VALUE")
     parser.add_argument("--stores", nargs="+", help="default: the configuration's")
     parser.add_argument("--rates", nargs="+", type=float, default=[1e-12, 1e-5, 2e-3])
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--json", type=Path, help="write the figures there")
     args = parser.parse_args()
-    config = load_config(TrainConfig, args.config)
-    facts: dict[str, Any] = {"config": args.config, "steps": args.steps, "torch": torch.__version__, "rows": []}
+    config = load_config(TrainConfig, args.config, args.set)
+    facts: dict[str, Any] = {"config": args.config, "set": args.set, "steps": args.steps, "torch": torch.__version__, "rows": []}
     for rate in args.rates:
         for store in args.stores or [config.cache.store]:
             codec, cached = of_store(config, store, rate, args.steps)
