@@ -61,7 +61,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures there")
     args = parser.parse_args()
     config = load_config(TrainConfig, args.config, args.set)
-    facts: dict[str, Any] = {"config": args.config, "set": args.set, "steps": args.steps, "torch": torch.__version__, "rows": []}
+    facts: dict[str, Any] = {"config": args.config, "set": args.set, "steps": args.steps, "rows": []}
+    facts |= {"torch": torch.__version__}
     for rate in args.rates:
         for store in args.stores or [config.cache.store]:
             codec, cached = of_store(config, store, rate, args.steps)

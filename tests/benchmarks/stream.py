@@ -28,7 +28,8 @@ from typing import Any
 
 import torch
 from formats import drop_from_page_cache, ratio
-from step import STUDENTS, clock_of, seconds
+from roofline import clock_of, seconds
+from step import STUDENTS
 from sustained import resident_mb
 from synthetic import TEACHERS, frames_card, write_store
 
