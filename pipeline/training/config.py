@@ -115,7 +115,7 @@ class TrainConfig(Config):
     nodes: int = Field(1, ge=1, description="machines; with more than one, start torchrun on each (see README)")
     precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="Fabric precision; losses stay float32")
     channels_last: bool = Field(False, description="maps in channels-last order, 0.7-0.9 of a CPU step; bf16 always is")
-    compile: bool = Field(False, description="torch.compile of the student; pays on GPUs in long runs")
+    compile: bool = Field(False, description="torch.compile of the student, for long runs on GPUs")
 
     @property
     def processes(self) -> int:
