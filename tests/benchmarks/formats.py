@@ -20,8 +20,9 @@ order (WebDataset: as they lie in its tars). With two threads each has half of t
 `warm`: in the page cache, readers stay open. `cold`: dropped from it (POSIX_FADV_DONTNEED) before every pass and
 readers opened anew, untimed (what a library puts off to its first read counts; SWARD's shard indexes are read once a
 run, so they are read at opening). Cold, a quarter of the records is read, as of a set much larger than memory: else
-what the kernel reads ahead beyond a record is never in vain. Formats take turns in rotating order within a repetition;
-a ratio is the median of the repetitions' own. `of raw`: speed over raw's; `SWARD ×`: how many times as fast SWARD is.
+what the kernel reads ahead beyond a record is never in vain. Formats take turns within a repetition, in an order
+drawn anew, and before each the processor's caches are filled with something else, for several read the same store; a
+ratio is the median of the repetitions' own. `of raw`: speed over raw's; `SWARD ×`: how many times as fast SWARD is.
 """
 
 import argparse
@@ -47,6 +48,7 @@ from pipeline.training.stream import AHEAD
 from sward import seeds
 
 BATCH, ZARR = 8, "zarr-python, store"
+CACHES = 1 << 29  # bytes, more than a processor's last-level cache
 CASES = {"hiera-t-512": (CHANNELS, (512, 512), 96), "hiera-l-512x1024": (LARGE, (512, 1024), 48)}
 Seconds = dict[str, list[float]]
 PACKAGES = (
@@ -132,18 +134,20 @@ def measure(
     buffers = [
         [{level: np.zeros(*spec) for level, spec in specs.items()} for _ in range(BATCH)] for _ in range(threads)
     ]
+    evicting = np.zeros(CACHES, np.uint8)
     names, seconds = [n for n in formats if not (cold and n == "memcpy")], {}
     with ExitStack() as outer, ThreadPoolExecutor(threads) as pool:
         opened = {} if cold else {n: formats[n].open(formats[n].place(folder), outer, threads) for n in names}
         for repetition in range(0 if cold else -1, repetitions):  # -1 warms up and isn't counted
             order = [int(i) for i in seeds.permutation(count, "benchmark", repetition + 1)]
             order = order[: max(threads, count // 4)] if cold else order
-            for name in names[repetition % len(names) :] + names[: repetition % len(names)]:
+            for name in (names[i] for i in seeds.permutation(len(names), "turns", repetition + 1)):
                 with ExitStack() as stack:
                     place = formats[name].place(folder)
                     if cold:
                         drop_from_page_cache(place)
                     readers = opened.get(name) or formats[name].open(place, stack, threads)
+                    evicting += 1
                     taken = one_pass(readers, order, buffers, pool)
                     del readers
                 if repetition >= 0:
