@@ -97,8 +97,8 @@ class Cut(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x_BnC: Tensor, token_of: Tensor, pixel_of: Tensor) -> Tensor:
-        ctx.by_pixel, ctx.images = x_BnC.is_contiguous(), len(x_BnC)
-        ctx.save_for_backward(_of_each_image(token_of, len(pixel_of), ctx.images))
+        ctx.by_pixel, ctx.images, ctx.tokens = x_BnC.is_contiguous(), len(x_BnC), len(pixel_of)
+        ctx.save_for_backward(token_of)
         padded = len(pixel_of) > len(token_of)
         x_BnC = F.pad(x_BnC, (0, 0, 0, 1)) if padded else x_BnC.contiguous()
         return x_BnC.flatten(0, 1).index_select(0, _of_each_image(pixel_of, x_BnC.shape[1], ctx.images))
@@ -106,7 +106,9 @@ class Cut(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        grad = grad.index_select(0, *ctx.saved_tensors).unflatten(0, (ctx.images, -1))
+        (token_of,) = ctx.saved_tensors
+        rows = _of_each_image(token_of, ctx.tokens, ctx.images)
+        grad = grad.index_select(0, rows).unflatten(0, (ctx.images, -1))
         return grad if ctx.by_pixel else grad.mT.contiguous().mT, None, None
 
 

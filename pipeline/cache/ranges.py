@@ -4,15 +4,25 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.cache.packing import unpack
 from pipeline.cache.readthrough import ChunkCache, key
 from pipeline.cache.records import Record
 from pipeline.cache.remote import AT_ONCE, Facts, Remote
-from pipeline.cache.shards import REMEDY, Arrays, Index, StoreDamaged, chunk_offset, index_bytes, parse_index
+from pipeline.cache.shards import (
+    Arrays,
+    Index,
+    StoreDamaged,
+    chunk_offset,
+    index_bytes,
+    parse_index,
+    room,
+    shard_path,
+    unpack_chunk,
+)
 from pipeline.paths import cache_root
 
 USUAL = 20 * 10**9  # bytes of what was read, where nobody said how many
@@ -47,7 +57,7 @@ class RangeReader:
             RemoteError: the store cannot be reached.
         """
         shard, chunk = divmod(record.row, self.shard_records)
-        names = {n: "/".join([record.subset, n, "c", str(shard), *["0"] * b.ndim]) for n, b in out.items()}
+        names = {n: shard_path(Path(), record.subset, n, shard, b.ndim + 1).as_posix() for n, b in out.items()}
         missing = [n for n, f in names.items() if packed(n) or not self.cache.read(self.key(f, chunk), out[n])]
         fetch = {n: self._fetch_packed if packed(n) else self._fetch for n in missing}
         list(self.pool.map(lambda n: fetch[n](names[n], chunk, out[n]), missing))
@@ -70,12 +80,10 @@ class RangeReader:
 
     def _fetch_packed(self, file: str, chunk: int, out: np.ndarray) -> None:
         """As stored it is kept, and unpacked every time."""
-        stored = np.empty(min(int(self.index(file)[chunk, 1]), self.objects[file].bytes), np.uint8)
+        stored = room(self.index(file), chunk, self.objects[file].bytes)
         if not self.cache.read(self.key(file, chunk), stored):
             self._fetch(file, chunk, stored)
-        if not unpack(stored.data, out):
-            where = f"{self.remote.url}/{file}: inner chunk {chunk}"
-            raise StoreDamaged(f"{where} does not unpack to {out.nbytes} bytes; {REMEDY}")
+        unpack_chunk(f"{self.remote.url}/{file}", chunk, stored, out)
 
     def _read_index(self, file: str) -> Index:
         size = index_bytes(self.shard_records)

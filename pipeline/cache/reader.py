@@ -1,15 +1,11 @@
 """Records of a store on this disk, read from its shards straight into batch buffers."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
 from threading import Lock
 
-import numpy as np
-
-from pipeline.cache.packing import unpack
 from pipeline.cache.records import Record
 from pipeline.cache.shards import (
     ABSENT,
@@ -19,7 +15,9 @@ from pipeline.cache.shards import (
     StoreDamaged,
     chunk_offset,
     read_index,
+    room,
     shard_path,
+    unpack_chunk,
 )
 from pipeline.cache.spans import File, Span, read_spans
 
@@ -61,7 +59,7 @@ class ShardReader:
         for name, buffer in out.items():
             path, index = self.shard(record.subset, name, number, buffer.ndim)
             file = self.file(path)
-            stored = room(file, index, chunk) if packed(name) else buffer
+            stored = room(index, chunk, file.size()) if packed(name) else buffer
             spans.append(Span(file, chunk_offset(path, index, chunk, stored.nbytes), stored.data.cast("B")))
             if stored is not buffer:
                 unpacked.append((path, stored, buffer))
@@ -70,9 +68,7 @@ class ShardReader:
         except EOFError as error:
             raise StoreDamaged(f"{error}: ends within inner chunk {chunk}; {REMEDY}") from error
         for path, stored, buffer in unpacked:
-            if not unpack(stored.data, buffer):
-                where = f"{path}: inner chunk {chunk}"
-                raise StoreDamaged(f"{where} does not unpack to {buffer.nbytes} bytes; {REMEDY}")
+            unpack_chunk(path, chunk, stored, buffer)
 
     def request(self, record: Record, like: Arrays) -> None:
         """Have the disk begin with what reading the record into such buffers will need; returns at once."""
@@ -88,8 +84,3 @@ def find_shard(root: Path, shard_records: int, subset: str, name: str, shard: in
     """File and index of one shard of an array whose records have ``ndim`` axes."""
     path = shard_path(root, subset, name, shard, ndim + 1)
     return path, read_index(path, shard_records)
-
-
-def room(file: File, index: Index, chunk: int) -> np.ndarray:
-    """For a chunk's stored bytes; an absent one's length is 2**64 - 1."""
-    return np.empty(min(int(index[chunk, 1]), os.fstat(file.handle).st_size), np.uint8)

@@ -14,6 +14,8 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 
+from pipeline.cache.packing import unpack
+
 ABSENT = 2**64 - 1
 Arrays = dict[str, np.ndarray]  # by name
 Index = np.ndarray  # (chunks, 2) uint64: offset and length of every inner chunk
@@ -101,6 +103,17 @@ def chunk_offset(path: Path | str, index: Index, chunk: int, size: int) -> int:
     if offset == ABSENT or length != size:
         raise StoreDamaged(f"{path}: inner chunk {chunk} is absent or not {size} bytes; {REMEDY}")
     return offset
+
+
+def room(index: Index, chunk: int, file_bytes: int) -> np.ndarray:
+    """For a chunk's stored bytes; an absent one's length is 2**64 - 1."""
+    return np.empty(min(int(index[chunk, 1]), file_bytes), np.uint8)
+
+
+def unpack_chunk(path: Path | str, chunk: int, stored: np.ndarray, out: np.ndarray) -> None:
+    """Decompress a chunk's stored bytes into ``out``. Raises StoreDamaged: they do not unpack to it."""
+    if not unpack(stored.data, out):
+        raise StoreDamaged(f"{path}: inner chunk {chunk} does not unpack to {out.nbytes} bytes; {REMEDY}")
 
 
 def file_crc32c(path: Path) -> int:

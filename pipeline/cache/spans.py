@@ -34,6 +34,10 @@ class File:
         if self.handle >= 0:
             close(self.handle)
 
+    def size(self) -> int:
+        """Its bytes now."""
+        return os.fstat(self.handle).st_size
+
     def in_memory(self, start: int, out: bytearray | memoryview) -> int:
         """Bytes of ``out``, from its start on, that were read without waiting for the disk."""
         if not NOWAIT:
@@ -54,7 +58,7 @@ class File:
                 os.posix_fadvise(self.handle, start + at, min(PIECE, size - at), os.POSIX_FADV_WILLNEED)
 
     def request_unread(self, start: int, size: int) -> None:
-        """Ask for a range unless its first byte is in memory: to ask for what is there costs 5 % of copying it."""
+        """Ask for a range unless its first byte is in memory: to ask visits every page."""
         if NOWAIT and not self.in_memory(start, bytearray(1)):
             self.request(start, size)
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 
+from pipeline.devices import wait_for
 from sward.contracts import StudentOutput
 
 CLASSES = 2
@@ -24,7 +25,7 @@ def clock_of(device: str, cpu_time: bool) -> Callable[[], float]:
         return time.perf_counter
 
     def after_waiting() -> float:
-        torch.cuda.synchronize(device)
+        wait_for(torch.device(device))
         return time.perf_counter()
 
     return after_waiting
