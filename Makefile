@@ -33,13 +33,13 @@ check: $(READY)        ## read-only: format, lint, types, import contract
 	$(BIN)/lint-imports
 
 e2e: $(READY)          ## a real Prefect server and workers on loopback, both deployments; the quickstart's report in a browser
-	$(BIN)/python -m pytest -m slow tests/flows/test_end_to_end.py tests/results/test_browser.py
+	$(BIN)/python -m pytest -m slow tests/flows/test_end_to_end.py tests/report/test_browser.py
 
 outages: $(READY)      ## servers, workers and processes killed under Prefect, Dask, DDP and at an S3 server; half an hour
-	$(BIN)/python -m pytest -m slow tests/flows/test_outages.py tests/cache tests/training tests/results/test_export.py tests/e2e
+	$(BIN)/python -m pytest -m slow tests/flows/test_outages.py tests/cache tests/training tests/export/test_export.py tests/e2e
 
 prefect: $(READY)      ## server, pools, deployments and workers on loopback (Ctrl-C stops the workers)
-	$(BIN)/python -m flows.local
+	$(BIN)/python -m flows.local_server
 
 clean:                 ## remove the environment, runs and caches
 	rm -rf $(VENV) runs data/*/caches

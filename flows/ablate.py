@@ -12,6 +12,7 @@ from typing import Any, cast
 from uuid import UUID
 
 import yaml
+from pipeline.experiments.compare_config import CompareConfig
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.client.orchestration import get_client
@@ -19,13 +20,13 @@ from prefect.client.schemas import FlowRun
 from prefect.deployments import run_deployment
 from prefect.runtime import deployment, flow_run
 
-from flows.away import patiently, show
-from flows.work import log_config, sward
+from flows.server_outage import patiently, show
+from flows.task import log_config, sward
 from pipeline.config import as_overrides, load_config
+from pipeline.experiments.compare import heads, planned_rows, running_order
 from pipeline.files import write_atomic
-from pipeline.results.compare import CompareConfig, heads, planned_rows, running_order
 from pipeline.training.config import TrainConfig
-from pipeline.training.rundir import RunFolder
+from pipeline.training.run_folder import RunFolder
 from pipeline.training.setup import open_store
 
 POLL_SECONDS = 5.0

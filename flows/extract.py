@@ -7,10 +7,10 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_table_artifact
 
-from flows.away import show
-from flows.work import log_config, sward
-from pipeline.cache.identity import CacheConfig
-from pipeline.cache.inspect import inspect
+from flows.server_outage import show
+from flows.task import log_config, sward
+from pipeline.cache.config import CacheConfig
+from pipeline.cache.tools.inspect import inspect
 from pipeline.config import as_overrides, load_config
 from pipeline.paths import locate
 

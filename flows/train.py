@@ -9,8 +9,8 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from flows.away import show
-from flows.work import log_config, sward
+from flows.server_outage import show
+from flows.task import log_config, sward
 from pipeline.config import as_overrides, load_config
 from pipeline.files import read_json
 from pipeline.training.config import TrainConfig

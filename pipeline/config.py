@@ -19,6 +19,12 @@ FILES = {  # what a file for other verbs is known by
 }
 EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
+UNITS = {"": 1, "B": 1} | {
+    f"{letter}{suffix}": base ** (i + 1)
+    for i, letter in enumerate("KMGTP")
+    for suffix, base in (("B", 1000), ("iB", 1024))
+}
+
 
 class ConfigError(ValueError):
     """Everything that is wrong with a configuration, together."""
@@ -146,3 +152,16 @@ def as_overrides(values: dict[str, Any]) -> list[str]:
         f"{name}={yaml.safe_dump(value, default_flow_style=True).strip().removesuffix('...').strip()}"
         for name, value in values.items()
     ]
+
+
+def parse_size(text: str, name: str = "--budget") -> int:
+    """Bytes of ``200GB`` (decimal), ``180 GiB`` (binary), ``1.5TB``, ``4096``.
+
+    Raises:
+        ValueError: it is no size.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
+    units = {name.lower(): factor for name, factor in UNITS.items()}
+    if not found or found[2].lower() not in units:
+        raise ValueError(f"{name} {text}: expected a size such as 200GB, 180GiB, 1.5TB or 500MB")
+    return int(float(found[1]) * units[found[2].lower()])

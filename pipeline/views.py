@@ -13,12 +13,12 @@ import numpy as np
 from PIL import Image
 from pydantic import Field, field_validator
 
+from pipeline.types import Size
 from sward import seeds
 from sward.contracts import Config
 
 GENERATOR = 1  # bump when draw() gives other views for the same key: old stores stay readable, not extendable
 RESIZE = "pillow-bilinear-antialias/nearest"
-Size = tuple[int, int]  # (height, width)
 
 
 class ViewsConfig(Config):

@@ -5,13 +5,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sward.mwad import MWAD
-    from sward.mwad_config import MWADConfig
+    from sward.mwad.config import MWADConfig
+    from sward.mwad.mwad import MWAD
     from sward.pdr import PDR, PDRConfig
 
 __all__ = ["MWAD", "PDR", "MWADConfig", "PDRConfig"]
 
-_HOME = {"MWAD": "mwad", "MWADConfig": "mwad_config", "PDR": "pdr", "PDRConfig": "pdr"}
+_HOME = {"MWAD": "mwad.mwad", "MWADConfig": "mwad.config", "PDR": "pdr", "PDRConfig": "pdr"}
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,7 @@ TEACHER_LEVELS = ("s4", "s8", "s16", "s32")
 HEAD_TENSORS = ("penultimate", "logits")  # what a teacher's head adds to the trunk's levels
 Channels = dict[str, int]  # level (or head tensor) -> channels, shallow to deep
 IGNORE = 255  # label value that no loss and no metric counts
+HIDDEN = -1e30  # score of a key out of sight: its weight is exactly 0 and its logarithm stays finite
 
 
 class Config(BaseModel):
@@ -136,8 +137,8 @@ class Method(nn.Module):
     ``needs``: teacher tensors read from the cache (empty: none). ``weights``: weight of every term returned.
     ``order_free``: whether the same records in another order give the same terms.
     ``per_sample``: whether every term is the mean over the batch's samples of what each gives alone (batch norm aside),
-    or sums over processes itself (`sward.ranks`). Of several processes each then sees its own samples; else each sees
-    the whole batch, which is as exact and costs every process what it costs one.
+    or sums over processes itself (`sward.distributed.collectives`). Of several processes each then sees its own
+    samples; else each sees the whole batch, which is as exact and costs every process what it costs one.
     Adapters are submodules: trained and saved with the method, dropped at export.
     """
 

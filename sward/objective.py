@@ -3,15 +3,15 @@
 # B batch, K classes, h w of the logits, H W of the labels
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sward import ranks
 from sward.contracts import IGNORE, Batch, Method, StudentOutput
+from sward.distributed import collectives
 
 TASK = "task"
 
@@ -41,9 +41,9 @@ class Objective(nn.Module):
 
         Raises ValueError where terms and weights do not name the same things.
         """
-        if ranks.current() is not None and not self.method.per_sample:
+        if collectives.current() is not None and not self.method.per_sample:
             output, batch = _whole(output, batch)
-            with ranks.holding(None):
+            with collectives.holding(None):
                 return self(output, batch, step)
         terms = {TASK: cross_entropy(output.logits, batch.labels), **self.method(output, batch, step)}
         weights = self.method.weights
@@ -53,8 +53,8 @@ class Objective(nn.Module):
                 f"without a weight: {sorted(terms.keys() - weights.keys())}, "
                 f"without a term: {sorted(weights.keys() - terms.keys())}"
             )
-        if ranks.current() is not None:
-            terms = dict(zip(terms, ranks.mean(torch.stack(list(terms.values()))).unbind(), strict=True))
+        if collectives.current() is not None:
+            terms = dict(zip(terms, collectives.mean(torch.stack(list(terms.values()))).unbind(), strict=True))
         weighted = {name: weights[name] * term for name, term in terms.items()}
         return Losses(torch.stack(list(weighted.values())).sum(), terms, weighted)
 
@@ -110,15 +110,15 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     if logits.shape[-2:] != labels.shape[-2:]:
         logits = F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)
     total = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
-    return ranks.total(total) / ranks.total((labels != IGNORE).sum()).clamp_min(1)
+    return collectives.total(total) / collectives.total((labels != IGNORE).sum()).clamp_min(1)
 
 
 def _whole(output: StudentOutput, batch: Batch) -> tuple[StudentOutput, Batch]:
     """Of all processes, in order; but images and ids, which no term reads, stay this process's."""
-    own = {level: ranks.gathered(f) for level, f in output.features.items()}
-    teacher = {level: ranks.gathered(f) for level, f in batch.features.items()}
-    student = StudentOutput(ranks.gathered(output.logits), own, ranks.gathered(output.penultimate))
-    return student, replace(batch, labels=ranks.gathered(batch.labels), features=teacher)
+    own = {level: collectives.gathered(f) for level, f in output.features.items()}
+    teacher = {level: collectives.gathered(f) for level, f in batch.features.items()}
+    student = StudentOutput(collectives.gathered(output.logits), own, collectives.gathered(output.penultimate))
+    return student, replace(batch, labels=collectives.gathered(batch.labels), features=teacher)
 
 
 def _sample(output: StudentOutput, batch: Batch, i: int) -> tuple[StudentOutput, Batch]:
@@ -132,3 +132,34 @@ def _sample(output: StudentOutput, batch: Batch, i: int) -> tuple[StudentOutput,
         ids=batch.ids[one],
     )
     return StudentOutput(output.logits[one], features, output.penultimate[one]), alone
+
+
+def gradient_shares(
+    losses: Losses, parameters: Sequence[Tensor], backward: Callable[..., None] = Tensor.backward
+) -> dict[str, float]:
+    """Share of every weighted term in the gradient, by norm; they sum to 1 unless all are zero.
+
+    Costs one backward pass per term and keeps the graph: call it every few hundred steps, before the step's
+    own backward and with no gradients accumulated (it leaves none).
+
+    Args:
+        losses: of this step.
+        parameters: leaves where the gradients meet, e.g. the student's parameters.
+        backward: what the loop calls instead of ``Tensor.backward`` (Fabric's, which scales for precision).
+
+    Returns:
+        Term name -> share in [0, 1]; a term that does not reach ``parameters`` has 0.
+    """
+    norms = {name: _gradient_norm(term, parameters, backward) for name, term in losses.weighted.items()}
+    total = math.fsum(norms.values())
+    return {name: norm / total if total > 0 else 0.0 for name, norm in norms.items()}
+
+
+def _gradient_norm(term: Tensor, parameters: Sequence[Tensor], backward: Callable[..., None]) -> float:
+    if not term.requires_grad:
+        return 0.0
+    backward(term, retain_graph=True)
+    squares = [p.grad.float().square().sum() for p in parameters if p.grad is not None]
+    for p in parameters:
+        p.grad = None
+    return float(torch.stack(squares).sum().sqrt()) if squares else 0.0

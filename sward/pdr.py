@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from sward.align import labels_on_grid
 from sward.contracts import IGNORE
+from sward.distributed.collectives import total
+from sward.pdr_sums import UnitSums
 from sward.presets import PresetConfig
-from sward.ranks import total
-from sward.unit_sums import UnitSums
 
 
 class PDRConfig(PresetConfig):

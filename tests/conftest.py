@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import tiny_cache
+from comparison_fixtures import compare_config, compared  # noqa: F401 (fixtures of every folder)
+from tiny import HEAD, tiny_cache, tiny_train
 
 
 @pytest.fixture(scope="session")
@@ -22,11 +23,21 @@ def shared() -> Path:
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The configuration of a store in miniature that is there; a module's own, in place of pytest's `cache`."""
-    from pipeline.cache.extract import extract
+    from pipeline.cache.extraction.extract import extract
 
     config = tiny_cache(tmp_path_factory.mktemp("cache"))
     extract(config)
     return config
+
+
+@pytest.fixture(scope="module")
+def runs(cache: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for runs in which the teacher's head is fitted on the miniature store."""
+    from pipeline.training.loop import train
+
+    folder = tmp_path_factory.mktemp("runs")
+    train(tiny_train(folder, cache, head=HEAD).head_run())
+    return folder
 
 
 @pytest.fixture(autouse=True)

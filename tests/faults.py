@@ -11,20 +11,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pipeline.cache.errors import StoreIncomplete
 from tiny import HEAD, tiny_cache, tiny_dataset, tiny_train, tiny_weights, tree
 
-from pipeline.cache.copying import copy
-from pipeline.cache.extract import extract
-from pipeline.cache.identity import CacheConfig
-from pipeline.cache.repack import repack
-from pipeline.cache.shards import ShardWriter
-from pipeline.cache.store import Store, StoreIncomplete
-from pipeline.training.append import append
+from pipeline.cache.config import CacheConfig
+from pipeline.cache.extraction.extract import extract
+from pipeline.cache.format.shards import ShardWriter
+from pipeline.cache.store import Store
+from pipeline.cache.tools.copy import copy
+from pipeline.cache.tools.repack import repack
 from pipeline.training.loop import train
+from pipeline.training.teacher.append import append
 
 CONTEXT = multiprocessing.get_context("forkserver")  # a fork of this process would inherit its threads
 CONTEXT.set_forkserver_preload(  # modules of tests/ are not found there yet
-    ["pipeline.cache.repack", "pipeline.cache.verify", "pipeline.training.loop", "sam2.modeling.backbones.hieradet"]
+    [
+        "pipeline.cache.tools.repack",
+        "pipeline.cache.tools.verify",
+        "pipeline.training.loop",
+        "sam2.modeling.backbones.hieradet",
+    ]
 )
 BOUNDARIES = ((os, "fsync"), (os, "replace"), (os, "rename"))
 WRITES = ((ShardWriter, "_write"),)

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pipeline.experiments.compare_config import CompareConfig
 
-from pipeline.cache.identity import CacheConfig
+from pipeline.cache.config import CacheConfig
 from pipeline.config import ConfigError, as_overrides, load_config, override, parse_value, read_yaml, validate
-from pipeline.results.compare import CompareConfig
-from pipeline.results.quality import QualityConfig
+from pipeline.experiments.quality import QualityConfig
 from pipeline.training.config import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]

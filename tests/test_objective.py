@@ -10,8 +10,8 @@ from torch import Tensor
 
 from sward.contracts import IGNORE, Batch, Method, StudentOutput
 from sward.methods.sward import SwardConfig
-from sward.monitors import alarms, gradient_shares, normalised_entropy, relational_signal
-from sward.objective import Losses, NonFiniteError, Objective, cross_entropy
+from sward.mwad.monitors import alarms, normalised_entropy, relational_signal
+from sward.objective import Losses, NonFiniteError, Objective, cross_entropy, gradient_shares
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:

@@ -25,30 +25,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pipeline.cache.appended import APPENDED, appended_specs, read_appended
-from pipeline.cache.codecs import CODECS, Codec
-from pipeline.cache.mirror import attached
-from pipeline.cache.ranges import RangeReader
-from pipeline.cache.reader import ShardReader
-from pipeline.cache.records import WITHDRAW, Record, compression_of, plan_units, read_plans, receipt_path
-from pipeline.cache.shards import Arrays, StoreDamaged, crc32c_of, pieces
+from pipeline.cache.errors import StoreDamaged, StoreIncomplete
+from pipeline.cache.format.arrays import array_specs
+from pipeline.cache.format.codecs import CODECS, ArraySpecs, Codec
+from pipeline.cache.format.shards import crc32c_of, pieces
+from pipeline.cache.manifest.appended import APPENDED, appended_specs, read_appended
+from pipeline.cache.manifest.records import WITHDRAW, Record, compression_of, plan_units, read_plans, receipt_path
+from pipeline.cache.storage.mirror import attached
+from pipeline.cache.storage.range_reader import RangeReader
+from pipeline.cache.storage.shard_reader import ShardReader
 from pipeline.paths import spoken
-
-ArraySpecs = dict[str, tuple[tuple[int, ...], str]]
-
-
-class StoreIncomplete(ValueError):
-    """Planned shards have no receipt yet."""
-
-
-def array_specs(codec: Codec, channels: dict[str, int], size: tuple[int, int]) -> ArraySpecs:
-    """Array name -> (shape of one record, dtype) of a subset with views of ``size``."""
-    height, width = size
-    specs: ArraySpecs = {"image": ((3, height, width), "uint8"), "label": ((height, width), "uint8")}
-    for level, c in channels.items():
-        stride = int(level[1:])
-        specs |= codec.arrays(level, (c, height // stride, width // stride))
-    return specs
+from pipeline.types import Arrays
 
 
 class Store:

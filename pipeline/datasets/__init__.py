@@ -1,9 +1,9 @@
 """Data sets: cards, splits, checks, reading."""
 
 from pipeline.datasets.card import Card, Subset, read_card
+from pipeline.datasets.image_files import Sample, read_image, read_label, sample_digest
 from pipeline.datasets.loading import Dataset, check, check_all, load_dataset
 from pipeline.datasets.problems import DatasetError, Problem
-from pipeline.datasets.reading import Sample, read_image, read_label, sample_digest
 
 __all__ = [
     "Card",

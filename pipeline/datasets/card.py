@@ -15,9 +15,9 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from pipeline import paths
-from pipeline.datasets.encodings import Encoding, Indexed, Palette
+from pipeline.datasets.mask_encodings import Encoding, Indexed, Palette
 from pipeline.datasets.problems import DatasetError, Problem
-from pipeline.datasets.procedural import Procedural
+from pipeline.datasets.procedural.config import Procedural
 from sward.contracts import Config
 
 Subset = Literal["train", "val", "test"]

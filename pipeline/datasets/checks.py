@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.datasets.card import Card, Drawn, Listed, Matched
-from pipeline.datasets.listing import Found
+from pipeline.datasets.file_listing import Found
+from pipeline.datasets.image_files import Sample, decode_image, decode_label, explain, sample_digest
 from pipeline.datasets.problems import Problem
-from pipeline.datasets.reading import Sample, decode_image, decode_label, explain, sample_digest
 from pipeline.datasets.splits import Membership
 from sward.contracts import IGNORE
 

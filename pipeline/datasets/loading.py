@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import paths
-from pipeline.datasets import procedural
 from pipeline.datasets.card import SUBSETS, Card, Files, Subset, find_card, read_card
 from pipeline.datasets.checks import check_membership, inspect_files, pair_up
-from pipeline.datasets.listing import Found, list_files, prefix, read_sequences
+from pipeline.datasets.file_listing import Found, list_files, prefix, read_sequences
+from pipeline.datasets.image_files import Sample
 from pipeline.datasets.problems import DatasetError, Problem
-from pipeline.datasets.reading import Sample
+from pipeline.datasets.procedural.config import ensure
 from pipeline.datasets.splits import resolve
 
 
@@ -104,7 +104,7 @@ def _scan(dataset: str | Path, split: str, decode: bool) -> tuple[Dataset, list[
     if split not in card.splits:
         found = f"unknown split {split!r}; known: {', '.join(card.splits)}"
         raise DatasetError(str(dataset), [Problem("split", card.name, found)])
-    files = folder if isinstance(card.source, Files) else procedural.ensure(card.source, paths.place(folder))
+    files = folder if isinstance(card.source, Files) else ensure(card.source, paths.place(folder))
     images, masks = list_files(files, card.images), list_files(files, card.masks)
     if absent := _absent(card, files, images, masks):
         raise DatasetError(str(dataset), absent)

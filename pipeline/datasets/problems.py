@@ -14,7 +14,7 @@ KINDS = {
     "two subsets": "an id stands in more than one place of the split; keep it in one",
     "empty": "a subset has no samples; correct the split in the card",
     "sequences": "the sequence table does not fit; it needs a frame,sequence line for each id of the split",
-    "leak": "a sequence lies in several subsets of this split; draw it anew (pipeline.datasets.lists)",
+    "leak": "a sequence lies in several subsets of this split; draw it anew (pipeline.maintenance.lists)",
     "same bytes": "ids share one image, counted twice; keep one, e.g. by duplicates: first",
     "unreadable": "the file cannot be decoded in full; fetch or export it again",
     "unsupported": "the file's form does not fix its pixels; convert it as said",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipeline import paths
 from pipeline.datasets.card import SUBSETS, Drawn, Listed, Split, Subset
-from pipeline.datasets.listing import Found
+from pipeline.datasets.file_listing import Found
 from pipeline.datasets.problems import DatasetError, Problem
 from sward import seeds
 

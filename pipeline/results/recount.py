@@ -10,8 +10,7 @@ import numpy as np
 import torch
 
 from pipeline.cache.store import Store
-from pipeline.results.examples import prediction
-from pipeline.results.runs import Run
+from pipeline.results.runs import Run, prediction
 from sward.metrics import class_accuracy, class_iou, confusion_matrix, dice_iou
 
 TOLERANCE = 1e-9  # both are exact counts; only the order of a mean's sum may differ

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from pydantic import TypeAdapter
 
 from pipeline.config import load_config
 from pipeline.files import read_json
 from pipeline.training.config import TrainableConfig, TrainConfig, build_trainable
+from pipeline.training.run_folder import prediction_file
 from sward.contracts import Student
 from sward.students.saved import SavedStudentError, read_student, untrained
 
@@ -136,3 +139,9 @@ def require_store(folders: list[Path], content_id: str) -> None:
             + "\n".join(other)
             + "\nremove these folders to train them again, or restore their store"
         )
+
+
+def prediction(folder: Path, id: str) -> np.ndarray:
+    """The class map that the run wrote for an image, (H, W) uint8."""
+    with Image.open(prediction_file(folder / "predictions", id)) as picture:
+        return np.array(picture)

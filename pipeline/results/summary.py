@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.cache.identity import dataset_name
+from pipeline.cache.manifest.identity import dataset_name
 from pipeline.results.runs import Run, RunError, load_student, require_store
 from pipeline.training.evaluate import headline
 from sward import seeds

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from pipeline.files import atomic
+from pipeline.training.config import TrainConfig
 
 
 class CheckpointMismatch(ValueError):
@@ -89,3 +90,20 @@ def restore_generators(states: dict[str, Any]) -> None:
     torch.set_rng_state(states["torch"])
     if states["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(states["cuda"][: torch.cuda.device_count()])
+
+
+def warm_up_file(config: TrainConfig) -> Path | None:
+    """Path of the warm-up checkpoint that runs with the same warm-up share; None if there is none to share.
+
+    Runs that differ only in what the warm-up (training on labels alone) leaves unused continue from it. It is the
+    checkpoint of the run that came first, taken where the warm-up ends, so a run which continues from it equals one
+    that did not, bit for bit on CPU. A run that validates within its warm-up may keep a student from it, so it does not
+    share.
+    """
+    steps, unused = config.method.warm_up(config.steps)
+    if not unused or not 0 < steps < config.steps or 0 < config.eval_every <= steps:
+        return None
+    fields = type(config.method).model_fields
+    method = config.method.model_copy(update={name: fields[name].default for name in unused})
+    neutral = config.model_copy(update={"method": method})
+    return Path(config.runs) / "shared" / f"warmup-{config.method.kind}-{neutral.identity()[:10]}.ckpt"

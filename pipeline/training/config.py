@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from pipeline.cache.budget import parse_size
-from pipeline.cache.identity import CacheConfig, digest
+from pipeline.cache.config import CacheConfig
+from pipeline.cache.manifest.identity import digest
+from pipeline.config import parse_size
 from sward.contracts import Channels, Config, Student
 from sward.methods import MethodConfig
 from sward.methods.plain import PlainConfig

@@ -10,11 +10,13 @@ import torch.distributed as dist
 from PIL import Image
 from torch import Tensor
 
-from pipeline.cache.records import Record
+from pipeline.cache.manifest.records import Record
 from pipeline.cache.store import Store
 from pipeline.files import atomic
-from pipeline.training.compiled import uncompiled
-from pipeline.training.stream import Order, Stream
+from pipeline.training.batch_order import Order
+from pipeline.training.compile import uncompiled
+from pipeline.training.run_folder import prediction_file
+from pipeline.training.stream import Stream
 from sward.contracts import Batch, Student
 from sward.metrics import SegmentationMetrics
 from sward.pixels import at_size
@@ -55,7 +57,7 @@ def evaluate(
             prediction = full_prediction(z, label.shape)
             metrics.update(prediction, label, record.id)
             if predictions:
-                save_mask(predictions / f"{record.id.replace('/', '__')}.png", prediction)
+                save_mask(prediction_file(predictions, record.id), prediction)
     if share[1] > 1:
         parts: list[Any] = [None] * share[1]
         dist.all_gather_object(parts, metrics)

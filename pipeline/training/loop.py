@@ -17,25 +17,26 @@ import torch
 from torch import nn
 
 from pipeline.files import locked
-from pipeline.training import checkpoint, processes
+from pipeline.stopping import stop_requests
+from pipeline.training import checkpoint
+from pipeline.training.checkpoint import warm_up_file
+from pipeline.training.checkpoint_writer import CheckpointWriter
 from pipeline.training.config import TrainConfig, learning_rate
+from pipeline.training.distributed import processes
+from pipeline.training.distributed.collectives import anywhere, average, backward_and_average, of_all
 from pipeline.training.evaluate import evaluate, headline
-from pipeline.training.parts import part
-from pipeline.training.profile import profiling
-from pipeline.training.rundir import RunFolder, Watched
+from pipeline.training.profiling.parts import part
+from pipeline.training.profiling.profile import profiling
+from pipeline.training.run_folder import RunFolder, Watched
 from pipeline.training.setup import Run, open_store, require_same_head, setup
-from pipeline.training.stopping import stop_requests
-from pipeline.training.together import anywhere, average, backward_and_average, of_all
-from pipeline.training.warmup import warm_up_file
-from pipeline.training.writer import CheckpointWriter
+from pipeline.types import TrainProgress
 from sward import seeds
 from sward.contracts import Batch, StudentOutput
-from sward.monitors import alarms, gradient_shares
-from sward.objective import Losses, NonFiniteError
-from sward.sharing import sharing
+from sward.distributed.synced_layers import sharing
+from sward.mwad.monitors import alarms
+from sward.objective import Losses, NonFiniteError, gradient_shares
 
 log = logging.getLogger(__name__)
-Progress = Callable[[int, int, dict[str, float]], None]
 
 
 class Interrupted(KeyboardInterrupt):
@@ -43,7 +44,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def train(
-    config: TrainConfig, progress: Progress = lambda step, steps, logged: None, profile_steps: int | None = None
+    config: TrainConfig, progress: TrainProgress = lambda step, steps, logged: None, profile_steps: int | None = None
 ) -> Path:
     """Train, resume or (if it is finished) just return the run folder of ``config``.
 
@@ -106,7 +107,7 @@ def warm_up_facts(run: Run) -> dict[str, Any]:
     return {"store": run.store.content_id} | run.sources
 
 
-def fit(run: Run, first: int, writer: CheckpointWriter, stopping: Callable[[], bool], progress: Progress) -> None:
+def fit(run: Run, first: int, writer: CheckpointWriter, stopping: Callable[[], bool], progress: TrainProgress) -> None:
     """The loop: steps ``first`` to the end, with logs, validations and checkpoints."""
     config = run.config
     for step, batch in enumerate(run.stream.batches(first, config.steps), start=first):

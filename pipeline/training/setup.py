@@ -7,22 +7,22 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline.cache.identity import declared, differences, require_same
+from pipeline.cache.manifest.identity import declared, differences, require_same
 from pipeline.cache.store import Store
 from pipeline.files import read_json
 from pipeline.memory import keep_freed_memory
 from pipeline.paths import locate
+from pipeline.training.batch_order import Order
 from pipeline.training.checkpoint import CheckpointMismatch
-from pipeline.training.compiled import compile_student
+from pipeline.training.compile import compile_student
 from pipeline.training.config import TrainConfig, build_trainable
-from pipeline.training.fabric import Fabric, make_fabric
-from pipeline.training.heads import HeadMissing, HeadSource, head_source
-from pipeline.training.layout import arrange
-from pipeline.training.online import OnlineTeacher
-from pipeline.training.prestage import run_prestages
-from pipeline.training.prestage_loop import Progress
-from pipeline.training.rundir import RunFolder
-from pipeline.training.stream import Order, Stream
+from pipeline.training.distributed.fabric import Fabric, make_fabric
+from pipeline.training.prestages.prestage import run_prestages
+from pipeline.training.run_folder import RunFolder
+from pipeline.training.stream import Stream
+from pipeline.training.teacher.heads import HeadMissing, HeadSource, head_source
+from pipeline.training.teacher.online import OnlineTeacher
+from pipeline.types import TrainProgress
 from sward import seeds
 from sward.contracts import Channels, Method, Student
 from sward.objective import Objective
@@ -91,7 +91,7 @@ def unpinned_teacher(config: TrainConfig, store: Store) -> list[str]:
     return [f"teacher.weights: expected {expected.weights}, found {found} ({pin})"]
 
 
-def setup(config: TrainConfig, store: Store, folder: RunFolder, progress: Progress = lambda *_: None) -> Run:
+def setup(config: TrainConfig, store: Store, folder: RunFolder, progress: TrainProgress = lambda *_: None) -> Run:
     """Build everything, deterministically from the configuration and the store; learn pre-stages first."""
     keep_freed_memory()
     fabric = make_fabric(config)
@@ -158,3 +158,15 @@ def require_same_head(config: TrainConfig, store: Store, folder: RunFolder) -> N
             f"{folder.path} was trained with a teacher's head of digest {str(then)[:12]}, {config.runs} now has one of "
             f"{now[:12]}; remove {folder.path} to train it with this one, or restore the head"
         )
+
+
+def arrange(student: Student, config: TrainConfig) -> None:
+    """Put the weights, in place, into channels-last order where the run asks for it; every later map follows.
+
+    On a CPU in float32 a training step takes 0.64 of the time for UNeXt, 0.74 for DeepLabV3, 0.87-0.89 for ResUNet++,
+    DeepLabV3+ and U-Net on ResNet-18; on GPUs tensor cores read it in bf16. Names and values of weights stay, and so do
+    the files written. Sums are rounded differently, and dropout's mask is drawn in the order of memory, so it is part
+    of the run's identity.
+    """
+    if config.puts_channels_last:
+        student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub leaves it out

@@ -29,17 +29,17 @@ from pydantic import Field
 
 from sward.methods.at import ATConfig
 from sward.methods.cankd import CanKDConfig
-from sward.methods.cirkd import CIRKDConfig
+from sward.methods.cirkd.cirkd import CIRKDConfig
 from sward.methods.combined import CombinedConfig
 from sward.methods.cwd import CWDConfig
 from sward.methods.fitnet import FitNetConfig
-from sward.methods.freekd import FreeKDConfig
 from sward.methods.heteroakd import HeteroAKDConfig
 from sward.methods.kd import KDConfig
-from sward.methods.maskd import MasKDConfig
+from sward.methods.masked.freekd import FreeKDConfig
+from sward.methods.masked.maskd import MasKDConfig
 from sward.methods.mgd import MGDConfig
 from sward.methods.plain import PlainConfig
-from sward.methods.sard import SARDConfig
+from sward.methods.sard.sard import SARDConfig
 from sward.methods.sward import SwardConfig
 
 # A new method: its own file with a config (a ``kind`` and ``build``), and its config's name in this line.

@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from sward.contracts import Batch, Channels
-from sward.methods.aligner import TapConfig, TapMethod, tensors
+from sward.methods.base import TapConfig, TapMethod, tensors
 
 
 class ATConfig(TapConfig):

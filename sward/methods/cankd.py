@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from sward.contracts import Batch, Channels
-from sward.methods.aligner import BatchNorm, TapConfig, TapMethod, apply, conv, initialise, tensors
+from sward.methods.base import BatchNorm, TapConfig, TapMethod, apply, conv, initialise, tensors
 
 
 class CanKDConfig(TapConfig):

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from sward.contracts import Batch, Channels
-from sward.methods.aligner import BatchNorm, TapConfig, TapMethod, TensorName, apply, conv, initialise, tensors
+from sward.methods.base import BatchNorm, TapConfig, TapMethod, TensorName, apply, conv, initialise, tensors
 
 
 class CWDConfig(TapConfig):

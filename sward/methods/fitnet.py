@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import Tensor
 
 from sward.contracts import Batch, Channels
-from sward.methods.aligner import TapConfig, TapMethod, apply, conv, initialise, tensors
+from sward.methods.base import TapConfig, TapMethod, apply, conv, initialise, tensors
 
 
 class FitNetConfig(TapConfig):

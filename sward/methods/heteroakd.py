@@ -10,9 +10,8 @@ from pydantic import Field
 from torch import Tensor
 
 from sward.align import labels_on_grid, resize
-from sward.attention import HIDDEN
-from sward.contracts import IGNORE, Batch, Channels, StudentOutput
-from sward.methods.aligner import BatchNorm, TapConfig, TapMethod, apply, conv, grid, initialise, tensors
+from sward.contracts import HIDDEN, IGNORE, Batch, Channels, StudentOutput
+from sward.methods.base import BatchNorm, TapConfig, TapMethod, apply, conv, grid, initialise, tensors
 from sward.methods.kd import both_logits, logit_kl
 
 EPS = 1e-12  # both errors 0: the student's map is then the target

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sward.align import resize
 from sward.contracts import Batch, Channels, StudentOutput
-from sward.methods.aligner import TapConfig, TapMethod, grid, tensors, widened
+from sward.methods.base import TapConfig, TapMethod, grid, tensors, widened
 
 
 class KDConfig(TapConfig):

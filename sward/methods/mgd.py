@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sward import seeds
 from sward.contracts import Batch, Channels, StudentOutput
-from sward.methods.aligner import TapConfig, TapMethod, apply, conv, initialise, tensors
+from sward.methods.base import TapConfig, TapMethod, apply, conv, initialise, tensors
 from sward.methods.cwd import channel_kl
 from sward.methods.kd import both_logits
 

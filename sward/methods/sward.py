@@ -7,8 +7,8 @@ from pydantic import Field
 from torch import Tensor
 
 from sward.contracts import HEAD_TENSORS, BaseMethodConfig, Batch, Channels, Method, StudentOutput
-from sward.mwad import MWAD
-from sward.mwad_config import MWADConfig
+from sward.mwad.config import MWADConfig
+from sward.mwad.mwad import MWAD
 from sward.pdr import PDR, PDRConfig
 
 

@@ -3,9 +3,9 @@
     python tests/benchmarks/capacity.py [--quick] [--teacher pocket tiny] [--repetitions 5] [--images 24] [--json OUT]
 
 A repetition measures this machine (the trunk's FLOP/s, seconds a decoded pixel, a rendered pixel and an encoded value,
-bytes/s written) at the teacher's reference size, predicts every case with `pipeline/cache/capacity.py`, and extracts
-it. Compared are the seconds that the units note in timing.jsonl (start-up, planning and the last sync are not in them;
-`whole` is the call with all of it) and the bytes in the receipts. A figure is the median of the repetitions' ratios.
+bytes/s written) at the teacher's reference size, predicts every case with `pipeline/estimates/capacity.py`, and
+extracts it. Compared are the seconds that the units note in timing.jsonl (start-up, planning and the last sync are not
+in them; `whole` is the call with all of it) and the bytes in the receipts. A figure is the median ratio of repetitions.
 `tiny` is SAM 2's Hiera-T, from the weights named in configs/cache/clinicdb-hiera-t-256.yaml; absent, it is skipped.
 """
 
@@ -20,20 +20,20 @@ from typing import Any
 import torch
 from synthetic import TEACHERS, frames_card
 
-from pipeline.cache.calibration import measure_teacher, median_seconds, write_file
-from pipeline.cache.capacity import Capacity, Machine, Rates, Workload
-from pipeline.cache.estimate import places
-from pipeline.cache.extract import extract
-from pipeline.cache.flops import view_flops
-from pipeline.cache.identity import CacheConfig
-from pipeline.cache.planning import wanted_records
-from pipeline.cache.rehearsal import measure_encoding
+from pipeline.cache.config import CacheConfig
+from pipeline.cache.extraction.extract import extract
+from pipeline.cache.extraction.record_plan import wanted_records
+from pipeline.cache.extraction.teacher_writer import render_record
+from pipeline.cache.extraction.timing import extraction_cost
 from pipeline.cache.store import Store
-from pipeline.cache.taught import render_record
-from pipeline.cache.timing import extraction_cost
 from pipeline.config import load_config
 from pipeline.datasets import load_dataset, read_image, read_label
 from pipeline.devices import cores
+from pipeline.estimates.calibration import measure_teacher, median_seconds, write_file
+from pipeline.estimates.capacity import Capacity, Machine, Rates, Workload
+from pipeline.estimates.encoding_speed import measure_encoding
+from pipeline.estimates.estimate import places
+from pipeline.estimates.flops import view_flops
 from pipeline.files import write_json
 from pipeline.memory import keep_freed_memory
 from pipeline.weights import WeightsError, load_teacher

@@ -25,20 +25,21 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pipeline.cache.errors import CacheMismatch
 from synthetic import CHANNELS
 from torch import Tensor
 
-from pipeline.cache.codecs import CODECS, Codec
-from pipeline.cache.identity import CacheConfig, CacheMismatch
-from pipeline.cache.records import Record
+from pipeline.cache.config import CacheConfig
+from pipeline.cache.format.codecs import CODECS, Codec
+from pipeline.cache.manifest.records import Record
 from pipeline.cache.store import Store
 from pipeline.devices import wait_for
 from pipeline.files import write_json
-from pipeline.training.online import OnlineTeacher
+from pipeline.training.teacher.online import OnlineTeacher
 from pipeline.weights import WeightsError
+from sward.mwad.windows import Windows
 from sward.pixels import normaliser
 from sward.seeds import torch_seed
-from sward.windows import Windows
 
 SIDE, GAINS = 8, (1.0, 2.5)
 Features = dict[str, Tensor]  # level -> (B, C, h, w) float32

@@ -8,7 +8,7 @@ import numpy as np
 from formats_libraries import Library, Read, Row, fill
 from synthetic import SHARD
 
-from pipeline.cache.shards import shard_path
+from pipeline.cache.format.shards import shard_path
 from pipeline.cache.store import Store
 
 LIMITS, OURS = ("raw", "memcpy"), "SWARD"

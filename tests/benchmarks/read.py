@@ -30,9 +30,9 @@ import numpy as np
 import zarr
 from synthetic import SHARD, write_store
 
-from pipeline.cache.codecs import array_bytes
-from pipeline.cache.records import Record
-from pipeline.cache.shards import shard_path
+from pipeline.cache.format.codecs import array_bytes
+from pipeline.cache.format.shards import shard_path
+from pipeline.cache.manifest.records import Record
 from pipeline.cache.store import Store
 from pipeline.files import write_json
 from sward import seeds

@@ -10,7 +10,7 @@ alike; `extra` is the median over repetitions of (row - plain) / plain. Memory i
 step, less plain's; and of the terms alone, forward and backward to the student's maps, whose peak a step may hide
 behind the student's. Several sizes, batches, windows or teachers give every combination of them.
 
-`sward, plain` computes the same by the readable reference (`sward.attention.plain_terms`, `sward.pdr.plain_geometry`).
+`sward, plain` computes the same by the readable reference (`mwad.reference.plain_terms`, `pdr.plain_geometry`).
 
 Roofline, for SWARD's two modules run alone (forward and backward to the student's features): least bytes are the
 teacher's map read once, the student's read twice and its gradient written; flops are those of the matrix products.
@@ -34,10 +34,10 @@ from roofline import CLASSES, clock_of, floor, least, machine, seconds
 
 from pipeline.files import write_json
 from pipeline.memory import keep_freed_memory
-from pipeline.results.costs import peak_on_cpu, peak_on_gpu
-from sward.attention import plain_terms
+from pipeline.results.step_costs import peak_on_cpu, peak_on_gpu
 from sward.contracts import Batch, Student, StudentOutput
 from sward.methods import MethodConfig
+from sward.mwad.reference import plain_terms
 from sward.objective import Objective
 from sward.pdr import plain_geometry
 from sward.seeds import torch_seed

@@ -28,23 +28,24 @@ from typing import Any
 
 import torch
 from formats import drop_from_page_cache, ratio
+from pipeline.training.batch_order import Order
 from roofline import clock_of, seconds
 from step import STUDENTS
 from sustained import resident_mb
 from synthetic import TEACHERS, frames_card, write_store
 
-from pipeline.cache.extract import extract
-from pipeline.cache.identity import CacheConfig
+from pipeline.cache.config import CacheConfig
+from pipeline.cache.extraction.extract import extract
+from pipeline.cache.extraction.timing import extraction_cost
 from pipeline.cache.store import Store
-from pipeline.cache.timing import extraction_cost
 from pipeline.config import load_config
 from pipeline.devices import resolve_device
 from pipeline.files import write_json
 from pipeline.training.config import TrainConfig
 from pipeline.training.loop import clip
-from pipeline.training.rundir import RunFolder
+from pipeline.training.run_folder import RunFolder
 from pipeline.training.setup import Run, setup
-from pipeline.training.stream import Order, Stream
+from pipeline.training.stream import Stream
 from pipeline.weights import WeightsError, load_teacher
 from sward.contracts import Batch
 

@@ -5,12 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.cache.identity import CacheConfig, declared, digest
-from pipeline.cache.metadata import ensure_metadata
-from pipeline.cache.planning import make_plan
-from pipeline.cache.records import Record, Unit, plan_units, read_plans, receipt_path
-from pipeline.cache.shards import ShardWriter, shard_path
-from pipeline.cache.store import Store, array_specs
+from pipeline.cache.config import CacheConfig
+from pipeline.cache.extraction.record_plan import make_plan
+from pipeline.cache.format.arrays import array_specs
+from pipeline.cache.format.shards import ShardWriter, shard_path
+from pipeline.cache.manifest.identity import declared, digest
+from pipeline.cache.manifest.records import Record, Unit, plan_units, read_plans, receipt_path
+from pipeline.cache.manifest.zarr_metadata import ensure_metadata
+from pipeline.cache.store import Store
 from pipeline.files import write_json
 from pipeline.views import View
 from sward import seeds

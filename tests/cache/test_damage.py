@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from faults import Scene, cache, content, readable
+from pipeline.cache.errors import StoreDamaged, StoreIncomplete
 
-from pipeline.cache.extract import extract
-from pipeline.cache.shards import StoreDamaged
-from pipeline.cache.store import Store, StoreIncomplete
-from pipeline.cache.verify import verify
+from pipeline.cache.extraction.extract import extract
+from pipeline.cache.store import Store
+from pipeline.cache.tools.verify import verify
 
 KINDS = {
     "data": "train/s8/c/*/0/0/0",

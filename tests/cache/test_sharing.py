@@ -11,12 +11,13 @@ from contextlib import suppress
 import pytest
 import torch
 from faults import CONTEXT, Scene, cache, content, readable
+from pipeline.cache.errors import StoreIncomplete
 from tiny import tiny_train, tree
 
-from pipeline.cache.extract import extract
-from pipeline.cache.inspect import inspect
-from pipeline.cache.store import Store, StoreIncomplete
-from pipeline.cache.verify import verify
+from pipeline.cache.extraction.extract import extract
+from pipeline.cache.store import Store
+from pipeline.cache.tools.inspect import inspect
+from pipeline.cache.tools.verify import verify
 from pipeline.files import Busy
 from pipeline.training.loop import train
 

@@ -6,9 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from pipeline.cache.errors import StorageOverflow
 
-from pipeline.cache.codecs import CODECS, FP16, StorageOverflow
-from pipeline.cache.grouped import from_groups, group_side, pack, to_groups, unpack
+from pipeline.cache.format.bit_packing import from_groups, group_side, pack, to_groups, unpack
+from pipeline.cache.format.codecs import CODECS, FP16
 
 SHAPE = (5, 6, 7)
 SHAPES = [SHAPE, (3, 8, 16), (2, 12, 4), (1, 1, 1)]

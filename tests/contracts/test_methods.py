@@ -74,7 +74,11 @@ def test_the_config_is_frozen_described_and_found_by_its_kind(kind: str) -> None
 
 @each
 def test_it_has_an_equation_written_again_with_loops(kind: str) -> None:
-    composed = {"plain", "sward", "combined"}  # nothing of their own: tests/test_mwad.py, tests/test_pdr.py, the parts
+    composed = {
+        "plain",
+        "sward",
+        "combined",
+    }  # nothing of their own: tests/mwad/test_mwad.py, tests/test_pdr.py, the parts
     file = Path(__file__).parents[1] / "methods" / f"test_{kind}.py"
     assert kind in composed or "loops" in file.read_text()
 

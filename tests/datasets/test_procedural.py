@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from pipeline.datasets import check_all, load_dataset, read_card, read_label
-from pipeline.datasets.procedural import Procedural, ensure, generate, render
+from pipeline.datasets.procedural.config import Procedural, ensure, generate, render
 
 SIZE = (80, 96)
 

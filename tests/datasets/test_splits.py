@@ -9,8 +9,8 @@ import pytest
 from pipeline import paths
 from pipeline.datasets import DatasetError, check, check_all, load_dataset, read_card
 from pipeline.datasets.card import Drawn
-from pipeline.datasets.lists import write_lists
 from pipeline.datasets.splits import draw, list_path
+from pipeline.maintenance.lists import write_lists
 
 IDS = [str(n) for n in range(200)]
 

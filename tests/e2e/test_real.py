@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from sam2.modeling.backbones.hieradet import Hiera
 
-from pipeline.cache.extract import extract
-from pipeline.cache.identity import CacheConfig
+from pipeline.cache.config import CacheConfig
+from pipeline.cache.extraction.extract import extract
 from pipeline.cache.store import Store
-from pipeline.cli import main
+from pipeline.cli.main import main
 from pipeline.config import load_config
 from pipeline.datasets import load_dataset, read_image, read_label
 from pipeline.training.config import TrainConfig

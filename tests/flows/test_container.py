@@ -43,7 +43,7 @@ def test_the_image_holds_code_cards_and_configurations_but_no_bytes_of_data(tmp_
         (tmp_path / path).touch()
     assert exclude_paths(str(tmp_path), list(patterns)) <= {"data", "data/kvasir-seg", "data/procedural"}
     kept = exclude_paths(str(ROOT), list(patterns))
-    wanted = ["flows/train.py", "pipeline/results/page/report.html", "sward/mwad.py", "data/procedural/card.yaml"]
+    wanted = ["flows/train.py", "pipeline/report/page/report.html", "sward/mwad/mwad.py", "data/procedural/card.yaml"]
     settings = ["prefect.toml", "constraints.txt", "configs/quickstart/cache.yaml"]
     assert kept >= {*wanted, *settings, "data/pocket-teacher/trunk.safetensors"}
 

@@ -10,9 +10,8 @@ import yaml
 from prefect.client.schemas.objects import StateType
 from prefect.events.schemas.automations import AutomationCore
 
-from flows import extract, local, train
-from pipeline.cache.identity import CacheConfig
-from pipeline.cache.runner import DaskRunner, LocalRunner
+from flows import extract, local_server, train
+from pipeline.cache.config import CacheConfig, DaskRunner, LocalRunner
 from pipeline.config import as_overrides, load_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,7 +45,7 @@ def test_an_entrypoint_imports_under_its_flows_name_and_takes_a_config_and_overr
 def test_the_ablation_waits_in_another_pool_than_the_runs_it_waits_for() -> None:
     pools = {load(d).name: d["work_pool"]["name"] for d in DEPLOYMENTS}
     assert pools["ablate-student"] not in (pools["train-student"], pools["extract-teacher-features"])
-    assert set(pools.values()) == set(local.POOLS)
+    assert set(pools.values()) == set(local_server.POOLS)
 
 
 def test_the_servers_automations_are_valid_and_wait_for_several_heartbeats() -> None:
@@ -62,7 +61,7 @@ def test_the_servers_automations_are_valid_and_wait_for_several_heartbeats() -> 
 
 
 def test_the_local_worker_takes_one_run_at_a_time() -> None:
-    assert local.POOLS["local"] == ("--limit", "1")
+    assert local_server.POOLS["local"] == ("--limit", "1")
 
 
 def test_a_runs_overrides_choose_where_an_extraction_runs() -> None:

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reas
 
 
 class Local(Api):
-    """The running `python -m flows.local`, and how a user and a program talk to it."""
+    """The running `python -m flows.local_server`, and how a user and a program talk to it."""
 
     def __init__(self, env: dict[str, str], process: subprocess.Popen[bytes]) -> None:
         super().__init__(env["PREFECT_API_URL"])
@@ -52,7 +52,12 @@ def local(folder: Path) -> Iterator[Local]:
     log = folder / "local.log"
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "flows.local"], cwd=ROOT, env=env, stdout=file, stderr=file, start_new_session=True
+            [sys.executable, "-m", "flows.local_server"],
+            cwd=ROOT,
+            env=env,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
         )
     started = Local(env, process)
     try:
@@ -102,8 +107,8 @@ def processes(store: Path) -> tuple[int, int]:
             arguments = (process / "cmdline").read_text().split("\0")
         except OSError:
             continue
-        if "flows.child" in arguments and f"store={store}" in arguments:
-            return int(arguments[arguments.index("flows.child") + 1]), int(process.name)
+        if "flows.verb_process" in arguments and f"store={store}" in arguments:
+            return int(arguments[arguments.index("flows.verb_process") + 1]), int(process.name)
     raise AssertionError("no process of the extraction")
 
 

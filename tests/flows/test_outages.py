@@ -22,7 +22,7 @@ import tiny
 import yaml
 from loopback import Loopback, until
 
-from pipeline.cache.identity import CacheConfig
+from pipeline.cache.config import CacheConfig
 from sward.contracts import Config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -100,7 +100,7 @@ def verb(store: Path) -> list[int]:
             arguments = (process / "cmdline").read_text().split("\0")
         except OSError:
             continue
-        if "flows.child" in arguments and str(store.parent / "cache.yaml") in arguments:
+        if "flows.verb_process" in arguments and str(store.parent / "cache.yaml") in arguments:
             found.append(int(process.name))
     return found
 

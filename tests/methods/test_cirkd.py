@@ -9,10 +9,10 @@ from rivals import terms as terms_of
 
 from sward.align import labels_on_grid
 from sward.contracts import IGNORE, Batch
-from sward.methods import cirkd_relations
-from sward.methods.cirkd import CIRKDConfig
-from sward.methods.cirkd_relations import pool
-from sward.methods.cirkd_target import Target
+from sward.methods.cirkd import relations
+from sward.methods.cirkd.cirkd import CIRKDConfig
+from sward.methods.cirkd.relations import pool
+from sward.methods.cirkd.target import Target
 
 SMALL = {
     "pixel": 20,
@@ -266,13 +266,13 @@ def test_a_configuration_without_any_term_is_refused():
 
 
 def test_the_ready_made_gradient_is_the_right_one_in_blocks_of_rows_too(monkeypatch):
-    monkeypatch.setattr(cirkd_relations, "ROWS", 2)
+    monkeypatch.setattr(relations, "ROWS", 2)
     x, m = randn(5, 3, seed=1).requires_grad_(), randn(4, 3, seed=2).requires_grad_()
     x_t, m_t, weight = randn(5, 2, seed=3), randn(4, 2, seed=4), randn(5, seed=5).abs()
-    assert torch.autograd.gradcheck(lambda x, m: cirkd_relations.rows_kl(x, m, x_t, m_t, 0.5, weight), (x, m))
-    same = cirkd_relations.rows_kl(x, x, x_t, x_t, 0.5, weight)
-    monkeypatch.setattr(cirkd_relations, "ROWS", 100)
-    torch.testing.assert_close(same, cirkd_relations.rows_kl(x, x, x_t, x_t, 0.5, weight))
+    assert torch.autograd.gradcheck(lambda x, m: relations.rows_kl(x, m, x_t, m_t, 0.5, weight), (x, m))
+    same = relations.rows_kl(x, x, x_t, x_t, 0.5, weight)
+    monkeypatch.setattr(relations, "ROWS", 100)
+    torch.testing.assert_close(same, relations.rows_kl(x, x, x_t, x_t, 0.5, weight))
 
 
 def test_gradients_can_be_taken_again_from_one_graph():

@@ -6,10 +6,10 @@ from rivals import CLASSES, TEACHER, randn
 
 from sward import seeds
 from sward.contracts import IGNORE
-from sward.methods.cirkd_config import CIRKDQueues
-from sward.methods.cirkd_queues import ChannelQueue, ClassQueues, first_permuted, unit_vectors, write
-from sward.methods.cirkd_relations import pixels
-from sward.methods.cirkd_target import present
+from sward.methods.cirkd.config import CIRKDQueues
+from sward.methods.cirkd.queues import ChannelQueue, ClassQueues, first_permuted, unit_vectors, write
+from sward.methods.cirkd.relations import pixels
+from sward.methods.cirkd.target import present
 
 PIXEL, REGION = 12, 3
 

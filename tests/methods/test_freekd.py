@@ -7,8 +7,8 @@ from pydantic import ValidationError
 from rivals import CLASSES, STUDENT, TEACHER, assert_equals_loops, build, maps, projected, randn, terms
 
 from sward.contracts import Batch, StudentOutput
-from sward.methods import haar
-from sward.methods.freekd import FreeKDConfig
+from sward.methods.masked import haar
+from sward.methods.masked.freekd import FreeKDConfig
 from sward.objective import cross_entropy
 
 

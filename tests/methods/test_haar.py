@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rivals import randn
 
-from sward.methods import haar
+from sward.methods.masked import haar
 
 
 def by_loops(f):

@@ -6,8 +6,8 @@ from prestages import ALL, CHANNELS, descend, dice_by_loops, make_batch, make_he
 from rivals import CLASSES, STUDENT, TEACHER, assert_equals_loops, build, labels_of, maps, projected, randn, terms
 
 from sward.contracts import Batch, StudentOutput
-from sward.methods.maskd import MasKDConfig
-from sward.methods.masks import dice, masks
+from sward.methods.masked.mask_tokens import dice, masks
+from sward.methods.masked.maskd import MasKDConfig
 from sward.objective import cross_entropy
 
 SEGMENTATION = {"level": "s32", "form": "segmentation", "tokens": 3}

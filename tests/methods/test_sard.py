@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from rivals import STUDENT, TEACHER, assert_equals_loops, build, maps, projected, randn, terms
 
 from sward import seeds
-from sward.methods.sard import SARDConfig
-from sward.methods.sard_map import StructureConfig, density, edges_and_corners, structure_map
+from sward.methods.sard.attention_map import StructureConfig, density, edges_and_corners, structure_map
+from sward.methods.sard.sard import SARDConfig
 
 UNIFORM = StructureConfig(beta_e=0, beta_c=0, beta_d=0)
 KX = [(-1, -1, -1), (-1, 1, 1), (0, -1, -2), (0, 1, 2), (1, -1, -1), (1, 1, 1)]  # (dy, dx, weight) of Sobel's x

@@ -17,13 +17,6 @@ SWITCHES = {
 }
 
 
-@pytest.fixture(scope="module")
-def runs(cache, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs")
-    train(tiny_train(folder, cache, head=HEAD).head_run())
-    return folder
-
-
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_three_steps_from_a_store_are_finite(kind, cache, runs):
     method = {"kind": kind} | SWITCHES.get(kind, {}) | EXAMPLES.get(kind, {})

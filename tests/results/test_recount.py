@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from pipeline.cache.store import Store
-from pipeline.results.account import HEADER, account, duration
+from pipeline.report.report import write_report
+from pipeline.results.cost_account import HEADER, account, duration
 from pipeline.results.recount import disagreements, per_class, recount
-from pipeline.results.report import write_report
 from pipeline.results.runs import load_run
 from sward.compat import import_torchvision_safely
 
@@ -68,7 +68,7 @@ def test_the_recount_is_torchmetrics_confusion_matrix(compared):
 
 
 def test_predictions_that_do_not_give_the_saved_metrics_are_told(compared, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.results.material.space_charts", lambda *args: [])
+    monkeypatch.setattr("pipeline.report.contents.space_charts", lambda *args: [])
     store = Store(compared.config.train.cache.store)
     shutil.copytree(compared.run("SWARD"), tmp_path / "run")
     for path in (tmp_path / "run/predictions").iterdir():

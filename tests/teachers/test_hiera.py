@@ -11,7 +11,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 from sam2.modeling.backbones.hieradet import Hiera
 
-from pipeline.cache.identity import CacheConfig
+from pipeline.cache.config import CacheConfig
 from pipeline.config import load_config
 from pipeline.weights import WeightsError, load_teacher
 from sward.teachers.hiera import ARCHITECTURES, HieraConfig, HieraTeacher, TrunkMismatch, make_trunk, trunk_channels

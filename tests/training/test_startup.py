@@ -10,7 +10,7 @@ import pytest
 import yaml
 from tiny import tiny_cache, tiny_train
 
-from pipeline.cache.extract import extract
+from pipeline.cache.extraction.extract import extract
 
 UNUSED = [
     "segmentation_models_pytorch", "timm", "torchvision", "matplotlib", "sklearn", "scipy", "prefect", "sam2", "hydra",

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny import HEAD, tiny_cache, tiny_train
 
-from pipeline.cache.extract import extract
+from pipeline.cache.extraction.extract import extract
 from pipeline.training import loop
 from pipeline.training.loop import Interrupted, train
 

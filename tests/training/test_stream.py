@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from pipeline.training.batch_order import Order
 from tiny import tiny_cache
 
-from pipeline.cache.extract import extract
-from pipeline.cache.spans import File
+from pipeline.cache.extraction.extract import extract
+from pipeline.cache.storage.disk_ranges import File
 from pipeline.cache.store import Store
-from pipeline.training.stream import Order, Stream
+from pipeline.training.stream import Stream
 
 LEVELS = ("s8", "s32")
 CPU = torch.device("cpu")
@@ -92,7 +93,7 @@ def test_batches_hold_the_stored_features_and_normalised_images(store):
 
 def test_reading_no_level_reads_no_feature_file(store, monkeypatch):
     opened = []
-    monkeypatch.setattr("pipeline.cache.reader.File", lambda path: opened.append(path) or File(path))
+    monkeypatch.setattr("pipeline.cache.storage.shard_reader.File", lambda path: opened.append(path) or File(path))
     fresh = Store(store.path)
     Stream(fresh, order(fresh), (), CPU).of(fresh.records["train"][:1])
     assert {path.relative_to(store.path).parts[1] for path in opened} == {"image", "label"}

@@ -11,18 +11,20 @@ import time
 import pytest
 import torch
 import yaml
+from pipeline.cache.errors import CacheMismatch, StoreIncomplete
+from pipeline.training.batch_order import Order
 from safetensors.torch import load_file
 from tiny import tiny_cache, tiny_dataset, tiny_train
 
-from pipeline.cache.extract import extract
-from pipeline.cache.identity import CacheConfig, CacheMismatch
-from pipeline.cache.store import Store, StoreIncomplete
+from pipeline.cache.config import CacheConfig
+from pipeline.cache.extraction.extract import extract
+from pipeline.cache.store import Store
 from pipeline.results.runs import RunError, load_run
 from pipeline.training import loop
 from pipeline.training.checkpoint import CheckpointMismatch
 from pipeline.training.config import OptimizerConfig, TrainConfig, learning_rate
 from pipeline.training.loop import Interrupted, train
-from pipeline.training.stream import Order, Stream
+from pipeline.training.stream import Stream
 from sward.objective import NonFiniteError
 
 

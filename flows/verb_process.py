@@ -1,0 +1,118 @@
+"""One `sward` verb as a process of its own, on a leash: it never outlives the process that wants its result.
+
+Prefect breaks loader workers forked inside a flow, and a killed Prefect worker runs no clean-up; so both stages
+run here. `run` is the parent's end, `python -m flows.verb_process PARENT VERB …` the child's. No Prefect in this file.
+"""
+
+import errno
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+GRACE = 20.0  # seconds between SIGTERM and SIGKILL; Prefect itself allows a cancelled flow 30
+TAIL = 40  # lines kept for the error message
+STOPPED = (130, -signal.SIGTERM, -signal.SIGINT)
+TRANSIENT = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN}  # a network file system's hiccups
+
+
+class ChildFailed(RuntimeError):
+    """The verb refused or failed; the message is its own."""
+
+
+class TransientError(ChildFailed):
+    """The verb failed in file input or output that may succeed when tried again."""
+
+
+class Stopped(ChildFailed):
+    """The verb was asked to stop; a new run with the same configuration continues."""
+
+
+def run(
+    verb: str, config: Path, overrides: Iterable[str], show: Callable[[str], None], grace: float = GRACE
+) -> list[str]:
+    """Run ``sward VERB config --set …`` and return its last lines; ``show`` gets each line as it comes.
+
+    Whatever ends this call (cancellation included), the process is gone when it returns.
+
+    Raises:
+        Stopped, TransientError, ChildFailed: the exit status was not 0.
+    """
+    arguments = [verb, str(config), *(part for text in overrides for part in ("--set", text))]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.verb_process", str(os.getpid()), *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        env=os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
+        start_new_session=True,  # a signal to the flow's group reaches the child through `stop` alone
+    )
+    tail: deque[str] = deque(maxlen=TAIL)
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            tail.append(line.rstrip())
+            show(tail[-1])
+        status = process.wait()
+    finally:
+        stop(process, grace)
+    if status:
+        raise failure(verb, status, list(tail))
+    return list(tail)
+
+
+def stop(process: subprocess.Popen[str], grace: float) -> None:
+    """SIGTERM (training writes a checkpoint), and SIGKILL to what is still there after ``grace`` seconds."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(grace)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    if process.stdout:
+        process.stdout.close()
+
+
+def failure(verb: str, status: int, tail: list[str]) -> ChildFailed:
+    """The error of an exit status: the verb's own message, or its last lines where it has none."""
+    if status in STOPPED:
+        return Stopped(f"sward {verb} was stopped; what is finished is kept, a new run continues from there")
+    if status < 0:
+        name = signal.Signals(-status).name
+        return ChildFailed(f"sward {verb} was ended by {name}; what is finished is kept, a new run continues")
+    begins = [i for i, line in enumerate(tail) if line.startswith(f"sward {verb}: ")]
+    text = "\n".join(tail[begins[-1] :] if begins else tail) or f"sward {verb}: exit status {status}, no message"
+    number = re.search(r"\[Errno (\d+)\]", text)
+    return (TransientError if number and int(number[1]) in TRANSIENT else ChildFailed)(text)
+
+
+def leash(parent: int, grace: float = GRACE) -> None:
+    """From now on, when ``parent`` is no longer our parent: SIGTERM to ourselves, SIGKILL after ``grace`` seconds."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (1, 2):  # a print into the dead pipe would end us before the checkpoint is written
+            os.dup2(nowhere, stream)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(grace)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+if __name__ == "__main__":
+    leash(int(sys.argv[1]))
+    from pipeline.cli.main import main
+
+    sys.exit(main(sys.argv[2:]))

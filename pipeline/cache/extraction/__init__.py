@@ -1,0 +1,1 @@
+"""Stage 1: planning records, running the teacher, writing shards."""

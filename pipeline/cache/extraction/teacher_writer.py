@@ -1,0 +1,90 @@
+"""Units of images: rendered from the data set, given to the teacher."""
+
+import io
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from pipeline.cache.config import CacheConfig
+from pipeline.cache.extraction.timing import note
+from pipeline.cache.extraction.unit_writer import Batch, Encoded, UnitWriter
+from pipeline.cache.manifest.records import Record, Unit
+from pipeline.datasets import Sample, read_image, read_label
+from pipeline.views import render
+from sward.pixels import normaliser
+
+Samples = dict[tuple[str, str], Sample]  # by (subset, digest)
+
+
+class TeacherWriter(UnitWriter):
+    """Renders views of a data set and stores the teacher's features of them."""
+
+    def __init__(
+        self,
+        path: Path,
+        config: CacheConfig,
+        plans: list[dict[str, Any]],
+        samples: list[Sample],
+        teacher: Any,
+        device: torch.device,
+    ) -> None:
+        super().__init__(path, config, plans)
+        self.teacher, self.device = teacher, device
+        self.samples: Samples = {(s.subset, s.digest): s for s in samples}
+        self.normalise = normaliser(config.mean, config.std, device)
+
+    def render(self, record: Record) -> tuple[np.ndarray, np.ndarray]:
+        return render_record(record, self.samples, self.config.size_of(record.subset))
+
+    def teach(self, records: Batch, rendered: list[Any]) -> list[Any]:
+        """Of every record its view as rendered, and the teacher's features of it."""
+        features = self.features(np.stack([image for image, _ in rendered]))
+        return [(view, {level: f[i] for level, f in features.items()}) for i, view in enumerate(rendered)]
+
+    def features(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Of rendered views (B, H, W, 3) uint8."""
+        x = self.normalise(torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2))
+        return {level: f.cpu().numpy() for level, f in self.teacher(x).items()}
+
+    def encode(self, record: Record, taught: Any) -> Encoded:
+        (image, label), features = taught
+        return self.encode_features(record, features, {"image": image.transpose(2, 0, 1), "label": label})
+
+    def full_label(self, record: Record) -> bytes:
+        buffer = io.BytesIO()
+        label = read_label(self.samples[record.subset, record.digest])
+        Image.fromarray(label).save(buffer, format="png", optimize=False)
+        return buffer.getvalue()
+
+    def note(self, unit: Unit, seconds: float) -> None:
+        note(self.path, unit.name, len(unit.records), seconds, device_name(self.device))
+
+    def provenance(self) -> dict[str, Any]:
+        return provenance(self.config, self.device)
+
+
+def render_record(record: Record, samples: Samples, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """The record's view, from the source: image (H, W, 3) and label (H, W), uint8."""
+    sample = samples[record.subset, record.digest]
+    return render(read_image(sample), read_label(sample), record.view, size)
+
+
+def provenance(config: CacheConfig, device: torch.device) -> dict[str, Any]:
+    """What made these bytes, for people; never compared."""
+    names = ("sward", "torch", "sam2", "numpy", "pillow", "zarr")
+    return {
+        "versions": {n: version(n) for n in names},
+        "device": device_name(device),
+        "batch_size": config.batch_size,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """What computed, for people."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()

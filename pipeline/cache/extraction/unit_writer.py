@@ -1,0 +1,199 @@
+"""One unit: all records of one shard rendered, encoded, written; then committed.
+
+The teacher has a thread of its own. Rendering runs ahead of it and encoding behind it, in a pool of threads; this
+thread writes, and another one commits (sync, rename, receipt): so that neither cores nor disk cost teacher time. Where
+a shard becomes visible to readers: `UnitWriter.commit`. What a unit is made of: `taught.py` (images and the teacher),
+`repack.py` (another store).
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+
+from pipeline.cache.config import CacheConfig
+from pipeline.cache.errors import ExtractionError
+from pipeline.cache.extraction.prefetch import ahead, pools
+from pipeline.cache.extraction.statistics import LevelTally, Statistics, finite, statistics
+from pipeline.cache.format.arrays import array_specs
+from pipeline.cache.format.compression import pack
+from pipeline.cache.format.shards import ShardWriter, shard_path
+from pipeline.cache.manifest.records import Record, Unit, compression_of, receipt_path
+from pipeline.cache.storage.mirror import seal
+from pipeline.cache.store import full_label_path
+from pipeline.files import publish, write_atomic
+from pipeline.types import Arrays, Progress
+from pipeline.views import pixel_digest
+
+Batch = tuple[Record, ...]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A record as it is stored, and what its receipt says of it. arrays: by name, or the compressed bytes of them."""
+
+    arrays: Mapping[str, np.ndarray | bytes]
+    levels: dict[str, Statistics]
+    pixel_digest: str
+
+
+class UnitWriter:
+    """Computes units and commits them. A subclass says what of."""
+
+    def __init__(self, path: Path, config: CacheConfig, plans: list[dict[str, Any]]) -> None:
+        self.path, self.config, self.scratch = path, config, path / "tmp"
+        self.shard_records, self.channels = plans[0]["shard_records"], plans[0]["channels"]
+        self.packed = compression_of(plans) != "none"
+
+    def render(self, record: Record) -> Any:
+        """What ``teach`` needs of one record; called in threads, ahead."""
+        raise NotImplementedError
+
+    def teach(self, records: Batch, rendered: list[Any]) -> Sequence[Any]:
+        """What ``encode`` needs of each record, from what ``render`` gave; one batch after the other, in one thread."""
+        raise NotImplementedError
+
+    def encode(self, record: Record, taught: Any) -> Encoded:
+        """A record as it is stored, from what ``teach`` gave; called in threads."""
+        raise NotImplementedError
+
+    def full_label(self, record: Record) -> bytes:
+        """The label of a validation or test record at its own resolution, as PNG (lossless)."""
+        raise NotImplementedError
+
+    def note(self, unit: Unit, seconds: float) -> None:
+        """What the unit took."""
+        raise NotImplementedError
+
+    def provenance(self) -> dict[str, Any]:
+        """What made these bytes, for people; never compared."""
+        raise NotImplementedError
+
+    def published(self, unit: Unit, made: dict[str, Any]) -> bool:
+        """Whether another execution has published the unit, with these bytes: only where several write one store."""
+        return False
+
+    def run(self, units: list[Unit], total: int, progress: Progress) -> None:
+        done, began = total - sum(len(u.records) for u in units), time.monotonic()
+        progress(done, total)
+        with pools(max(1, self.config.threads), 1, 1) as (pool, teacher, committer):
+            pending: Future[None] | None = None
+            records = self.encoded([batch for unit in units for batch in self.batches(unit)], pool, teacher)
+            for unit in units:
+                before_it, pending = pending, committer.submit(self.compute(unit, records))
+                if before_it:
+                    before_it.result()
+                done, before, began = done + len(unit.records), began, time.monotonic()
+                self.note(unit, began - before)
+                progress(done, total)
+            if pending:
+                pending.result()
+
+    def batches(self, unit: Unit) -> list[Batch]:
+        """The unit's records by teacher forward; no batch spans two units, so a unit's bytes are its own."""
+        size = self.config.batch_size
+        return [unit.records[i : i + size] for i in range(0, len(unit.records), size)]
+
+    def encoded(self, batches: list[Batch], pool: ThreadPoolExecutor, teacher: ThreadPoolExecutor) -> Iterator[Encoded]:
+        """Every record in order. While a batch is written, the next ones are encoded, as many as there are threads for,
+        another one is in the teacher, and further ones are rendered: that bounds the memory for features."""
+        if self.config.threads == 0:
+            for batch in batches:
+                yield from map(self.encode, batch, self.teach(batch, [self.render(record) for record in batch]))
+            return
+
+        def render(batch: Batch) -> tuple[Batch, list[Future[Any]]]:
+            return batch, [pool.submit(self.render, record) for record in batch]
+
+        def teach(batch: Batch, rendered: list[Future[Any]]) -> list[Future[Encoded]]:
+            taught = self.teach(batch, [future.result() for future in rendered])
+            return [pool.submit(self.encode, *each) for each in zip(batch, taught, strict=True)]
+
+        encoding = -(-self.config.threads // self.config.batch_size)  # batches
+        for going in ahead(1 + encoding, lambda begun: teacher.submit(teach, *begun), ahead(2, render, batches)):
+            yield from (future.result() for future in going.result())
+
+    def compute(self, unit: Unit, records: Iterator[Encoded]) -> Callable[[], None]:
+        """Write all records of a unit, the next ones of ``records``, under tmp/; returns the call that commits them."""
+        specs = array_specs(self.config.codec, self.channels, self.config.size_of(unit.subset))
+        files = {
+            name: shard_path(self.scratch / unit.name, unit.subset, name, unit.shard, len(shape) + 1)
+            for name, (shape, _) in specs.items()
+        }
+        writers: dict[str, ShardWriter] = {}
+        tally, digests = LevelTally(), []
+        try:
+            writers |= {name: ShardWriter(file, self.shard_records) for name, file in files.items()}
+            for record in islice(records, len(unit.records)):
+                for name, array in record.arrays.items():
+                    writers[name].append(array)
+                tally.add(record.levels)
+                digests.append(record.pixel_digest)
+        except BaseException:
+            abandon(writers)
+            raise
+        return partial(self.commit, unit, writers, files, {"levels": tally.to_json(), "pixel_digests": digests})
+
+    def encode_features(self, record: Record, features: Arrays, arrays: Arrays) -> Encoded:
+        """The record with its levels (C, H, W) as the codec stores them, beside ``arrays``: its image and label.
+
+        Raises:
+            ExtractionError: a value is not finite, or does not fit the codec.
+        """
+        found = {level: statistics(f) for level, f in features.items()}
+        for level, f in features.items():
+            if not finite(found[level]):
+                named = f"{level} of {record.title} has NaN or infinite values"
+                raise ExtractionError(f"{named}; nothing of its shard was stored")
+            try:
+                arrays = arrays | self.config.codec.encode(level, f)
+            except ValueError as error:
+                raise ExtractionError(f"{record.title}: {error}") from error
+        return self.as_stored(arrays, found)
+
+    def as_stored(self, arrays: Arrays, levels: dict[str, Statistics]) -> Encoded:
+        """A record of arrays that are as the codec has them."""
+        digest = pixel_digest(arrays["image"].transpose(1, 2, 0), arrays["label"])
+        return Encoded({n: pack(a) for n, a in arrays.items()} if self.packed else arrays, levels, digest)
+
+    def commit(
+        self, unit: Unit, writers: dict[str, ShardWriter], files: dict[str, Path], facts: dict[str, Any]
+    ) -> None:
+        """Sync, rename, receipt: in this order, so that a receipt means the shard is on the disk."""
+        try:
+            sums = {name: writer.close() for name, writer in writers.items()}
+        except BaseException:
+            abandon(writers)
+            raise
+        finals = {name: self.path / file.relative_to(self.scratch / unit.name) for name, file in files.items()}
+        made = {"files": {str(final.relative_to(self.path)): sums[name] for name, final in finals.items()}} | facts
+        if self.published(unit, made):
+            return
+        receipt: dict[str, Any] = {
+            "unit": unit.name,
+            "records": len(unit.records),
+            "records_digest": unit.digest(),
+            "provenance": self.provenance(),
+        } | made
+        for name, file in files.items():
+            publish(file, finals[name])
+        if unit.subset != "train":
+            for record in unit.records:
+                label, png = full_label_path(self.path, record.digest), self.full_label(record)
+                write_atomic(label, png)
+                sums_of_png = {"bytes": len(png), "crc32c": google_crc32c.value(png)}
+                receipt["files"][str(label.relative_to(self.path))] = sums_of_png
+        seal(self.path, receipt_path(self.path, unit.name), receipt)
+
+
+def abandon(writers: dict[str, ShardWriter]) -> None:
+    """Close what was begun; the files stay behind in tmp/."""
+    for writer in writers.values():
+        writer.abandon()

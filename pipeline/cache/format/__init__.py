@@ -1,0 +1,1 @@
+"""Bytes of a store: shard files, codecs, compression."""

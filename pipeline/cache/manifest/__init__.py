@@ -1,0 +1,1 @@
+"""Documents of a store: records, plans, receipts, identity, Zarr metadata."""

@@ -1,0 +1,126 @@
+"""Zarr's own metadata of a store: what other readers open it by. Ours never looks at it.
+
+It follows from the plans alone, so it is never relied on: whatever is there is compared with what zarr-python makes
+of the plans, and written anew where it differs.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import zarr
+from zarr.storage import MemoryStore
+
+from pipeline.cache.format.arrays import array_specs
+from pipeline.cache.format.codecs import CODECS
+from pipeline.cache.format.compression import compressor
+from pipeline.cache.manifest.appended import appended_specs
+from pipeline.cache.manifest.records import compression_of, plan_units
+from pipeline.files import write_atomic
+
+SUBSETS = ("train", "val", "test")
+Plan = dict[str, Any]
+
+
+def ensure_metadata(path: Path, plans: list[Plan], appended: Plan | None = None) -> None:
+    """Every zarr.json as it should be, and none of appended arrays that ``appended`` does not name; safe to repeat."""
+    for file, right in expected(plans, appended).items():
+        if read(path / file) != json.loads(right):
+            write_atomic(path / file, right)
+
+
+def remove_other(path: Path, appended: Plan, names: tuple[str, ...]) -> None:
+    """Of the arrays ``names``, those that another plan appended: absent from this one, or of another shape."""
+    for subset in SUBSETS:
+        specs = appended_specs(appended, subset)
+        for name in names:
+            found = read(path / subset / name / "zarr.json")
+            if found is not None and (name not in specs or found.get("shape", [])[1:] != list(specs[name][0])):
+                shutil.rmtree(path / subset / name)
+
+
+def differing(path: Path, plans: list[Plan], appended: Plan | None) -> list[Path]:
+    """Metadata that is missing or not what it should be.
+
+    A store made before dimensions were named lacks their names, and is right without. Attributes of appended tensors
+    that are not all there are nobody's.
+    """
+    wrong = []
+    for file, right in expected(plans, appended).items():
+        found, wanted = read(path / file), json.loads(right)
+        if found and "dimension_names" not in found:
+            wanted.pop("dimension_names", None)
+        if found and not appended and "sward_appended" in found.get("attributes", {}):
+            del found["attributes"]["sward_appended"]
+        if found != wanted:
+            wrong.append(path / file)
+    return wrong
+
+
+def read(file: Path) -> dict[str, Any] | None:
+    """The file's JSON object; None where it is missing or is none."""
+    try:
+        found = json.loads(file.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if isinstance(found, dict) and isinstance(found.get("attributes"), dict) else None
+
+
+def expected(plans: list[Plan], appended: Plan | None) -> dict[str, bytes]:
+    """File relative to the store -> content, for every group and array of the plans."""
+    files: dict[str, Any] = {}
+    root = zarr.open_group(MemoryStore(files), mode="w")
+    root.attrs["sward"] = {k: plans[-1][k] for k in ("identity", "content_id", "channels", "shard_records")}
+    if appended:
+        root.attrs["sward_appended"] = {k: v for k, v in appended.items() if k != "receipts"}
+    found, codec = plans[-1]["identity"], CODECS[plans[-1]["identity"]["precision"]]
+    for subset in SUBSETS:
+        group, rows = root.require_group(subset), planned_rows(plans, subset)
+        size = found["input.size" if subset == "train" else "input.eval_size"]
+        for name, (shape, dtype) in array_specs(codec, plans[0]["channels"], tuple(size)).items():
+            about = {} if name in ("image", "label") else codec.attributes
+            make_array(group, name, (rows, *shape), dtype, plans[0]["shard_records"], about, compression_of(plans))
+        for name, (shape, dtype) in (appended_specs(appended, subset) if appended else {}).items():
+            make_array(group, name, (rows, *shape), dtype, plans[0]["shard_records"], {})
+    return {name: content.to_bytes() for name, content in files.items()}
+
+
+def planned_rows(plans: list[Plan], subset: str) -> int:
+    """Length of the record axis: up to the last planned row."""
+    units = (unit for plan in plans for unit in plan_units(plan) if unit.subset == subset)
+    return max((record.row + 1 for unit in units for record in unit.records), default=0)
+
+
+def make_array(
+    group: zarr.Group,
+    name: str,
+    shape: tuple[int, ...],
+    dtype: str,
+    shard_records: int,
+    attributes: Any,
+    compression: str = "none",
+) -> None:
+    """The array's metadata: a shard a unit, a chunk a record; a zero chunk is written like any other."""
+    group.create_array(
+        name,
+        shape=shape,
+        dtype=dtype,
+        chunks=(1, *shape[1:]),
+        shards=(shard_records, *shape[1:]),
+        compressors=compressor(compression, dtype),
+        filters=None,
+        fill_value=0,
+        dimension_names=dimension_names(name, len(shape) - 1),
+        attributes=dict(attributes),
+    )
+
+
+def dimension_names(array: str, ndim: int) -> list[str]:
+    """Of the record axis and ``ndim`` more: by them xarray opens a subset as one dataset.
+
+    Arrays of a level share theirs: ``s8_channel``, ``s8_y``, ``s8_x`` (of blocks in a blocked codec), ``s8_byte``.
+    """
+    axes = ["y", "x"] if array == "label" else ["channel", "y", "x", "byte"]
+    level = "" if array in ("image", "label") else array.split("_")[0] + "_"
+    return ["record", *(level + axis for axis in axes[:ndim])]

@@ -1,0 +1,101 @@
+"""Records of a store at a URL: ranges of its shards, read into batch buffers, several arrays at once."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.cache.errors import StoreDamaged
+from pipeline.cache.format.shards import (
+    Index,
+    chunk_offset,
+    index_bytes,
+    parse_index,
+    room,
+    shard_path,
+    unpack_chunk,
+)
+from pipeline.cache.manifest.records import Record
+from pipeline.cache.storage.chunk_cache import ChunkCache, key
+from pipeline.cache.storage.object_store import AT_ONCE, Facts, Remote
+from pipeline.paths import cache_root
+from pipeline.types import Arrays
+
+USUAL = 20 * 10**9  # bytes of what was read, where nobody said how many
+
+
+class RangeReader:
+    """Reads what the receipts of a store vouch for; safe to share between threads.
+
+    Args:
+        remote: where the shards are.
+        shard_records: records a shard.
+        objects: what is there, by name.
+        content_id: of the store.
+        cache_bytes: how much of what was read is kept on this disk; None: no more than there is usually room for.
+    """
+
+    def __init__(
+        self, remote: Remote, shard_records: int, objects: dict[str, Facts], content_id: str, cache_bytes: int | None
+    ) -> None:
+        self.remote, self.shard_records, self.objects = remote, shard_records, objects
+        limit = USUAL if cache_bytes is None else cache_bytes
+        self.cache = ChunkCache(cache_root() / "chunks", limit, evicts=cache_bytes is not None)
+        self.content_id = content_id
+        self.index = lru_cache(maxsize=None)(self._read_index)
+        self.pool = ThreadPoolExecutor(AT_ONCE, "range")
+
+    def read(self, record: Record, out: Arrays, packed: Callable[[str], bool]) -> None:
+        """Read the arrays named in ``out`` of one record into its (C-contiguous) buffers; ``packed``: compressed ones.
+
+        Raises:
+            StoreDamaged: bytes are missing, or do not unpack.
+            RemoteError: the store cannot be reached.
+        """
+        shard, chunk = divmod(record.row, self.shard_records)
+        names = {n: shard_path(Path(), record.subset, n, shard, b.ndim + 1).as_posix() for n, b in out.items()}
+        missing = [n for n, f in names.items() if packed(n) or not self.cache.read(self.key(f, chunk), out[n])]
+        fetch = {n: self._fetch_packed if packed(n) else self._fetch for n in missing}
+        list(self.pool.map(lambda n: fetch[n](names[n], chunk, out[n]), missing))
+
+    def request(self, record: Record, like: Arrays) -> None:
+        """Nothing: of what is far away, several ranges are fetched at once as it is."""
+
+    def kept_open(self) -> AbstractContextManager[None]:
+        """Nothing is open between two reads."""
+        return nullcontext()
+
+    def key(self, file: str, chunk: int | str) -> str:
+        return key(self.content_id, file, self.objects[file].bytes, self.objects[file].tag, chunk)
+
+    def _fetch(self, file: str, chunk: int, out: np.ndarray) -> None:
+        offset = chunk_offset(f"{self.remote.url}/{file}", self.index(file), chunk, out.nbytes)
+        data = self._range(file, offset, out.nbytes)
+        out.data.cast("B")[:] = memoryview(data)
+        self.cache.write(self.key(file, chunk), data)
+
+    def _fetch_packed(self, file: str, chunk: int, out: np.ndarray) -> None:
+        """As stored it is kept, and unpacked every time."""
+        stored = room(self.index(file), chunk, self.objects[file].bytes)
+        if not self.cache.read(self.key(file, chunk), stored):
+            self._fetch(file, chunk, stored)
+        unpack_chunk(f"{self.remote.url}/{file}", chunk, stored, out)
+
+    def _read_index(self, file: str) -> Index:
+        size = index_bytes(self.shard_records)
+        tail = np.empty(size, np.uint8)
+        if not self.cache.read(self.key(file, "index"), tail):
+            data = self._range(file, self.objects[file].bytes - size, size)
+            tail = np.frombuffer(data, np.uint8)
+            self.cache.write(self.key(file, "index"), data)
+        return parse_index(f"{self.remote.url}/{file}", tail.tobytes())
+
+    def _range(self, file: str, start: int, size: int) -> Any:
+        try:
+            return self.remote.range(file, start, size, self.objects[file].version)
+        except FileNotFoundError as error:
+            raise StoreDamaged(f"{error}; run `sward verify {self.remote.url}`: it says what to do") from error

@@ -1,0 +1,1 @@
+"""Commands on a finished store: verify, inspect, repack, copy, upload, prune."""

@@ -1,0 +1,152 @@
+"""`sward copy`: a store to another place, every file checked against its receipt while it is copied.
+
+    copying.json      first: of which store this is going to be a copy; removed last
+    data              shards and full labels, appended tensors among them
+    zarr.json …       metadata, then receipts, then appended/plan.json
+    plan/             last, as one rename: before it there is no store
+
+A file stands under its own name only when it is whole and on the disk, so the same command continues a torn copy:
+it reads what is there, compares checksums and copies the rest. From a URL as from a folder; to a URL: `upload.py`.
+"""
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+
+from pipeline.cache.errors import CacheMismatch, StoreDamaged
+from pipeline.cache.format.shards import file_crc32c
+from pipeline.cache.manifest.appended import plan_path, unit_receipt_path
+from pipeline.cache.manifest.identity import digest, require_apart
+from pipeline.cache.manifest.records import TIMING, read_plans, receipt_path
+from pipeline.cache.manifest.zarr_metadata import ensure_metadata
+from pipeline.cache.storage.disk_errors import explained
+from pipeline.cache.storage.mirror import COPYING, attached
+from pipeline.cache.store import Store
+from pipeline.cache.tools.upload import upload
+from pipeline.files import atomic, locked, read_json, sweep, sync_folder, write_atomic, write_json
+from pipeline.types import Progress
+
+
+@dataclass(frozen=True)
+class Copy:
+    """What one call did, files and bytes in all, and bytes copied now."""
+
+    path: Path
+    files: int
+    bytes: int
+    copied: int
+
+
+def copy(source: Path, target: Path, progress: Progress = lambda done, total: None) -> Copy:
+    """Copy, or continue copying, the complete store ``source`` to the folder ``target`` (or the URL it stands for).
+
+    Raises:
+        FileNotFoundError, StoreIncomplete: there is no complete store to copy.
+        StoreDamaged: a file is not what its receipt says; nothing of it is copied.
+        CacheMismatch: ``target`` holds something else.
+        NotWritable: its disk is full, or may not be written.
+    """
+    store = Store(source)
+    receipts = [*store.receipts.values(), *(store.appended["receipts"].values() if store.appended else [])]
+    files = {file: facts for receipt in receipts for file, facts in receipt["files"].items()}
+    if mirror := attached(target):
+        marker = {"copy of": store_digest(store)}
+        copied = upload(store, mirror, marker, files, small_files(store), progress)
+        return Copy(target, len(files), sum(f["bytes"] for f in files.values()), copied)
+    require_place(store, target)
+    total, done, copied = sum(f["bytes"] for f in files.values()), 0, 0
+    with explained(target), locked(target):
+        sweep(target)
+        if not read_plans(target):
+            write_json(target / COPYING, {"copy of": store_digest(store)})
+        for file, facts in files.items():
+            if not is_there(target / file, facts):
+                copy_checked(store, file, target / file, facts)
+                copied += facts["bytes"]
+            done += facts["bytes"]
+            progress(done, total)
+        for file in small_files(store):
+            write_atomic(target / file, (store.path / file).read_bytes())
+        ensure_metadata(target, store.plans, store.appended)
+        copy_plans(store, target)
+        (target / COPYING).unlink(missing_ok=True)
+    return Copy(target, len(files), total, copied)
+
+
+def store_digest(store: Store) -> str:
+    """Of its plans: the same store, however long ago."""
+    return digest(store.plans)
+
+
+def require_place(store: Store, target: Path) -> None:
+    """An empty folder, a torn copy of this store, or a whole one.
+
+    Raises:
+        CacheMismatch: it is something else.
+    """
+    require_apart(store.path, target, "copy to a folder of its own")
+    there = [p.name for p in target.iterdir() if p.name != ".lock"] if target.is_dir() else []
+    marker = target / COPYING
+    same = (
+        digest(read_plans(target)) == store_digest(store)
+        if (target / "plan").is_dir()
+        else marker.is_file() and read_json(marker) == {"copy of": store_digest(store)}
+    )
+    if [name for name in there if not name.endswith(".partial")] and not same:
+        raise CacheMismatch(
+            f"{target} holds something else than (a part of) a copy of {store.path}: {', '.join(sorted(there)[:3])}; "
+            "copy to a new folder, or remove that one"
+        )
+
+
+def is_there(path: Path, facts: dict[str, int]) -> bool:
+    return path.is_file() and path.stat().st_size == facts["bytes"] and file_crc32c(path) == facts["crc32c"]
+
+
+def copy_checked(store: Store, file: str, target: Path, facts: dict[str, int]) -> None:
+    """Copy a file; it appears under its name only if its checksum is that of its receipt."""
+    with atomic(target) as out:
+        crc = pump(store.pieces(file), out)
+        if crc != facts["crc32c"]:
+            sums = f"crc32c {crc:08x}, its receipt says {facts['crc32c']:08x}"
+            raise StoreDamaged(
+                f"damaged file: {store.place}/{file} ({sums}); `sward verify` names all of them and the remedy"
+            )
+
+
+def pump(pieces: Iterable[bytes], out: Any) -> int:
+    """Write pieces; the crc32c of all."""
+    crc = 0
+    for piece in pieces:
+        crc = google_crc32c.extend(crc, piece)
+        out.write(piece)
+    return crc
+
+
+def small_files(store: Store) -> list[Path]:
+    """Zarr metadata, timing, receipts, and last the plan of what was appended; relative to the store."""
+    arrays = {
+        f"{subset}/{name}" for subset, records in store.records.items() if records for name in store.specs(subset)
+    }
+    groups = {"", "train", "val", "test"}
+    files = [store.path / place / "zarr.json" for place in sorted(groups | arrays)]
+    files += [store.path / TIMING, *(receipt_path(store.path, unit) for unit in store.receipts)]
+    if store.appended:
+        files += [unit_receipt_path(store.path, unit) for unit in store.appended["receipts"]] + [plan_path(store.path)]
+    return [file.relative_to(store.path) for file in files if file.is_file()]
+
+
+def copy_plans(store: Store, target: Path) -> None:
+    """All plans appear at once: with some of them the copy would be another store."""
+    if (target / "plan").is_dir():
+        return
+    aside = target / "plan.partial"
+    shutil.rmtree(aside, ignore_errors=True)
+    for number in range(len(store.plans)):
+        write_atomic(aside / f"{number:04d}.json", (store.path / "plan" / f"{number:04d}.json").read_bytes())
+    aside.rename(target / "plan")
+    sync_folder(target)

@@ -1,0 +1,74 @@
+"""`sward inspect`: what is in a store, from which teacher and data, how large, complete or not."""
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from pipeline.cache.manifest.identity import REPACKED
+from pipeline.cache.store import Store
+
+
+def inspect(path: Path) -> dict[str, Any]:
+    """Facts about a store, complete or not.
+
+    Raises:
+        FileNotFoundError, StoreDamaged: there is nothing to look at, or a file has another size than its receipt.
+    """
+    store = Store(path, partial=True)
+    planned = Counter(u.subset for u in store.units for _ in u.records)
+    files = [facts for r in store.receipts.values() for facts in r["files"].values()]
+    return {
+        "path": store.place,
+        "complete": not store.missing,
+        "shards": {"done": len(store.units) - len(store.missing), "planned": len(store.units)},
+        "records": {s: {"readable": len(store.records[s]), "planned": planned[s]} for s in store.records},
+        "images": {s: len({r.digest for r in records}) for s, records in store.records.items()},
+        "bytes": sum(facts["bytes"] for facts in files),
+        "generations": len(store.plans),
+        "content_id": store.content_id,
+        "identity": store.identity,
+        "channels": store.channels,
+        "range": {level: value_range(store, level) for level in store.channels},
+        "provenance": [r["provenance"] for r in store.receipts.values()][:1],
+    }
+
+
+def value_range(store: Store, level: str) -> tuple[float, float] | None:
+    """(minimum, maximum) of a level over everything stored."""
+    facts = [r["levels"][level] for r in store.receipts.values()]
+    return (min(f["min"] for f in facts), max(f["max"] for f in facts)) if facts else None
+
+
+LINES = (
+    "teacher        {teacher.kind} {teacher.architecture}, digest {teacher.digest}",
+    "data           {data.name}, split {data.split}, classes {data.classes}",
+    "input          {input.size} (evaluation {input.eval_size}), {input.resize}",
+    "views          {views.count} per training image, seed {views.seed}, photometric {views.photometric}",
+    "precision      {precision}",
+)
+
+
+def describe(facts: dict[str, Any]) -> list[str]:
+    """The facts as lines for people; decimal units."""
+    shards = facts["shards"]
+    state = "complete" if facts["complete"] else f"INCOMPLETE: {shards['done']} of {shards['planned']} shards"
+    lines = [
+        f"{facts['path']}: {state}, {facts['bytes'] / 1e9:.3f} GB, {facts['generations']} generation(s)",
+        f"content id     {facts['content_id']}",
+        *(fill(line, facts["identity"]) for line in LINES),
+    ]
+    if came_from := facts["identity"].get(REPACKED):
+        lines.append(f"repacked       from {' then '.join(came_from['precisions'])}, store {came_from['content_id']}")
+    for subset, n in facts["records"].items():
+        lines.append(f"{subset:14} {n['readable']} of {n['planned']} records, {facts['images'][subset]} images")
+    for level, channels in facts["channels"].items():
+        values = facts["range"][level]
+        shown = f"values {values[0]:.4g} … {values[1]:.4g}" if values else "nothing stored yet"
+        lines.append(f"{level:14} {channels} channels, {shown}")
+    return lines
+
+
+def fill(line: str, identity: dict[str, Any]) -> str:
+    """The line with each {field} replaced by the identity's value."""
+    return re.sub(r"{([\w.]+)}", lambda match: str(identity[match[1]]), line)

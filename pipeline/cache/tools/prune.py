@@ -1,0 +1,76 @@
+"""`sward prune`: what lies in a store's folder and belongs to nothing: found, shown, and on request removed.
+
+Kept are plans, receipts of planned units, the files these receipts name, Zarr metadata of the arrays that the plans
+describe, timing and the lock. The rest is left over from kills (`tmp/`, `*.partial`, shards without a receipt), or
+from appended tensors whose plan was removed.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.cache.format.arrays import array_specs
+from pipeline.cache.format.codecs import CODECS
+from pipeline.cache.manifest.appended import APPEND_AGAIN, appended_specs, plan_path, unit_receipt_path
+from pipeline.cache.manifest.records import TIMING, plan_units, read_plans, receipt_path
+from pipeline.cache.manifest.sealed import read_sealed
+from pipeline.cache.storage.disk_errors import explained
+from pipeline.cache.storage.mirror import require_local
+from pipeline.files import locked
+
+
+def prune(path: Path, remove: bool = False) -> dict[Path, int]:
+    """Files of the store's folder that nothing refers to, and their bytes; removed if ``remove``.
+
+    Raises:
+        FileNotFoundError: no store is there: in another folder everything would be left over.
+        Busy: a process is writing the store.
+        ValueError: a store at a URL.
+        StoreDamaged: a plan or receipt is damaged; names it.
+    """
+    require_local(path, "sward prune")
+    if not read_plans(path):
+        raise FileNotFoundError(f"no feature store at {path}: nothing is removed from other folders")
+    with explained(path), locked(path):
+        kept = set(referenced(path))
+        files = [p for p in sorted(path.rglob("*")) if (p.is_file() or p.is_symlink()) and p not in kept]
+        found = {p: p.lstat().st_size for p in files}
+        if remove:
+            for file in found:
+                file.unlink()
+            remove_empty_folders(path)
+    return found
+
+
+def referenced(path: Path) -> Iterator[Path]:
+    """Every file that belongs to the store."""
+    yield from (path / ".lock", path / TIMING, path / "zarr.json")
+    yield from (path / "plan").glob("[0-9]*.json")
+    plans = read_plans(path)
+    appended = read_sealed(plan_path(path), APPEND_AGAIN) if plan_path(path).is_file() else None
+    for subset in ("train", "val", "test"):
+        yield path / subset / "zarr.json"
+        names = array_names(plans[0]) | set(appended_specs(appended, subset) if appended else ())
+        yield from (path / subset / name / "zarr.json" for name in names)
+    for unit in (unit for plan in plans for unit in plan_units(plan)):
+        if receipt := unit.receipt(path):
+            yield receipt_path(path, unit.name)
+            yield from (path / file for file in receipt["files"])
+        own = unit_receipt_path(path, unit.name)
+        if appended and own.is_file():
+            yield own
+            yield from (path / file for file in read_sealed(own, APPEND_AGAIN)["files"])
+    if appended:
+        yield plan_path(path)
+
+
+def array_names(plan: dict[str, Any]) -> set[str]:
+    """Of image, label and the levels."""
+    return set(array_specs(CODECS[plan["identity"]["precision"]], plan["channels"], (64, 64)))
+
+
+def remove_empty_folders(path: Path) -> None:
+    """Folders that hold nothing, the deepest first."""
+    for folder in sorted((p for p in path.rglob("*") if p.is_dir() and not p.is_symlink()), reverse=True):
+        if not any(folder.iterdir()):
+            folder.rmdir()

@@ -1,0 +1,192 @@
+"""`sward repack`: a store with another codec, other shards or compression, made from a store: no teacher, no data set.
+
+Where only the layout changes, arrays are copied as they are and the content id stays. Another codec decodes and
+encodes again: the new identity names what it was made from, so its content id is never that of an extraction.
+Whole shards, receipts and resuming are those of an extraction (`unit.py`).
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.cache.config import CacheConfig
+from pipeline.cache.errors import StoreDamaged
+from pipeline.cache.extraction.extract import complete, require_own_folder
+from pipeline.cache.extraction.record_plan import make_plan
+from pipeline.cache.extraction.statistics import statistics
+from pipeline.cache.extraction.timing import extraction_cost, note
+from pipeline.cache.extraction.unit_writer import Batch, Encoded, UnitWriter
+from pipeline.cache.format.codecs import CODECS
+from pipeline.cache.manifest.identity import REPACKED, differences, precisions, require_apart, require_same
+from pipeline.cache.manifest.records import Record, Unit, read_plans, receipt_path
+from pipeline.cache.manifest.sealed import write_sealed
+from pipeline.cache.storage.disk_errors import explained, freeing
+from pipeline.cache.storage.mirror import require_local
+from pipeline.cache.store import Store, full_label_path
+from pipeline.cache.tools.verify import wrong_sums
+from pipeline.config import validate
+from pipeline.files import locked
+from pipeline.types import Arrays, Progress
+
+
+@dataclass(frozen=True)
+class Repacked:
+    """What one call did. ``left_out``: appended head tensors of the source, which are not taken along."""
+
+    path: Path
+    content_id: str
+    records: int
+    written: int
+    left_out: tuple[str, ...]
+
+
+def repack(
+    source: Path,
+    out: Path,
+    codec: str | None = None,
+    shard_records: int | None = None,
+    compression: str | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Repacked:
+    """Make, or continue, the store ``out`` from the complete store ``source``.
+
+    Args:
+        source: the store to read.
+        out: folder of the new one.
+        codec: kind of the new codec; None keeps the source's. Only to one that is no more precise.
+        shard_records: records a shard; None keeps the source's.
+        compression: none or zstd; None keeps the source's.
+        progress: called with records done and in all.
+
+    Raises:
+        FileNotFoundError, StoreIncomplete, StoreDamaged: the source cannot be relied on.
+        CacheMismatch: ``out`` is, or holds, something else.
+        NotWritable: the disk of ``out`` is full, or may not be written.
+    """
+    require_local(out, "sward repack")
+    store = Store(source)
+    layout = {"shard_records": shard_records, "compression": compression}
+    config = new_config(store, out, codec, layout)
+    require_apart(source, out, "give the new store a folder of its own")
+    require_own_folder(out)
+    plan = new_plan(store, config)
+    with explained(out), locked(out), freeing(out):
+        write_plan(out, plan)
+        plans = read_plans(out)
+        written = complete(Repacker(out, config, plans, store), plans, progress)
+    left_out = tuple(store.appended["channels"]) if store.appended else ()
+    return Repacked(out, plan["content_id"], sum(len(u["records"]) for u in plan["units"]), written, left_out)
+
+
+def new_config(store: Store, out: Path, codec: str | None, layout: dict[str, Any]) -> CacheConfig:
+    """The source's configuration with the changes; None in ``layout`` keeps what is.
+
+    Raises:
+        ValueError: no such codec, or a more precise one; a shard size out of bounds; no such compression.
+    """
+    kind = codec or store.codec.kind
+    if kind not in CODECS:
+        raise ValueError(f"--codec {kind}: there is no such codec; there are {', '.join(CODECS)}")
+    if CODECS[kind].tolerance < store.codec.tolerance:
+        raise ValueError(
+            f"--codec {kind}: the values of {store.path} were rounded to {store.codec.kind}; {kind} would only "
+            f"take more room for them: extract with codec {kind} instead"
+        )
+    changes = {"codec": {"kind": kind}, "store": str(out)} | {k: v or getattr(store, k) for k, v in layout.items()}
+    return validate(CacheConfig, store.plans[-1]["config"] | changes, f"the configuration recorded in {store.path}")
+
+
+def new_plan(store: Store, config: CacheConfig) -> dict[str, Any]:
+    """One plan for all records of the source, in its order, without the gaps that extensions leave."""
+    found = store.identity
+    if config.codec.kind != store.codec.kind:
+        came_from = {"content_id": store.content_id, "precisions": precisions(found)}
+        found = found | {"precision": config.codec.kind, REPACKED: came_from}
+    records = [record for records in store.records.values() for record in records]
+    return make_plan(found, config, store.channels, records, [])
+
+
+def write_plan(path: Path, plan: dict[str, Any]) -> None:
+    """Write the plan, or continue the very same one.
+
+    Raises:
+        CacheMismatch: another plan is there.
+    """
+    plans = read_plans(path)
+    if not plans:
+        write_sealed(path / "plan" / "0000.json", plan)
+        return
+    layout = ("shard_records", "compression", "units", "channels")
+    lines = differences(plan["identity"], plans[-1]["identity"])
+    lines += [f"{name}: not those of this repack" for name in layout if plans[0].get(name) != plan[name]]
+    lines += [f"generations: expected 1, found {len(plans)}"] if len(plans) > 1 else []
+    require_same(path, lines, "Repack into a new folder, or with the codec and shard size it was begun with.")
+
+
+class Repacker(UnitWriter):
+    """Reads records of a store in place of rendering them, and copies or re-encodes their levels."""
+
+    def __init__(self, path: Path, config: CacheConfig, plans: list[dict[str, Any]], source: Store) -> None:
+        super().__init__(path, config, plans)
+        self.source = source
+        self.rows = {(s, r.name): r for s, records in source.records.items() for r in records}
+        self.units = {(u.subset, r.name): u.name for u in source.units for r in u.records}
+        self.checked: set[str] = set()
+        self.cost = extraction_cost(source.path, source.receipts)
+
+    def render(self, record: Record) -> Arrays:
+        """All arrays of the record, as the source stores them."""
+        return self.source.arrays(self.rows[record.subset, record.name], self.names)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Arrays of the source, without those appended."""
+        levels = [name for level in self.source.channels for name in self.source.level_arrays(level)]
+        return ["image", "label", *levels]
+
+    def teach(self, records: Batch, rendered: list[Any]) -> list[Arrays]:
+        """Nothing is to be learned: the records as they were read, from files that are seen to be right."""
+        for record in records:
+            self.check(record)
+        return rendered
+
+    def encode(self, record: Record, taught: Arrays) -> Encoded:
+        features = self.decoded(record, taught)
+        if self.config.codec.kind == self.source.codec.kind:
+            return self.as_stored(taught, {level: statistics(f) for level, f in features.items()})
+        return self.encode_features(record, features, {name: taught[name] for name in ("image", "label")})
+
+    def check(self, record: Record) -> None:
+        """The files that hold the record, against their receipt; once a file.
+
+        Raises:
+            StoreDamaged: the source's bytes have changed.
+        """
+        unit = self.units[record.subset, record.name]
+        if unit not in self.checked:
+            remedy = f"delete {receipt_path(self.source.path, unit)} and extract again"
+            if wrong := wrong_sums(self.source, self.source.receipts[unit], remedy):
+                raise StoreDamaged("\n".join(wrong))
+            self.checked.add(unit)
+
+    def decoded(self, record: Record, parts: Arrays) -> Arrays:
+        batch = {name: torch.from_numpy(array)[None] for name, array in parts.items()}
+        return {level: self.source.decode(level, batch, record.subset)[0].numpy() for level in self.channels}
+
+    def full_label(self, record: Record) -> bytes:
+        return full_label_path(self.source.path, record.digest).read_bytes()
+
+    def note(self, unit: Unit, seconds: float) -> None:
+        """The share of the extraction that these records cost, and what repacking added; nothing if that is unknown."""
+        if self.cost:
+            share = self.cost["seconds"] * len(unit.records) / self.cost["records"]
+            note(self.path, unit.name, len(unit.records), share + seconds, ", ".join(self.cost["devices"]))
+
+    def provenance(self) -> dict[str, Any]:
+        """Of the source's first unit, and of the repacking."""
+        here = {name: version(name) for name in ("sward", "torch", "numpy", "zarr")}
+        return next(iter(self.source.receipts.values()))["provenance"] | {"repacked": {"versions": here}}

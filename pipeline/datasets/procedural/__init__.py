@@ -1,0 +1,1 @@
+"""The procedural colonoscopy-like data set."""

@@ -1,0 +1,1 @@
+"""Estimates of both stages before they run: sizes, times, capacity (`sward plan`)."""

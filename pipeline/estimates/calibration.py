@@ -1,0 +1,161 @@
+"""What this machine does, measured in a few seconds: the teacher, the disk (cold and warm), decoding."""
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.cache.format.codecs import CODECS, ArraySpecs, array_bytes
+from pipeline.cache.storage.disk_errors import explained
+from pipeline.cache.storage.disk_ranges import File, Span, read_spans
+from pipeline.devices import resolve_device, wait_for
+from sward import seeds
+
+MOST_BYTES, LEAST_BYTES = 256 << 20, 8 << 20  # of the file that is written and read
+RECORDS = 24  # read in a pass
+ROUNDS = 3
+Pieces = list[int]  # bytes of each array of a record
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Seconds a record: read by all threads together, page cache cold or warm; decoded on the training device."""
+
+    cold: float
+    warm: float
+    decode: float
+
+    @property
+    def total(self) -> float:
+        """Read warm and decoded."""
+        return self.warm + self.decode
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Seconds a record by codec, (cold, warm), and what writing costs in seconds a byte, synced."""
+
+    reads: dict[str, tuple[float, float]]
+    write: float
+
+
+def measure_disk(folder: Path, records: dict[str, Pieces], workers: int) -> Disk:
+    """Write one file of pseudo-random bytes under ``folder``, read records of every codec from it, remove it.
+
+    Args:
+        folder: where the store's disk is.
+        records: codec -> bytes of each array of a record: as many reads.
+        workers: reading threads.
+
+    Raises:
+        NotWritable: nothing can be written there.
+    """
+    largest = max(sum(pieces) for pieces in records.values())
+    size = max(min(RECORDS * largest, MOST_BYTES), LEAST_BYTES, largest)
+    with explained(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".sward-plan-") as place:
+        file = Path(place) / "calibration"
+        write = write_file(file, size)
+        with ThreadPoolExecutor(max(1, workers)) as pool:
+            reads = {codec: time_reads(file, size, pieces, pool) for codec, pieces in records.items()}
+    return Disk(reads, write)
+
+
+def write_file(path: Path, size: int) -> float:
+    """Seconds a byte, on the disk and not only in memory."""
+    block = seeds.words(1 << 17, "calibration").tobytes()
+    began = time.perf_counter()
+    with path.open("wb") as file:
+        for start in range(0, size, len(block)):
+            file.write(block[: size - start])
+        file.flush()
+        os.fsync(file.fileno())
+    return (time.perf_counter() - began) / size
+
+
+def time_reads(file: Path, size: int, pieces: Pieces, pool: ThreadPoolExecutor) -> tuple[float, float]:
+    """Median seconds a record as a store reads it, dropped from the page cache before, and again at once."""
+    length = sum(pieces)
+    count = max(1, min(RECORDS, size // length))
+    starts = [int(i) * length for i in seeds.permutation(size // length, "calibration", length)[:count]]
+    buffers, opened = [np.ones(length, np.uint8) for _ in starts], File(file)
+
+    def read(start: int, buffer: np.ndarray) -> None:
+        offsets = accumulate(pieces[:-1], initial=0)
+        read_spans([Span(opened, start + at, buffer.data[at : at + n]) for at, n in zip(offsets, pieces, strict=True)])
+
+    def whole_pass() -> float:
+        began = time.perf_counter()
+        list(pool.map(read, starts, buffers))
+        return (time.perf_counter() - began) / count
+
+    whole_pass()
+    cold, warm = [], []
+    for _ in range(ROUNDS):
+        forget(file)
+        cold.append(whole_pass())
+        warm.append(whole_pass())
+    return float(np.median(cold)), float(np.median(warm))
+
+
+def forget(file: Path) -> None:
+    """Drop the file from the page cache; where the system cannot, cold is warm."""
+    with suppress(OSError, AttributeError), file.open("rb") as handle:
+        os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def measure_decoding(codec: str, shapes: dict[str, tuple[int, int, int]], device: str) -> float:
+    """Seconds to decode one record's levels, of shape (C, H, W) each, on the training device."""
+    where = resolve_device(device)
+    coded = [(level, shape, random_parts(CODECS[codec].arrays(level, shape), where)) for level, shape in shapes.items()]
+
+    def decode() -> None:
+        for level, (_, height, width), parts in coded:
+            CODECS[codec].decode(level, parts, (height, width))
+        wait_for(where)
+
+    return median_seconds(decode) if coded else 0.0
+
+
+def random_parts(arrays: ArraySpecs, device: torch.device) -> dict[str, torch.Tensor]:
+    """A batch of one of stored arrays: any bits do, decoding takes as long."""
+    made = {}
+    for name, (shape, dtype) in arrays.items():
+        size = array_bytes(shape, dtype)
+        words = seeds.words(-(-size // 8), "decode", name)
+        whole = words.view(np.uint8)[:size].view(dtype).reshape(shape)
+        finite = np.nan_to_num(whole) if np.dtype(dtype).kind == "f" else whole
+        made[name] = torch.from_numpy(finite.copy())[None].to(device)
+    return made
+
+
+def measure_teacher(teacher: Any, size: tuple[int, int], batch_size: int, device: str) -> float:
+    """Seconds a view, in batches as in extraction."""
+    where = resolve_device(device)
+    images, teacher = torch.zeros(batch_size, 3, *size, device=where), teacher.to(where)
+    return median_seconds(lambda: float(teacher(images)["s32"].sum())) / batch_size
+
+
+def median_seconds(call: Callable[[], Any], repeats: int = 5, budget: float = 2.0, threads: int = 1) -> float:
+    """Of at most ``repeats`` calls after a first one, fewer where they take longer than ``budget`` seconds.
+
+    ``threads`` call it at once: a core among busy ones is slower than one alone.
+    """
+    times: list[float] = []
+    with ThreadPoolExecutor(max(1, threads - 1)) as pool:
+        while len(times) <= repeats and sum(times[1:]) < budget:
+            began = time.perf_counter()
+            others = [pool.submit(call) for _ in range(threads - 1)]
+            call()
+            for other in others:
+                other.result()
+            times.append(time.perf_counter() - began)
+    return float(np.median(times[1:]))

@@ -1,0 +1,82 @@
+"""What encoding and writing cost the cores: a real unit of random features, without images and without a teacher."""
+
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.cache.config import CacheConfig
+from pipeline.cache.extraction.unit_writer import Encoded, UnitWriter
+from pipeline.cache.manifest.records import Record, Unit
+from pipeline.cache.storage.disk_errors import explained
+from pipeline.devices import cores
+from pipeline.types import Arrays
+from pipeline.views import View
+from sward import seeds
+from sward.contracts import Channels
+
+LEAST, ROUNDS = 4, 4  # records of a unit; the first unit warms up
+
+
+class Rehearsal(UnitWriter):
+    """Encodes and writes (image, label, features)."""
+
+    def __init__(self, path: Path, config: CacheConfig, channels: Channels) -> None:
+        plan = {"shard_records": 256, "channels": channels, "compression": config.compression}
+        super().__init__(path, config, [plan])
+
+    def encode(self, record: Record, taught: Any) -> Encoded:
+        image, label, features = taught
+        return self.encode_features(record, features, {"image": image, "label": label})
+
+    def provenance(self) -> dict[str, Any]:
+        return {}
+
+
+def measure_encoding(folder: Path, config: CacheConfig, channels: Channels) -> tuple[float, float]:
+    """Seconds a training view on one core, encoded (while the others do the same) and then appended to its shard's
+    files, before the sync.
+
+    Raises:
+        NotWritable: nothing can be written under ``folder``.
+    """
+    threads = max(1, min(config.threads, cores()))
+    count = threads * -(-LEAST // threads)
+    records = tuple(
+        Record("train", i, str(i), f"{i:064}", config.size, View(0, 0, 0, *config.size)) for i in range(count)
+    )
+    unit, made = Unit("train-00000", "train", 0, records), noise(config.size, channels)
+    with (
+        explained(folder),
+        tempfile.TemporaryDirectory(dir=folder, prefix=".sward-plan-") as place,
+        ThreadPoolExecutor(threads) as pool,
+    ):
+        worker = Rehearsal(Path(place), config, channels)
+        rounds = [timed(worker, unit, made, pool) for _ in range(ROUNDS)]
+    encode, append = np.median(rounds[1:], axis=0)
+    return float(encode) * threads / count, float(append) / count
+
+
+def timed(worker: Rehearsal, unit: Unit, made: tuple[Any, ...], pool: ThreadPoolExecutor) -> tuple[float, float]:
+    """Seconds of a whole unit, encoded by all threads and appended."""
+    began = time.perf_counter()
+    encoded = list(pool.map(lambda record: worker.encode(record, made), unit.records))
+    between = time.perf_counter()
+    commit = worker.compute(unit, iter(encoded))
+    ended = time.perf_counter()
+    commit()
+    return between - began, ended - between
+
+
+def noise(size: tuple[int, int], channels: Channels) -> tuple[np.ndarray, np.ndarray, Arrays]:
+    """Image (3, H, W), label (H, W), and features by level, standard normal."""
+    height, width = size
+    generator = np.random.Generator(np.random.Philox(key=seeds.key("rehearsal")))
+    features = {
+        level: generator.standard_normal((c, height // int(level[1:]), width // int(level[1:])), np.float32)
+        for level, c in channels.items()
+    }
+    return np.zeros((3, height, width), np.uint8), np.zeros((height, width), np.uint8), features

@@ -1,0 +1,109 @@
+"""A plan in words and tables: decimal units, and the verdicts drawn from what was measured."""
+
+import math
+
+from pipeline.estimates.budget import ENOUGH, recommend
+from pipeline.estimates.estimate import Plan
+
+# Published FLOPs: (teacher forward + 3 × student forward) / (3 × student forward) is what a cache can save at most.
+CEILINGS = {"Hiera-L → DeepLab MobileNetV3": 7.0, "Hiera-T → UNeXt": 5.0, "Hiera-T → ResUNet++": 1.15}
+
+
+def describe(p: Plan) -> list[str]:
+    """The plan as lines for people."""
+    counts = ", ".join(f"{subset} {n}" for subset, n in p.records.items())
+    rates = ", ".join(f"{pair} {gain:g}×" for pair, gain in CEILINGS.items())
+    return [
+        f"records        {p.total_records} ({counts}) in {p.shards} shards, {p.files} files",
+        f"free disk      {p.free_bytes / 1e9:.1f} GB: {room(p)}",
+        f"teacher        {p.teacher_seconds * 1e3:.1f} ms a view here; "
+        f"extraction {duration(p.extraction_seconds)} ({p.view_seconds * 1e3:.1f} ms a view, rendered and written)",
+        "",
+        *codec_table(p),
+        "",
+        f"student        {p.demand.who}: {p.demand.records_per_second:.1f} records/s, "
+        f"{p.read_bytes[p.codec] * p.demand.records_per_second / 1e9:.3f} GB/s",
+        f"bottleneck     {bottleneck(p)}",
+        f"caching        {verdict(p)}",
+        f"ceiling of the gain per training run, by published FLOPs: {rates}",
+        *budget_lines(p),
+    ]
+
+
+def room(p: Plan) -> str:
+    """Whether what comes onto the disk fits there."""
+    if p.url:
+        fits = "fit" if p.fits else "DO NOT FIT"
+        return f"two shards at a time {fits}, the rest goes to {p.url}; reading is measured on this disk, as if cached"
+    return "fits" if p.fits else "DOES NOT FIT with 10 % to spare"
+
+
+def duration(seconds: float) -> str:
+    """In the unit that suits it."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def codec_table(p: Plan) -> list[str]:
+    """Bytes of the whole store; a record's reads as the student reads it."""
+    lines = ["codec     store GB   ms a record: cold    warm  decode"]
+    for codec, size in p.bytes_by_codec.items():
+        r = p.reads[codec]
+        chosen = "   <- chosen" if codec == p.codec else ""
+        times = f"{r.cold * 1e3:17.2f} {r.warm * 1e3:7.2f} {r.decode * 1e3:7.2f}"
+        lines.append(f"{codec:8} {size / 1e9:9.3g} {times}{chosen}")
+    return lines
+
+
+def bottleneck(p: Plan) -> str:
+    """What the training waits for: the student, the disk, or the loader."""
+    read, needed = p.reads[p.codec], p.demand.records_per_second
+    cold, warm = 1 / read.cold, 1 / read.warm
+    gives = f"the disk gives {cold:.1f} records/s cold, {warm:.1f} from memory"
+    if needed <= cold:
+        return f"the student: {gives}"
+    if needed > warm:
+        return f"THE LOADER, even from memory, at {needed / warm:.1f} times what it gives: {gives}; {smaller(p)}"
+    if p.bytes_by_codec[p.codec] < 0.7 * p.memory_bytes:
+        return f"the disk in the first epoch, then the student: the store fits into memory; {gives}"
+    return f"THE DISK, at {needed / cold:.1f} times what it gives: {gives}; {smaller(p)}"
+
+
+def smaller(p: Plan) -> str:
+    """Codecs from which the student could be fed."""
+    enough = [c for c, r in p.reads.items() if 1 / r.cold >= p.demand.records_per_second and c != p.codec]
+    return f"{', '.join(enough)} would do" if enough else "no codec would do; fewer levels or a faster disk would"
+
+
+def verdict(p: Plan) -> str:
+    """Whether caching pays, after how many runs, and where recomputing is cheaper than reading."""
+    read, teacher = p.reads[p.codec], p.teacher_seconds
+    if not (p.demand.tensors or p.demand.head):
+        return "makes no difference to this student: it reads nothing of the teacher"
+    runs = p.break_even_runs(p.demand.records)
+    if not math.isfinite(runs):
+        return (
+            f"does not pay: recomputing a view takes {teacher * 1e3:.2f} ms, reading and decoding it "
+            f"{read.total * 1e3:.2f} ms"
+        )
+    note = ""
+    if read.cold + read.decode > teacher:
+        note = f"; from the disk (cold) reading costs more than recomputing: {1e3 * (read.cold + read.decode):.2f} ms"
+    return f"pays after {runs:.2f} runs of {p.demand.records} records each{note}"
+
+
+def budget_lines(p: Plan) -> list[str]:
+    """Every codec with the views that fit, and the one to take."""
+    if not p.choices:
+        return []
+    best = recommend(p.choices, p.views)
+    lines = ["", "codec     views that fit   store GB"]
+    for choice in p.choices:
+        chosen = "   <- recommended" if choice is best else ""
+        lines.append(f"{choice.codec:8} {choice.views:15} {choice.bytes / 1e9:10.3g}{chosen}")
+    if best is None:
+        return [*lines, "nothing fits: raise the budget, or lower size or the number of images"]
+    enough = max(ENOUGH, p.views)
+    rule = f"rule: views before precision down to int8; fp16 if it holds {enough}; int6 and int4 if int8 holds too few"
+    return [*lines, rule, f"set: codec.kind={best.codec} views.count={min(best.views, enough)}"]

@@ -1,0 +1,162 @@
+"""How fast a student asks for records: its training step on synthetic batches, before there is a store."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from pipeline.devices import resolve_device, wait_for
+from pipeline.training.config import TrainConfig, build_trainable
+from pipeline.training.teacher.heads import head_channels
+from sward.contracts import HEAD_TENSORS, Batch, Channels, Method, Student
+from sward.objective import Objective
+
+BUDGET_SECONDS, MOST = 2.0, 7  # of timed steps, one more before them warms up
+ASSUMED = "a student at 10 steps/s of 8 records that reads all levels (assumed; measure yours: --train CONFIG)"
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What one run asks of the store.
+
+    who: for people. batch_size: records a step. step_seconds: a step without reading. tensors: those read, with
+    their channels. head: those of them that a teacher head appended. records: read by a whole run. workers: reading
+    threads. device: where features are decoded.
+    """
+
+    who: str
+    batch_size: int
+    step_seconds: float
+    tensors: Channels
+    head: Channels
+    records: int
+    workers: int = 2
+    device: str = "cpu"
+
+    @property
+    def records_per_second(self) -> float:
+        return self.batch_size / self.step_seconds
+
+
+def assumed(channels: Channels, train_records: int, device: str) -> Demand:
+    """A run of 100 epochs of a fast student, where no training configuration is given."""
+    return Demand(ASSUMED, 8, 0.1, channels, {}, 100 * train_records, device=device)
+
+
+def measure(config: TrainConfig, channels: Channels, num_classes: int, size: tuple[int, int]) -> Demand:
+    """Build the student and method of ``config`` and time its steps on random images and features.
+
+    Args:
+        config: the training run.
+        channels: the teacher's levels.
+        num_classes: of the data set.
+        size: (height, width) of a view.
+
+    Raises:
+        ValueError: the method lacks what it reads, e.g. a head.
+    """
+    device = resolve_device(config.device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        step, tensors, head = prepare(config, channels, num_classes, size, device)
+        seconds = time_steps(step, device)
+    who = f"{config.student.kind} with {config.method.kind} at batches of {config.batch_size}"
+    records = config.steps * config.batch_size
+    return Demand(who, config.batch_size, seconds, tensors, head, records, config.workers, str(device))
+
+
+def prepare(
+    config: TrainConfig, channels: Channels, num_classes: int, size: tuple[int, int], device: torch.device
+) -> tuple[Callable[[], None], Channels, Channels]:
+    """A step as in the loop; the levels it reads; the head's tensors it reads from the store."""
+    network = build_trainable(config.head.network, channels, num_classes, 0) if config.head else None
+    use = network is not None and config.method.uses_head
+    head = head_channels(network) if network is not None and use else {}
+    student = build_trainable(config.student, channels, num_classes, config.seed)
+    method = built(config, channels | head, student, num_classes)
+    needed = tuple(channels) if student.reads == "features" else method.needs
+    made = network if use and config.head and config.head.tensors == "recomputed" else None
+    run_head = made is not None and bool(set(needed) & set(HEAD_TENSORS))
+    levels = channels if run_head else {name: c for name, c in channels.items() if name in needed}
+    batch = synthetic(config, size, levels | {n: c for n, c in head.items() if n in needed}, num_classes, device)
+    if made is not None and run_head:
+        made.to(device).eval().requires_grad_(False)
+    ones = {name: torch.ones(c, device=device) for name, c in channels.items()}
+    method.to(device).prepare(batch, {name: (torch.zeros_like(one), one) for name, one in ones.items()})
+    stepper = Stepper(config, student, Objective(method).to(device), batch, made if run_head else None, device)
+    read = {} if run_head else {name: c for name, c in head.items() if name in needed}
+    return stepper.step, levels, read
+
+
+def built(config: TrainConfig, teacher: Channels, student: Student, num_classes: int) -> Method:
+    """The method; what it would learn first is as initialised."""
+    ready = config.method.for_steps(config.steps)
+    method = ready.build(teacher, student.channels, num_classes, student.classifier.in_channels)
+    for part in list(method.modules()):
+        stage = part.prestage() if isinstance(part, Method) else None
+        if stage is not None:
+            part.adopt(stage.state_dict())  # type: ignore[operator]
+    return method
+
+
+def synthetic(
+    config: TrainConfig, size: tuple[int, int], tensors: Channels, num_classes: int, device: torch.device
+) -> Batch:
+    """A batch of noise in the shapes of the store."""
+    (height, width), n = size, config.batch_size
+    strides = {name: 4 if name in HEAD_TENSORS else int(name[1:]) for name in tensors}
+    features = {
+        name: torch.randn(n, c, height // strides[name], width // strides[name], device=device)
+        for name, c in tensors.items()
+    }
+    labels = torch.randint(num_classes, (n, height, width), device=device)
+    ids = [f"synthetic-{i}/0" for i in range(n)]
+    return Batch(torch.randn(n, 3, height, width, device=device), labels, features, ids, config.seed)
+
+
+class Stepper:
+    """One step over and over: head, student, objective, optimiser."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        student: Student,
+        objective: Objective,
+        batch: Batch,
+        head: Student | None,
+        device: torch.device,
+    ) -> None:
+        fabric = Fabric(accelerator=device.type, devices=[device.index or 0] if device.type == "cuda" else 1,
+                        precision=config.precision)  # fmt: skip
+        trained = [p for m in (student, objective) for p in m.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=config.optimizer.lr)
+        self.fabric, self.objective, self.batch, self.head = fabric, objective, batch, head
+        self.student, self.optimizer = fabric.setup(student, optimizer)
+        self.reads_images, self.number = student.reads == "images", config.steps
+
+    def step(self) -> None:
+        if self.head is not None:
+            with torch.no_grad():
+                self.head(self.batch.features)
+        output = self.student(self.batch.images if self.reads_images else self.batch.features)
+        losses = self.objective(output, self.batch, self.number)
+        self.fabric.backward(losses.total)
+        nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.number += 1
+
+
+def time_steps(step: Callable[[], None], device: torch.device) -> float:
+    """Median seconds of a step."""
+    times: list[float] = []
+    while len(times) <= 2 or (sum(times[1:]) < BUDGET_SECONDS and len(times) <= MOST):
+        began = time.perf_counter()
+        step()
+        wait_for(device)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times[1:])

@@ -1,0 +1,22 @@
+"""`sward quickstart`: both stages on the embedded default, one after the other, and what came out."""
+
+from pathlib import Path
+
+from pipeline import console
+from pipeline.cache.extraction.extract import extract
+from pipeline.config import load_config
+from pipeline.experiments.compare import compare
+from pipeline.experiments.compare_config import CompareConfig
+from pipeline.paths import spoken
+
+
+def quickstart(config_path: str | Path) -> str:
+    """Extract the comparison's store (what is missing of it), run the comparison, return its table as text.
+
+    Raises:
+        ConfigError, DatasetError, WeightsError, CacheMismatch: before anything is computed.
+    """
+    config = load_config(CompareConfig, config_path)
+    with console.progress("extracting the teacher's features", "records") as show:
+        made = extract(config.train.cache, show)
+    return f"{spoken(made.path)}: {made.records} records, {made.computed} computed now\n\n{compare(config)}"

@@ -1,0 +1,1 @@
+"""A trained student as files for other programs, and their checks."""

@@ -1,0 +1,185 @@
+"""`sward export`: a run's student as files that run without this code, checked before they are published.
+
+    OUT/student.onnx        opset 18, metadata inside     OUT/student.pt2   torch.export, metadata inside
+    OUT/student-int8.onnx   on request                    OUT/student.json  the metadata: preprocessing, classes
+    OUT/model-card.md       for people                    OUT/export.json   the card's figures, for programs
+
+All of it is made in a hidden folder beside OUT, checked there against torch, and renamed to OUT as a whole.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from pipeline.cache.store import Store
+from pipeline.export.check import ExportError, check, real_images, torch_export_runner
+from pipeline.export.graph import Graph, embed, to_onnx, to_torch_export, trace
+from pipeline.export.int8 import judge, quantise
+from pipeline.export.model_card import Facts, model_card
+from pipeline.export.onnx_student import OnnxStudent, need
+from pipeline.export.speed import flops, machine, speeds
+from pipeline.files import publish, read_json, write_atomic, write_json
+from sward.contracts import Student
+from sward.students import load
+
+Format = Literal["onnx", "torch-export"]
+FILES = {"onnx": "student.onnx", "torch-export": "student.pt2"}
+INT8 = "student-int8.onnx"
+
+
+def export(
+    run: str | Path, out: str | Path, formats: Sequence[Format] = ("onnx",), int8: bool = False
+) -> tuple[Facts, Path]:
+    """Export a run's student; returns what was measured, and the folder.
+
+    Args:
+        run: a run's folder; student.json and student.safetensors are enough, but for real images its store is needed.
+        out: a new or empty folder.
+        formats: which files.
+        int8: also the quantised form of the ONNX file.
+
+    Raises:
+        ExportError: the folder is in use, int8 lacks the store or the ONNX file, or a file disagrees with torch.
+        SavedStudentError: there is no student that reads images.
+    """
+    run, out = Path(run), Path(out)
+    model = load(run)
+    card = read_json(run / "student.json")
+    store, why = find_store(run, card)
+    refuse(out, formats, int8, store, why)
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    partial.mkdir(parents=True)
+    try:
+        facts = fill(partial, run, model.network, card, store, why, formats, int8)
+        publish(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return facts, out
+
+
+def refuse(out: Path, formats: Sequence[Format], int8: bool, store: Store | None, why: str) -> None:
+    """Everything that speaks against starting."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ExportError(f"{out} is not empty; give another --out, or remove it: an export replaces nothing")
+    if int8 and "onnx" not in formats:
+        raise ExportError("--int8 quantises the ONNX file; add --format onnx")
+    if int8 and store is None:
+        raise ExportError(f"--int8 is calibrated on the run's images, but {why}; bring its store back, or leave it out")
+    for package in ("onnx", "onnxscript", "onnxruntime") if "onnx" in formats else ():
+        need(package)
+
+
+def find_store(run: Path, card: dict[str, Any]) -> tuple[Store | None, str]:
+    """(the store the student was trained from, "") or (None, why it is not there)."""
+    from pipeline.config import load_config
+    from pipeline.training.config import TrainConfig
+    from pipeline.training.setup import open_store
+
+    if not (run / "config.yaml").is_file():
+        return None, f"{run} has no config.yaml that names its store"
+    try:
+        store = open_store(load_config(TrainConfig, run / "config.yaml"))
+    except (ValueError, OSError) as error:
+        return None, f"its store cannot be used ({str(error).splitlines()[0]})"
+    if store.content_id != card.get("content_id"):
+        return None, f"the store {store.path} is not the one of the run any more"
+    return store, ""
+
+
+def fill(
+    folder: Path,
+    run: Path,
+    student: Student,
+    card: dict[str, Any],
+    store: Store | None,
+    why: str,
+    formats: Sequence[Format],
+    int8: bool,
+) -> Facts:
+    """Write and check every file; nothing here is public yet."""
+    graph, metadata = trace(student, tuple(card["size"])), about(card)
+    makers: dict[str, Callable[[Graph, dict[str, Any]], bytes]] = {"onnx": to_onnx, "torch-export": to_torch_export}
+    real, checks = real_images(student, store), []
+    for kind in dict.fromkeys(formats):
+        path = folder / FILES[kind]
+        write_atomic(path, makers[kind](graph, metadata))
+        runner = torch_export_runner(path) if kind == "torch-export" else onnx_runner(path)
+        checks.append(check(student, runner, graph, path.name, real))
+    calibrated = quantised(folder, metadata, store) if int8 and store else 0
+    onnx_files = sorted(folder.glob("*.onnx"), key=lambda p: len(p.name))
+    judged = judge(student, folder / INT8, store) if calibrated and store else {}
+    write_json(folder / "student.json", metadata)
+    facts = Facts(
+        name=run.resolve().name,
+        card=card,
+        run=read_json(run / "run.json") if (run / "run.json").is_file() else {},
+        origin=origin(store),
+        graph=graph.describe(),
+        limits=graph.limits,
+        files={p.name: p.stat().st_size for p in sorted(folder.iterdir())},
+        checks=checks,
+        parameters=sum(p.numel() for p in student.parameters()),
+        flops=flops(student, graph.size),
+        machine=machine(),
+        speeds=speeds(student, onnx_files, graph.size),
+        real=f"{len(real)} of the validation split" if store else f"none, because {why}",
+        calibrated=calibrated,
+        judged=judged,
+    )
+    write_atomic(folder / "model-card.md", model_card(facts))
+    write_json(folder / "export.json", asdict(facts))
+    return facts
+
+
+def about(card: dict[str, Any]) -> dict[str, Any]:
+    """The metadata: what one must know to use the file without this code."""
+    return {
+        "classes": card["classes"],
+        "size": card["size"],
+        "mean": card["mean"],
+        "std": card["std"],
+        "input": "images: float32 (batch, 3, height, width), RGB, (pixel / 255 - mean) / std",
+        "resize": "the whole picture to size (height, width): bilinear, antialiased, as Pillow; aspect not kept",
+        "output": "logits: float32 (batch, classes, h, w); enlarge bilinearly (corners not aligned), then argmax",
+        "student": card["student"],
+        "method": card.get("method"),
+        "run": card.get("run"),
+        "content_id": card.get("content_id"),
+    }
+
+
+def origin(store: Store | None) -> dict[str, str]:
+    """Where the student comes from, as far as its store tells."""
+    if store is None:
+        return {"trained on": "unknown: the store is not here"}
+    shown = {
+        "data.name": "data",
+        "data.split": "split",
+        "teacher.architecture": "teacher",
+        "teacher.digest": "its digest",
+    }
+    found = {title: str(store.identity[key]) for key, title in shown.items() if key in store.identity}
+    return found | {"store": store.content_id[:16]}
+
+
+def quantised(folder: Path, metadata: dict[str, Any], store: Store) -> int:
+    """student-int8.onnx with the metadata; how many images it was calibrated on."""
+    onnx = need("onnx")
+    raw = folder / "raw.onnx"
+    count = quantise(folder / FILES["onnx"], raw, store)
+    model = onnx.load(raw)
+    embed(model, metadata)
+    write_atomic(folder / INT8, model.SerializeToString())
+    raw.unlink()
+    return count
+
+
+def onnx_runner(path: Path) -> Callable[[Tensor], Tensor]:
+    """The file as onnxruntime runs it on the CPU."""
+    exported = OnnxStudent(path, gpu=False)
+    return lambda images: exported(images).logits

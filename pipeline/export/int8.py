@@ -1,0 +1,70 @@
+"""int8 by onnxruntime's static post-training quantisation: calibrated on training images, judged on validation ones.
+
+Convolutions and matrix products alone are quantised; norms, activations and resizing stay in float32. Weights are
+signed, per output channel, with 7 bits (``reduce_range``): with 8, processors without VNNI saturate their sums.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.cache.store import Store
+from pipeline.export.onnx_student import INPUT, OnnxStudent, need
+from pipeline.training.batch_order import Order
+from pipeline.training.evaluate import evaluate
+from pipeline.training.stream import Stream
+from sward.contracts import Student
+
+CALIBRATION = 64  # training images, the first view of each
+
+
+def quantise(source: Path, target: Path, store: Store) -> int:
+    """Write the int8 form of an exported student; returns how many images it was calibrated on."""
+    quantization = need("onnxruntime.quantization")
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    images = list(calibration(store))
+    prepared = target.with_suffix(".prepared")
+    logging.getLogger("root").setLevel(logging.ERROR)  # it advises what is done here
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its own deprecated ways to call onnx
+        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+        quantization.quantize_static(
+            str(prepared),
+            str(target),
+            reader(quantization.CalibrationDataReader, images),
+            quant_format=quantization.QuantFormat.QDQ,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            per_channel=True,
+            reduce_range=True,
+            op_types_to_quantize=["Conv", "MatMul", "Gemm"],
+        )
+    prepared.unlink()
+    return len(images)
+
+
+def calibration(store: Store) -> Iterator[torch.Tensor]:
+    """Normalised first views of training images, (1, 3, H, W), evenly spread over the store."""
+    first = [record for record in store.records["train"] if record.view.number == 0]
+    chosen = first[:: -(-len(first) // CALIBRATION)]
+    stream = Stream(store, Order(tuple(chosen), 1, 0), (), torch.device("cpu"))
+    for record in chosen:
+        yield stream.of([record]).images
+
+
+def reader(base: Any, images: list[torch.Tensor]) -> Any:
+    """onnxruntime's interface to calibration images."""
+    feeds = iter([{INPUT: image.numpy()} for image in images])
+    return type("Images", (base,), {"get_next": lambda self: next(feeds, None)})()
+
+
+def judge(student: Student, exported: Path, store: Store) -> dict[str, dict[str, float]]:
+    """Metrics on the validation split: of the student in torch, and of the exported file."""
+    cpu = torch.device("cpu")
+    runners: dict[str, Student] = {"torch": student, exported.name: OnnxStudent(exported)}
+    return {name: evaluate(runner, store, "val", cpu, 1)["metrics"] for name, runner in runners.items()}

@@ -1,0 +1,60 @@
+"""Write the committed split lists again, from the rules on the card.
+
+SWARD_DATA=../shared/datasets python -m pipeline.maintenance.lists cvc-clinicdb
+"""
+
+import sys
+from pathlib import Path
+
+from pipeline import paths
+from pipeline.datasets.card import SUBSETS, Card, Listed, find_card, read_card
+from pipeline.datasets.file_listing import list_files, read_sequences
+from pipeline.datasets.problems import DatasetError, Problem
+from pipeline.datasets.splits import list_path, resolve
+
+
+def write_lists(dataset: str | Path) -> list[Path]:
+    """Write the lists of every split that says how it is drawn, beside the card, and return their paths.
+
+    Raises:
+        DatasetError: the card does not check, or its images or sequences are not there.
+    """
+    card, folder = read_card(dataset), find_card(dataset).parent
+    target = paths.locate(find_card(dataset)).parent
+    return [
+        path
+        for split, rule in card.splits.items()
+        if isinstance(rule, Listed) and rule.drawn
+        for path in _write(split, _draw(split, rule, card, folder), target)
+    ]
+
+
+def _draw(split: str, rule: Listed, card: Card, folder: Path) -> list[tuple[str, str]]:
+    images, masks = list_files(folder, card.images), list_files(folder, card.masks)
+    sequences, problems = read_sequences(paths.locate(folder / card.sequences)) if card.sequences else ({}, [])
+    if problems or not images:
+        raise DatasetError(card.name, problems or [Problem("empty", str(folder), f"nothing matches {card.images}")])
+    assert rule.drawn
+    return list(resolve(split, rule.drawn, folder, images, masks, sequences))
+
+
+def _write(split: str, pairs: list[tuple[str, str]], target: Path) -> list[Path]:
+    written = []
+    for subset in SUBSETS:
+        path = list_path(target, split, subset)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"{i}\n" for s, i in pairs if s == subset), encoding="utf-8")
+        written.append(path)
+    return written
+
+
+def main(arguments: list[str]) -> None:
+    """Write the lists of one data set (a name or a path to a card) and say how long they are."""
+    if len(arguments) != 1:
+        sys.exit("usage: python -m pipeline.maintenance.lists <name or card.yaml>")
+    for path in write_lists(arguments[0]):
+        print(f"{path}: {len(path.read_text(encoding='utf-8').splitlines())} ids")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,149 @@
+"""Trains the pocket teacher: sam2's own Hiera class in a small configuration, on procedural frames.
+
+    python -m pipeline.maintenance.pocket            # writes data/pocket-teacher/{trunk.safetensors,teacher.yaml}
+
+It exists so that both stages run for real, offline, in minutes. It sees only frames drawn with another seed than
+the procedural data set's, so no test frame of the quickstart is ever in its training.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import yaml
+from torch import Tensor, nn
+
+from pipeline.datasets.procedural.config import render
+from pipeline.files import write_atomic
+from pipeline.training.config import OptimizerConfig, learning_rate
+from pipeline.training.evaluate import full_prediction
+from sward import seeds
+from sward.contracts import TEACHER_LEVELS
+from sward.metrics import SegmentationMetrics
+from sward.pixels import normaliser
+from sward.teachers.head import TeacherHead, TeacherHeadConfig
+from sward.teachers.hiera import MEAN, STD, HieraTeacher, make_trunk
+
+SEED = 1_000_003  # of the frames; the procedural data set's card has another
+SIZE = (128, 160)
+HELD_OUT = 64
+normalise = normaliser(MEAN, STD, torch.device("cpu"))
+
+
+class PocketNet(nn.Module):
+    """Trunk and head, trained together; the trunk is what is kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = make_trunk("pocket")
+        channels: dict[str, int] = dict(zip(TEACHER_LEVELS, reversed(self.trunk.channel_list), strict=True))  # type: ignore[arg-type]
+        self.head: TeacherHead = TeacherHeadConfig().build(channels, num_classes=2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = dict(zip(TEACHER_LEVELS, self.trunk(images), strict=True))
+        return self.head(features).logits
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=3000, help="training frames")
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--out", type=Path, default=Path("data/pocket-teacher"))
+    args = parser.parse_args()
+    began = time.monotonic()
+    images, labels = frames(args.frames + HELD_OUT)
+    torch.manual_seed(seeds.torch_seed(SEED, "pocket"))
+    net = PocketNet()
+    fit(net, images[HELD_OUT:], labels[HELD_OUT:], args.steps, args.batch)
+    metrics = measure(net, images[:HELD_OUT], labels[:HELD_OUT])
+    save(
+        net,
+        args.out,
+        {
+            "frames": args.frames,
+            "steps": args.steps,
+            "batch": args.batch,
+            "minutes": round((time.monotonic() - began) / 60, 1),
+            "held_out": metrics,
+        },
+    )
+
+
+def frames(count: int) -> tuple[Tensor, Tensor]:
+    """(N, 3, H, W) uint8 images and (N, H, W) int64 labels."""
+    with ThreadPoolExecutor(2) as pool:
+        made = list(pool.map(lambda i: render(SEED, i, SIZE), range(count)))
+    images, labels = (np.stack(arrays) for arrays in zip(*made, strict=True))
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels).long()
+
+
+def fit(net: PocketNet, images: Tensor, labels: Tensor, steps: int, batch: int) -> None:
+    """AdamW with cosine decay on cross-entropy; flips drawn per step."""
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.05)
+    schedule = OptimizerConfig(lr=1e-3, warmup_steps=min(100, steps // 4))
+    net.train()
+    for step, (x, y) in enumerate(batches(images, labels, steps, batch)):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(schedule, step, steps)
+        logits = F.interpolate(net(normalise(x)), y.shape[-2:], mode="bilinear", align_corners=False)
+        loss = F.cross_entropy(logits, y)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+        if step % 100 == 0:
+            print(f"step {step}/{steps}  loss {loss.item():.4f}", flush=True)
+
+
+def batches(images: Tensor, labels: Tensor, steps: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Random batches with random flips, a function of the step."""
+    flips: list[Callable[[Tensor], Tensor]] = [
+        lambda t: t,
+        lambda t: t.flip(-1),
+        lambda t: t.flip(-2),
+        lambda t: t.flip(-1, -2),
+    ]
+    for step in range(steps):
+        chosen = torch.from_numpy(seeds.integers(batch, len(images), SEED, "batch", step))
+        flip = flips[int(seeds.integers(1, 4, SEED, "flip", step)[0])]
+        yield flip(images[chosen]), flip(labels[chosen])
+
+
+@torch.no_grad()
+def measure(net: PocketNet, images: Tensor, labels: Tensor) -> dict[str, float]:
+    """Metrics of trunk and head on frames that were not trained on."""
+    net.eval()
+    metrics = SegmentationMetrics(2)
+    for i in range(len(images)):
+        logits = net(normalise(images[i : i + 1]))[0]
+        metrics.update(full_prediction(logits, labels[i].shape), labels[i].numpy().astype(np.uint8), str(i))
+    return {k: round(v, 4) for k, v in metrics.compute().items() if k in ("dice", "iou")}
+
+
+def save(net: PocketNet, folder: Path, facts: dict[str, object]) -> None:
+    """The trunk in half precision, and its card."""
+    from safetensors.torch import save as dump
+
+    half = {k: v.half().contiguous() for k, v in net.trunk.state_dict().items()}
+    trunk = make_trunk("pocket")
+    trunk.load_state_dict({k: v.float() for k, v in half.items()})
+    card = {
+        "what": "Hiera of the sam2 package, pocket configuration (sward/teachers/hiera.py)",
+        "command": "python -m pipeline.maintenance.pocket",
+        "data": f"procedural frames, seed {SEED}, {SIZE[0]}x{SIZE[1]}",
+        "digest": HieraTeacher(trunk).digest(),
+        "parameters": sum(p.numel() for p in trunk.parameters()),
+    } | facts
+    write_atomic(folder / "trunk.safetensors", dump(half))
+    write_atomic(folder / "teacher.yaml", yaml.safe_dump(card, sort_keys=False))
+    print(f"wrote {folder}: {card}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""What of a comparison belongs in the repository, and the README's tables made from it.
+
+    python -m pipeline.maintenance.readme [FOLDER ...]   # keep these in results/, then rewrite the tables
+
+A folder is what `sward compare` or `sward quality` made. A table stands between ``<!-- results:NAME -->`` and
+``<!-- /results:NAME -->`` and comes from the JSON in ``results/NAME``, never from a keyboard.
+"""
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from pipeline.experiments.quality_page import quality_markdown
+from pipeline.files import read_json, write_atomic, write_json
+from pipeline.paths import data_root
+from pipeline.results.runs import RunError
+from pipeline.results.table import comparison_csv, comparison_markdown
+
+README, RESULTS = Path("README.md"), Path("results")
+BLOCK = re.compile(r"(<!-- results:(?P<name>[\w.-]+) -->\n).*?(<!-- /results:(?P=name) -->)", re.DOTALL)
+MARKER = re.compile(r"<!-- results:([\w.-]+) -->")
+KEPT = ("config.yaml", "run.json", "evaluation.json", "metrics.jsonl")  # of a run: no weights, no images
+
+
+def main(folders: list[str]) -> None:
+    """Keep the folders given, then bring the README's tables up to date."""
+    for folder in folders:
+        print(f"kept {save_results(Path(folder), RESULTS / Path(folder).name)}")
+    text = regenerate(README.read_text(), RESULTS)
+    write_atomic(README, text)
+    print(f"{README}: tables {', '.join(marked(text)) or 'none'}")
+
+
+def save_results(folder: Path, target: Path) -> Path:
+    """Copy tables, configurations and each run's facts and metrics; paths become those of the repository.
+
+    Raises:
+        RunError: the folder is neither a comparison nor a quality curve.
+    """
+    figures = figures_of(folder)
+    if figures is None:
+        raise RunError(f"{folder} has no comparison.json or quality.json; give what `sward compare` or `quality` made")
+    found = read_json(figures)
+    for row in found.get("rows") or found["points"]:
+        for run in row["runs"]:
+            source = folder / run["folder"]
+            run["folder"] = f"runs/{source.name}"
+            for name in KEPT:
+                copy_text(source / name, target / run["folder"] / name)
+    write_json(target / figures.name, found)
+    for name in ("config.yaml", "cache.yaml"):
+        if (folder / name).is_file():
+            copy_text(folder / name, target / name)
+    for name, text in tables(found).items():
+        write_atomic(target / f"{figures.stem}.{name}", text)
+    for plot in folder.glob("*.svg"):
+        copy_text(plot, target / plot.name)
+    return target
+
+
+def figures_of(folder: Path) -> Path | None:
+    """The JSON that a folder's tables come from."""
+    return next((p for name in ("comparison", "quality") if (p := folder / f"{name}.json").is_file()), None)
+
+
+def tables(found: dict[str, Any]) -> dict[str, str]:
+    """File suffix -> table."""
+    if "points" in found:
+        return {"md": quality_markdown(found)}
+    return {"csv": comparison_csv(found), "md": comparison_markdown(found)}
+
+
+def copy_text(source: Path, target: Path) -> None:
+    """Copy a text file; this machine's places (data root, current folder) become relative ones."""
+    text = source.read_text().replace(f"{data_root()}/", "data/").replace(f"{Path.cwd()}/", "")
+    write_atomic(target, text)
+
+
+def marked(text: str) -> list[str]:
+    """Names of the tables that a text has a place for."""
+    return MARKER.findall(text)
+
+
+def regenerate(text: str, results: Path) -> str:
+    """The text with every marked table made anew.
+
+    Raises:
+        RunError: a marker is not closed, or names something that isn't in ``results``.
+    """
+    blocks = [match["name"] for match in BLOCK.finditer(text)]
+    if open_ := sorted(set(marked(text)) - set(blocks)):
+        raise RunError(f"no closing <!-- /results:… --> for {', '.join(open_)}; add it below the opening marker")
+    if absent := [name for name in blocks if figures_of(results / name) is None]:
+        raise RunError(f"nothing in {results}/<name> for {', '.join(absent)}; keep it with this command first")
+    found = {name: read_json(figures) for name in blocks if (figures := figures_of(results / name))}
+    return BLOCK.sub(lambda m: f"{m[1]}{tables(found[m['name']])['md']}{m[3]}", text)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,1 @@
+"""Prediction on people's own pictures."""

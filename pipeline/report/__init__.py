@@ -1,0 +1,1 @@
+"""The HTML report, the store page and figure files."""

@@ -1,0 +1,74 @@
+"""What a run logged, step by step: losses, validation, learning rate, and the relational signal's monitors."""
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from pipeline.report.charts import Chart, look, plain, slug, tag
+from pipeline.results.runs import Run
+from pipeline.results.table import NAMES
+
+Line = tuple[list[int], list[float]]  # steps, values
+Series = dict[str, list[Line]]  # label -> one line a seed
+
+
+def learning_curves(rows: Mapping[str, Sequence[Run]], metric: str) -> list[Chart]:
+    """Losses, validation metric and learning rate, where logged; a colour a row, a line a seed."""
+    wanted = {
+        "loss": "total loss",
+        "term/task": "task loss (cross-entropy)",
+        f"val/{metric}": f"validation {NAMES[metric]}",
+        "lr": "learning rate",
+    }
+    legend = tuple((label, i) for i, label in enumerate(rows))
+    return [
+        line_chart(f"curve-{slug(key)}", title, {label: series(runs, key) for label, runs in rows.items()}, legend)
+        for key, title in wanted.items()
+        if any(line.get(key) is not None for runs in rows.values() for run in runs for line in run.log)
+    ]
+
+
+def term_curves(label: str, row: int, runs: Sequence[Run]) -> list[Chart]:
+    """One row's unweighted terms, each term's share of the gradient, and its signal's monitors by level."""
+    keys = {key for run in runs for line in run.log for key in line}
+    if not any(key.startswith("term/") and key != "term/task" for key in keys):
+        return []
+    panels: dict[str, Series] = {}
+    for key in sorted((k for k in keys if k.startswith(("term/", "share/", "signal/"))), key=by_stride):
+        group, *level, leaf = key.split("/")
+        titles = {"term": "unweighted terms", "share": "share of the gradient"}
+        title = titles.get(group, f"{leaf} of the teacher's relations")
+        panels.setdefault(title, {})["/".join(level) or leaf] = series(runs, key)
+    return [line_chart(f"signal-{slug(label)}-{slug(title)}", title, lines, row=row) for title, lines in panels.items()]
+
+
+def by_stride(key: str) -> list[tuple[int, str]]:
+    """Sorts s4 before s16."""
+    return [(len(part), part) if re.fullmatch(r"s\d+", part) else (0, part) for part in key.split("/")]
+
+
+def series(runs: Sequence[Run], key: str) -> list[Line]:
+    """(steps, values) of ``key`` in each run's log, where it is defined."""
+    lines = [[(x["step"], x[key]) for x in run.log if x.get(key) is not None] for run in runs]
+    return [([s for s, _ in line], [v for _, v in line]) for line in lines]
+
+
+def line_chart(
+    name: str, title: str, lines: Series, legend: tuple[tuple[str, int], ...] = (), row: int | None = None
+) -> Chart:
+    """Lines over steps. One row's chart has its legend in it; a chart of all rows is switched by the page's."""
+    return Chart(name, title, partial(paint_lines, lines=lines, own=row is not None), row=row, legend=legend)
+
+
+def paint_lines(axes: Any, lines: Series, own: bool) -> None:
+    for i, (label, seeds) in enumerate(lines.items()):
+        for seed, (steps, values) in enumerate(seeds):
+            if steps:
+                marker = "o" if len(steps) < 3 else ""
+                (line,) = axes.plot(steps, values, linewidth=1.3, marker=marker, markersize=3, **look(i))
+                line.set_label(plain(label) if own and seed == 0 else None)
+                if not own:
+                    tag(line, i, seed)
+    axes.set_xlabel("step")
+    axes.grid(alpha=0.25)

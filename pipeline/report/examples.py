@@ -1,0 +1,75 @@
+"""Evaluation images from the worst to the best: image, ground truth, and what each row predicted (paper Fig. 3)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.cache.manifest.records import Record
+from pipeline.cache.store import Store
+from pipeline.report.layered_image import Picture
+from pipeline.report.student_on_records import stored
+from pipeline.results.masks import class_layer, error_layer, fit
+from pipeline.results.runs import Run, prediction
+from pipeline.results.summary import image_means
+from pipeline.results.table import NAMES
+
+CASES = 9  # worst, median, best, and three between each
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image. place: its rank in words. key: worst, median or best, which are printed too."""
+
+    record: Record
+    place: str
+    key: bool
+    pictures: tuple[Picture, ...]
+
+
+def examples(store: Store, rows: Mapping[str, Sequence[Run]], metric: str) -> list[Case]:
+    """Cases evenly spread over the ranks, by ``metric`` of the last row, seeds averaged (undefined ones last).
+
+    Predictions are those of each row's first seed.
+    """
+    *_, ranking = rows.values()
+    records = {r.id: r for r in store.records[ranking[0].evaluation["subset"]]}
+    ids = sorted(ranking[0].per_image(metric))
+    order = np.argsort(image_means(ranking, metric), kind="stable")
+    ranks = np.rint(np.linspace(0, len(ids) - 1, min(CASES, len(ids)))).astype(int)
+    first = {label: runs[0] for label, runs in rows.items()}
+    return [
+        Case(
+            record := records[ids[order[rank]]],
+            place(int(rank), len(ids), int(ranks[len(ranks) // 2])),
+            rank in (0, len(ids) - 1, ranks[len(ranks) // 2]),
+            tuple(pictures(store, record, first, metric)),
+        )
+        for rank in ranks
+    ]
+
+
+def place(rank: int, count: int, middle: int) -> str:
+    """`worst, 1 of 48`."""
+    word = {middle: "median, ", 0: "worst, ", count - 1: "best, "}.get(rank, "")
+    return f"{word}{rank + 1} of {count}"
+
+
+def pictures(store: Store, record: Record, runs: Mapping[str, Run], metric: str) -> list[Picture]:
+    """Image, ground truth, and every row that has kept its predictions."""
+    image, label = stored_image(store, record), store.full_label(record)
+    small, num_classes = fit(label, image.shape[:2]), len(store.classes)
+    truth = {"mask": class_layer(small, num_classes)}
+    shown = [Picture("image", f"{label.shape[1]}×{label.shape[0]}", image), Picture("ground truth", "", image, truth)]
+    for i, (title, run) in enumerate(runs.items()):
+        if (run.path / "predictions").is_dir():
+            found = fit(prediction(run.path, record.id), image.shape[:2])
+            layers = {"errors": error_layer(found, small, num_classes), "mask": class_layer(found, num_classes)}
+            note = f"{NAMES[metric].removeprefix('m')} {100 * run.per_image(metric)[record.id]:.1f} %"
+            shown.append(Picture(title, note, image, layers, i))
+    return shown
+
+
+def stored_image(store: Store, record: Record) -> np.ndarray:
+    """The record's image as the student sees it, (H, W, 3) uint8."""
+    return stored(store, record, "image").transpose(1, 2, 0)

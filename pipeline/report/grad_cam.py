@@ -1,0 +1,62 @@
+"""Where in the image the score of a class comes from, row by row (paper Fig. 1): Grad-CAM over the image."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image
+
+from pipeline.cache.store import Store
+from pipeline.report.examples import Case
+from pipeline.report.layered_image import Picture
+from pipeline.report.student_on_records import Probe, probe
+from pipeline.results.runs import Run
+from sward.contracts import IGNORE, Student
+from sward.gradcam import grad_cam
+
+LEVEL = "s16"  # deep enough to be about objects, and every student and the teacher's head have it
+
+
+def activations(store: Store, rows: Mapping[str, Sequence[Run]], cases: Sequence[Case]) -> list[Case]:
+    """The key cases, with the map of every row that has a student (its first seed's) in place of its prediction."""
+    probes = {label: probe(runs[0], store) for label, runs in rows.items()}
+    return [shown(case, store, probes) for case in cases if case.key] if any(probes.values()) else []
+
+
+def shown(case: Case, store: Store, probes: Mapping[str, Probe | None]) -> Case:
+    image, truth = case.pictures[:2]
+    target = main_class(store.full_label(case.record))
+    maps = [
+        Picture(label, "", heat(image.image, activation(probe, case, target)), row=i)
+        for i, (label, probe) in enumerate(probes.items())
+        if probe
+    ]
+    return replace(case, pictures=(image, replace(truth, note=store.classes[target]), *maps))
+
+
+def main_class(label: np.ndarray) -> int:
+    """The class with most pixels besides class 0; 1 if there is no other."""
+    counts = np.bincount(label[(label != IGNORE) & (label > 0)], minlength=2)
+    return int(counts.argmax()) or 1
+
+
+def level_of(student: Student) -> str:
+    return LEVEL if LEVEL in student.channels else list(student.channels)[-1]
+
+
+def activation(shown_to: Probe, case: Case, target: int) -> np.ndarray:
+    """(h, w) float32 in [0, 1]."""
+    student = shown_to.student
+    return grad_cam(student, shown_to.inputs(case.record), target, level_of(student))[0].numpy()
+
+
+def heat(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
+    """The image (H, W, 3), grey, under a map (h, w) in matplotlib's `inferno`; brighter is more."""
+    import matplotlib as mpl
+
+    size = (image.shape[1], image.shape[0])
+    smooth = np.asarray(Image.fromarray(cam).resize(size, Image.Resampling.BICUBIC)).clip(0, 1)[..., None]
+    grey = np.repeat(np.asarray(Image.fromarray(image).convert("L"))[..., None], 3, 2)
+    colours = 255 * mpl.colormaps["inferno"](smooth[..., 0])[..., :3]
+    opacity = 0.25 + 0.55 * smooth
+    return np.rint((1 - opacity) * grey + opacity * colours).astype(np.uint8)

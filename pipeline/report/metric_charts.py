@@ -1,0 +1,105 @@
+"""What runs did on the evaluation images: differences with their intervals, per-image values, confusion."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from pipeline.report.charts import COLOURS, Chart, plain, slug, tag
+from pipeline.results.runs import Run
+from pipeline.results.summary import image_means
+from pipeline.results.table import NAMES
+from sward import seeds
+
+ROW_INCHES = 0.42
+SPREAD = 0.25  # of the distance between two rows: how far dots are moved apart
+
+
+def difference_chart(comparison: dict[str, Any]) -> Chart | None:
+    """Differences to the baseline: mean, 95 % interval over images, a mark a seed; None without a baseline."""
+    rows = [(i, row) for i, row in enumerate(comparison["rows"]) if row["difference"]]
+    if not rows:
+        return None
+    name = NAMES[comparison["headline"]]
+    title = f"Δ {name} to the baseline, points: mean, 95 % interval over images, a mark a seed"
+    return Chart("difference", title, partial(paint_differences, rows=rows), size=rows_size(len(rows)))
+
+
+def paint_differences(axes: Any, rows: list[tuple[int, dict[str, Any]]]) -> None:
+    for y, (i, row) in enumerate(rows):
+        d, colour = row["difference"], COLOURS[i % len(COLOURS)]
+        if d["images"]:
+            (line,) = axes.plot(np.multiply(100, d["images"]), [y, y], color=colour, linewidth=3, alpha=0.6)
+            tag(line, i, "interval")
+        (mean,) = axes.plot([100 * d["mean"]], [y], "D", color=colour, markersize=6)
+        (dots,) = axes.plot(np.multiply(100, d["per_seed"]), [y] * len(d["per_seed"]), "|", color=colour, markersize=12)
+        tag(mean, i, "mean")
+        tag(dots, i, "seeds")
+    axes.axvline(0, linewidth=1, linestyle=":", color=COLOURS[-1])
+    name_rows(axes, [row["label"] for _, row in rows])
+    axes.set_xlabel("points")
+
+
+def distribution_chart(rows: Mapping[str, Sequence[Run]], metric: str) -> Chart:
+    """Values of the single images, seeds averaged: a dot an image, a box from quartile to quartile."""
+    title = f"{NAMES[metric].removeprefix('m')} of every image, seeds averaged"
+    values = {label: 100 * image_means(runs, metric) for label, runs in rows.items()}
+    return Chart("per-image", title, partial(paint_distributions, values=values), size=rows_size(len(rows), 0.6))
+
+
+def paint_distributions(axes: Any, values: dict[str, np.ndarray]) -> None:
+    for i, (label, x) in enumerate(values.items()):
+        defined, colour = x[np.isfinite(x)], COLOURS[i % len(COLOURS)]
+        y = i + SPREAD * (2 * seeds.uniforms(len(defined), "jitter", label) - 1)
+        (dots,) = axes.plot(defined, y, "o", color=colour, markersize=3, alpha=0.55, markeredgewidth=0)
+        tag(dots, i, "dots")
+        if len(defined):
+            box = axes.boxplot(defined, positions=[i], orientation="horizontal", widths=0.6, showfliers=False)
+            parts = [line for lines in box.values() for line in lines]
+            for n, line in enumerate(parts):
+                line.set(color=colour, linewidth=1.4)
+                tag(line, i, "box", n)
+    name_rows(axes, list(values))
+    axes.set_xlabel("%")
+    axes.grid(axis="x", alpha=0.25)
+
+
+def name_rows(axes: Any, labels: list[str]) -> None:
+    """One line a label, the first on top."""
+    axes.set_yticks(range(len(labels)), [plain(label) for label in labels])
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+
+
+def rows_size(rows: int, inches: float = ROW_INCHES) -> tuple[float, float]:
+    return 5.6, 0.8 + inches * rows
+
+
+def confusion_chart(label: str, row: int, confusion: np.ndarray, classes: Sequence[str]) -> Chart:
+    """Where the pixels of each class went, per cent of the class."""
+    side = 1.8 + 0.26 * len(classes)
+    paint = partial(paint_confusion, confusion=confusion, classes=classes)
+    return Chart(
+        f"confusion-{slug(label)}", f"Confusion of {label}, % of a class's pixels", paint, (side + 0.9, side), row
+    )
+
+
+def paint_confusion(axes: Any, confusion: np.ndarray, classes: Sequence[str]) -> None:
+    from matplotlib.colors import ListedColormap, to_rgba
+
+    share = 100 * confusion / np.maximum(1, confusion.sum(1, keepdims=True))
+    shades = ListedColormap([to_rgba(COLOURS[0], alpha) for alpha in np.linspace(0, 1, 101)])
+    axes.pcolormesh(share, cmap=shades, vmin=0, vmax=100, edgecolors=(0.5, 0.5, 0.5, 0.3), linewidth=0.5)
+    size, digits = (10, 1) if len(classes) < 6 else (5, 0)
+    for (i, j), value in np.ndenumerate(share):
+        if value >= 0.5 or len(classes) < 6:
+            text = axes.text(j + 0.5, i + 0.5, f"{value:.{digits}f}", ha="center", va="center", fontsize=size)
+            if value > 80:  # a dark cell on every page
+                text.set_color("white")
+    places = np.arange(len(classes)) + 0.5
+    axes.set_xticks(places, [plain(c) for c in classes], rotation=90 if len(classes) > 3 else 0)
+    axes.set_yticks(places, [plain(c) for c in classes])
+    axes.set(xlabel="predicted", ylabel="ground truth", aspect="equal")
+    axes.invert_yaxis()
+    axes.tick_params(length=0)

@@ -1,0 +1,99 @@
+"""`sward report`: one self-contained HTML page of a comparison or of runs. It loads nothing from anywhere."""
+
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from pipeline.files import write_atomic
+from pipeline.report.charts import swatch
+from pipeline.report.contents import Material, collect
+from pipeline.report.figure_files import write_files
+from pipeline.report.selection import Subject, read_subject
+from pipeline.results.masks import palette
+
+PAGE = Path(__file__).parent / "page"
+SECTIONS = {
+    "result": "Result",
+    "examples": "Examples",
+    "activation": "Grad-CAM",
+    "curves": "Curves",
+    "signal": "Signal",
+    "images": "Per image",
+    "classes": "Per class",
+    "space": "Feature space",
+    "cost": "Cost",
+    "store": "Store",
+    "reproduce": "Reproduce",
+}
+
+
+def write_report(folders: Sequence[str | Path], out: str | Path, figures: str | Path | None = None) -> Path:
+    """Write the page of one comparison folder, or of run folders, finished or not.
+
+    Args:
+        folders: a comparison, or runs, or folders that hold runs.
+        out: the page's file.
+        figures: folder for charts and pictures (PNG, SVG) and tables (Markdown, CSV, LaTeX); None writes none.
+
+    Raises:
+        RunError: a folder is none of these, or the runs come from different stores.
+    """
+    subject = read_subject(folders)
+    material = collect(subject)
+    page = environment().get_template("report.html").render(content(subject, material))
+    write_atomic(Path(out), page)
+    if figures is not None:
+        write_files(Path(figures), material.charts, material.tables, material.grids)
+    return Path(out)
+
+
+def environment() -> Environment:
+    """Everything put into the page is escaped, except figures, style and script."""
+    loader = FileSystemLoader(PAGE)
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+
+def content(subject: Subject, material: Material) -> dict[str, Any]:
+    """All that the template shows."""
+    return {
+        "comparison": subject.comparison,
+        "material": material,
+        "labels": list(subject.every),
+        "swatches": [swatch(i) for i in range(len(subject.every))],
+        "sections": {id: title for id, title in SECTIONS.items() if present(id, material)},
+        "class_keys": class_keys(subject.comparison["classes"]),
+        "commands": subject.commands,
+        "config": subject.config,
+        "versions": versions(subject),
+        "style": Markup((PAGE / "style.css").read_text()),
+        "script": Markup((PAGE / "script.js").read_text()),
+    }
+
+
+def present(section: str, material: Material) -> bool:
+    """Whether there is something to show; a section that lacks its store says so instead of being left out."""
+    optional = {
+        "signal": material.signals,
+        "images": material.images,
+        "activation": material.activations,
+        "classes": material.confusions,
+        "space": material.spaces,
+    }
+    return bool(optional.get(section, True))
+
+
+def class_keys(classes: Sequence[str]) -> dict[str, str]:
+    """Class -> its colour in masks as #rrggbb; class 0 is not tinted."""
+    colours = palette(len(classes)).tolist() if classes else []
+    return {name: "#" + bytes(colour).hex() for name, colour in list(zip(classes, colours, strict=True))[1:]}
+
+
+def versions(subject: Subject) -> dict[str, str]:
+    """Of the runs, then of what made this page."""
+    here = {name: version(name) for name in ("zarr", "pillow", "matplotlib", "scikit-learn")}
+    return subject.comparison["versions"] | {"Python": platform.python_version()} | here

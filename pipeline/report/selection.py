@@ -1,0 +1,130 @@
+"""What a report is about: a comparison's rows, or single runs, finished or not."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.cache.manifest.identity import dataset_name
+from pipeline.cache.store import Store
+from pipeline.files import Busy, locked, read_json
+from pipeline.paths import locate, spoken
+from pipeline.results.runs import Run, RunError, load_run, read_run, require_store, run_facts
+from pipeline.results.summary import Row, summarise
+from pipeline.training.evaluate import headline
+
+Rows = dict[str, list[Run]]  # label -> runs by seed
+
+
+@dataclass(frozen=True)
+class Subject:
+    """comparison: as in comparison.json; without finished runs its list of rows is empty.
+    rows: finished runs. unfinished: the others. commands: what makes all this. config: resolved, as YAML."""
+
+    comparison: dict[str, Any]
+    rows: Rows
+    unfinished: Rows
+    commands: list[str]
+    config: str
+
+    @property
+    def every(self) -> Rows:
+        """All that has a log: finished rows first."""
+        return self.rows | self.unfinished
+
+    @property
+    def any_run(self) -> Run:
+        return next(iter(self.every.values()))[0]
+
+    def store(self) -> Store | str:
+        """The store of the runs; or why it can't be shown."""
+        path = locate(self.any_run.config.cache.store)
+        try:
+            store = Store(path)
+        except (OSError, ValueError) as error:
+            return f"The store could not be opened: {spoken(error)}"
+        if store.content_id != self.comparison["content_id"]:
+            return f"{store.place} holds another store now (content id {store.content_id[:12]})."
+        return store
+
+
+def read_subject(folders: Sequence[str | Path]) -> Subject:
+    """A comparison's folder, or run folders, or folders that hold run folders.
+
+    Raises:
+        RunError: a folder is none of these, or the runs come from different stores.
+    """
+    paths = [path for folder in folders for path in expand(Path(folder))]
+    if len(paths) == 1 and (paths[0] / "comparison.json").is_file():
+        return read_comparison(paths[0])
+    if mixed := [str(p) for p in paths if (p / "comparison.json").is_file()]:
+        raise RunError(f"{', '.join(mixed)} is a comparison; give one comparison, or run folders only")
+    return read_runs(paths)
+
+
+def expand(folder: Path) -> list[Path]:
+    """The folder itself; or, where it is neither a run nor a comparison, the runs in it."""
+    inside = sorted(path.parent for path in folder.glob("*/run.json"))
+    own = any((folder / name).is_file() for name in ("run.json", "comparison.json"))
+    return [folder] if own or not inside else inside
+
+
+def read_comparison(folder: Path) -> Subject:
+    """comparison.json and the runs it names."""
+    comparison = read_json(folder / "comparison.json")
+    rows = {row["label"]: [load_run(folder / r["folder"]) for r in row["runs"]] for row in comparison["rows"]}
+    commands = [f"sward extract {folder}/cache.yaml", f"sward compare {folder}/config.yaml"]
+    return Subject(comparison, rows, {}, commands, (folder / "config.yaml").read_text())
+
+
+def read_runs(paths: Sequence[Path]) -> Subject:
+    """Runs as rows of one seed each, without a baseline."""
+    names = [path.name for path in paths]
+    labels = {path.name if names.count(path.name) == 1 else str(path): path for path in paths}
+    done = {label: run_facts(path)["status"] == "finished" for label, path in labels.items()}
+    require_store(list(labels.values()), run_facts(paths[0])["content_id"])
+    rows = {label: [load_run(path)] for label, path in labels.items() if done[label]}
+    unfinished = {label: [read_run(path)] for label, path in labels.items() if not done[label]}
+    every = [run for runs in (rows | unfinished).values() for run in runs]
+    name = ", ".join(dict.fromkeys(run.config.name for run in every))
+    lines = [Row(label, None, tuple(runs)) for label, runs in rows.items()]
+    comparison = summarise(name, lines) if lines else no_results(name, every)
+    commands = [f"sward train {path}/config.yaml" for path in paths]
+    return Subject(
+        comparison, rows, unfinished, commands, "\n".join(f"# {p}\n{(p / 'config.yaml').read_text()}" for p in paths)
+    )
+
+
+def no_results(name: str, runs: Sequence[Run]) -> dict[str, Any]:
+    """What ``summarise`` says, of runs without a result."""
+    first = runs[0]
+    card = first.path / "student.json"
+    classes = read_json(card)["classes"] if card.is_file() else []  # written with the first validation
+    return {
+        "name": name,
+        "content_id": first.facts["content_id"],
+        "data": f"{dataset_name(first.config.cache.dataset)}, split {first.config.cache.split}",
+        "subset": "",
+        "images": 0,
+        "classes": classes,
+        "headline": headline(len(classes) or 2),
+        "commits": sorted({str(run.facts["commit"]) for run in runs}),
+        "versions": first.facts["versions"],
+        "threads": first.facts["threads"],
+        "rows": [],
+    }
+
+
+def status(run: Run, metric: str) -> str:
+    """Where an unfinished run stands, and how it goes on."""
+    step = max((line["step"] for line in run.log), default=0)
+    values = [line[f"val/{metric}"] for line in run.log if line.get(f"val/{metric}") is not None]
+    best = f", best validation {metric} {100 * max(values):.2f} %" if values else ", not validated yet"
+    where = f"step {step} of {run.config.steps}{best}"
+    try:
+        with locked(run.path):
+            return f"stopped at {where}; continue it: sward train {run.path}/config.yaml"
+    except Busy:
+        return f"running, {where}"
+    except OSError:  # a folder that can't be written to
+        return f"not finished, {where}"

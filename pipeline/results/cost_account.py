@@ -1,0 +1,69 @@
+"""What the results cost: warm, from a finished store; cold, with the extraction that made it.
+
+An extraction is paid once for every run that reads the teacher's features: the more of them, the closer cold
+comes to warm. A row that reads none (the student alone) needs no extraction.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.cache.extraction.timing import extraction_cost
+from pipeline.cache.store import Store
+from pipeline.results.runs import Run
+from pipeline.results.table import NONE
+from sward.methods.plain import PlainConfig
+
+HEADER = ["", "runs", "warm: a run", "cold: first run", "cold: each, shared", "all runs"]
+
+
+def reads_features(run: Run) -> bool:
+    """Whether a run needs the teacher's features: any method but the plain one, and the teacher's own head."""
+    return not isinstance(run.config.method, PlainConfig) or run.config.student.kind.endswith("-head")
+
+
+def account(rows: Mapping[str, Sequence[Run]], extraction: dict[str, Any] | None) -> list[list[str]]:
+    """One line a row, in the header's order; what is not known is a dash."""
+    readers = sum(len(runs) for runs in rows.values() if reads_features(runs[0]))
+    return [line(label, runs, extraction, readers) for label, runs in rows.items()]
+
+
+def line(label: str, runs: Sequence[Run], extraction: dict[str, Any] | None, readers: int) -> list[str]:
+    total = sum(run.facts["seconds"] for run in runs)
+    warm = total / len(runs)
+    if not reads_features(runs[0]):
+        cold = [duration(warm)] * 2
+    elif extraction:
+        cold = [duration(warm + extraction["seconds"]), duration(warm + extraction["seconds"] / readers)]
+    else:
+        cold = [NONE] * 2
+    return [label, str(len(runs)), duration(warm), *cold, duration(total)]
+
+
+def duration(seconds: float) -> str:
+    """`12.3 s`, `4 min 05 s`, `3 h 20 min`."""
+    if seconds < 99.95:
+        return f"{seconds:.1f} s"
+    whole, minutes = round(seconds), round(seconds / 60)
+    return f"{whole // 60} min {whole % 60:02} s" if whole < 3600 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def caption(store: Store | None, rows: Mapping[str, Sequence[Run]], extraction: dict[str, Any] | None) -> str:
+    """What warm and cold mean here, and what the extraction took."""
+    readers = sum(len(runs) for runs in rows.values() if reads_features(runs[0]))
+    size = sum(f["bytes"] for r in store.receipts.values() for f in r["files"].values()) if store else 0
+    made = "The store is not here to ask what it took." if store is None else "The store's extraction was not timed."
+    if extraction:
+        made = (
+            f"Extraction: {duration(extraction['seconds'])} for {extraction['records']} records "
+            f"({', '.join(extraction['devices'])}), {size / 1e9:.3f} GB."
+        )
+    return (
+        "Wall-clock time, validation and test included. Warm: from the finished store. Cold, first run: with the whole "
+        "extraction on top. Cold, shared: with an equal part of it for each run here that reads the teacher's features "
+        f"({readers} of them); a row that reads none pays nothing. {made}"
+    )
+
+
+def extraction_of(store: Store | str) -> dict[str, Any] | None:
+    """What making the store took, if it is here and was timed."""
+    return extraction_cost(store.path, store.receipts) if isinstance(store, Store) else None

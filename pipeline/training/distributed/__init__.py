@@ -1,0 +1,1 @@
+"""One run shared by several processes."""

@@ -1,0 +1,1 @@
+"""Training steps that some methods need before the student trains."""

@@ -1,0 +1,136 @@
+"""Pre-stages: what a method learns once from the cache (and the teacher's head) before any student.
+
+The result is kept beside the runs under an identity of its own, so that runs of all seeds share it; a stopped
+pre-stage continues from its last checkpoint.
+"""
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+
+from pipeline.cache.manifest.appended import plan_path
+from pipeline.cache.manifest.identity import digest
+from pipeline.files import Busy, locked, read_json, write_atomic, write_json
+from pipeline.training.batch_order import Order
+from pipeline.training.config import TrainConfig
+from pipeline.training.prestages.loop import descend
+from pipeline.training.run_folder import commit
+from pipeline.training.stream import Stream
+from pipeline.training.teacher.heads import HeadMissing, HeadSource, fitted_head
+from pipeline.types import TrainProgress
+from sward.contracts import HEAD_TENSORS, Method, Prestage, Student
+from sward.digest import state_digest
+
+POLL_SECONDS = 2.0
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Where one pre-stage's result lies: weights, then its card, written last."""
+
+    path: Path
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "prestage.safetensors"
+
+    @property
+    def card(self) -> Path:
+        return self.path / "prestage.json"
+
+
+def run_prestages(
+    config: TrainConfig, stream: Stream, method: Method, head: HeadSource, progress: TrainProgress
+) -> dict[str, str]:
+    """Give ``method`` (and its parts) what they must learn first; returns part -> digest of what it adopted."""
+    adopted = {}
+    for name, part in method.named_modules():
+        stage = part.prestage() if isinstance(part, Method) else None
+        if stage is not None:
+            state = learned(config, stream, stage, head, progress)
+            part.adopt({key: tensor.to(stream.device) for key, tensor in state.items()})
+            adopted[f"prestage.{name or stage.key['kind']}"] = state_digest(state)
+    return adopted
+
+
+def learned(
+    config: TrainConfig, stream: Stream, stage: Prestage, head: HeadSource, progress: TrainProgress
+) -> dict[str, torch.Tensor]:
+    """The finished pre-stage's state: from its folder, or learned now; one run learns, others wait for it.
+
+    Raises:
+        ValueError: the file is not what its card says.
+    """
+    network = head_of(config, stream, head)
+    facts = {
+        "key": stage.key,
+        "settings": stage.settings.model_dump(mode="json"),
+        "store": stream.store.content_id,
+        "views": config.views,
+        "per_epoch": config.per_epoch,
+        "teacher": config.teacher,
+        "head": state_digest(network.state_dict()) if network else None,
+        "made": list(stream.made) if set(stage.needs) & set(HEAD_TENSORS) else [],
+    }
+    folder = Folder(Path(config.runs) / "shared" / f"prestage-{stage.key['kind']}-{digest(facts)[:10]}")
+    told = False
+    while not folder.card.is_file():
+        try:
+            with locked(folder.path):
+                if not folder.card.is_file():
+                    learn(config, stream, stage, network, facts, folder, progress)
+        except Busy:
+            if not told:
+                log.warning("waiting for another run that is learning %s", folder.path)
+            told = True
+            time.sleep(POLL_SECONDS)
+    state = load_file(folder.weights)
+    if state_digest(state) != read_json(folder.card)["digest"]:
+        raise ValueError(
+            f"{folder.weights} is not what its card says; remove the folder {folder.path} to learn it again"
+        )
+    return state
+
+
+def head_of(config: TrainConfig, stream: Stream, head: HeadSource) -> Student | None:
+    """The head's network, also where its tensors are read from the store.
+
+    Raises:
+        HeadMissing: it is not the one whose tensors the store holds.
+    """
+    if head.network is not None or config.head is None:
+        return head.network
+    network = fitted_head(config, stream.store, stream.device)
+    if head.digest not in (None, state_digest(network.state_dict())):
+        raise HeadMissing(
+            f"{config.head_run().folder} is not the head whose tensors {stream.store.path} holds; append its tensors "
+            f"again (remove {plan_path(stream.store.path).parent} first), or restore the head"
+        )
+    return network
+
+
+def learn(
+    config: TrainConfig,
+    stream: Stream,
+    stage: Prestage,
+    head: Student | None,
+    facts: dict[str, Any],
+    folder: Folder,
+    progress: TrainProgress,
+) -> None:
+    """Train, then write the weights and last the card."""
+    settings, device, began = stage.settings, stream.device, time.monotonic()
+    order = Order(stream.order.records, settings.batch_size, settings.seed, config.per_epoch)
+    own = Stream(stream.store, order, stage.needs, device, config.workers, config.prefetch, stream.head, stream.teacher)
+    losses = descend(stage.to(device), own, head, folder.path / "last.ckpt", {"prestage": digest(facts)}, progress)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in stage.state_dict().items()}
+    write_atomic(folder.weights, save(state))
+    seconds = round(time.monotonic() - began, 2)
+    about = {"losses": losses, "digest": state_digest(state), "commit": commit(), "seconds": seconds}
+    write_json(folder.card, facts | about)

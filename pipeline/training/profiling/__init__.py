@@ -1,0 +1,1 @@
+"""Time of each part of a training step."""

@@ -1,0 +1,166 @@
+"""`sward extract --append`: a fitted head's tensors for every record of a store, from the store's own levels.
+
+Whole shards with receipts, as the levels are written (`cache/unit.py`): what has no receipt is computed, a kill
+costs the unit in flight. The trunk, the images' sources and the data set are not needed.
+"""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.cache.errors import CacheMismatch, ExtractionError, StorageOverflow
+from pipeline.cache.format.shards import ShardWriter, shard_path
+from pipeline.cache.manifest.appended import (
+    APPENDED,
+    appended_specs,
+    plan_path,
+    read_plan,
+    unit_receipt,
+    unit_receipt_path,
+)
+from pipeline.cache.manifest.identity import digest
+from pipeline.cache.manifest.records import Record, Unit
+from pipeline.cache.manifest.sealed import write_sealed
+from pipeline.cache.manifest.zarr_metadata import ensure_metadata, remove_other
+from pipeline.cache.storage.disk_errors import explained, freeing
+from pipeline.cache.storage.mirror import require_local
+from pipeline.cache.store import Store
+from pipeline.config import load_config
+from pipeline.devices import resolve_device
+from pipeline.files import locked, publish, sweep
+from pipeline.training.batch_order import Order
+from pipeline.training.config import TrainConfig, is_head
+from pipeline.training.run_folder import RunFolder
+from pipeline.training.stream import Stream
+from pipeline.training.teacher.heads import HeadMissing, head_channels, load_head
+from pipeline.types import Progress
+from sward.contracts import HEAD_TENSORS, Student
+from sward.digest import state_digest
+
+
+def append(
+    path: Path,
+    names: tuple[str, ...],
+    head_folder: Path,
+    batch_size: int = 8,
+    device: str = "auto",
+    progress: Progress = lambda done, total: None,
+) -> int:
+    """Add ``names`` (``logits``, ``penultimate``) of the head in a run's folder; returns the records computed now.
+
+    Raises:
+        HeadMissing: the folder is no finished head of this store.
+        ExtractionError: a tensor is not finite, or overflows half precision.
+        CacheMismatch: tensors of another head, or others of this one, are there.
+    """
+    if unknown := sorted(set(names) - set(HEAD_TENSORS)) or not names:
+        raise ValueError(f"--append takes {', '.join(HEAD_TENSORS)}; found {unknown or 'nothing'}")
+    require_local(path, "sward extract --append")
+    config = head_config(head_folder)
+    with explained(path), locked(path), freeing(path):
+        store, where = Store(path), resolve_device(device)
+        if not RunFolder(head_folder).finished_from(store):
+            raise HeadMissing(f"{head_folder} is not a finished head; fit it first: sward fit-head CONFIG")
+        head = load_head(config, RunFolder(head_folder), store).to(where)
+        plan = planned(store, names, config.identity(), head)
+        sweep(path)
+        remove_other(path, plan, HEAD_TENSORS)
+        ensure_metadata(path, store.plans, plan)
+        units = [unit for unit in store.units if unit_receipt(path, unit, plan) is None]
+        total, done = sum(len(u.records) for u in units), 0
+        for unit in units:
+            write_unit(store, unit, plan, tensors_of(store, unit, names, head, batch_size, where))
+            done += len(unit.records)
+            progress(done, total)
+        shutil.rmtree(path / "tmp", ignore_errors=True)
+    return total
+
+
+def head_config(folder: Path) -> TrainConfig:
+    """The configuration of a head's run. Raises HeadMissing where the folder is no run of a head."""
+    if not (folder / "config.yaml").is_file():
+        raise HeadMissing(f"{folder} is no run; give the folder that `sward fit-head CONFIG` made")
+    config = load_config(TrainConfig, folder / "config.yaml")
+    if not is_head(config.student):
+        raise HeadMissing(f"{folder} holds a student ({config.student.kind}); give the folder that fit-head made")
+    return config
+
+
+def planned(store: Store, names: tuple[str, ...], run: str, head: Student) -> dict[str, Any]:
+    """The plan on disk, made now where there is none (or one of which nothing was written)."""
+    channels = {name: c for name, c in head_channels(head).items() if name in names}
+    facts: dict[str, Any] = {
+        "content_id": store.content_id,
+        "head": {"run": run, "digest": state_digest(head.state_dict())},
+        "channels": channels,
+        "shapes": {
+            subset: {name: [c, *(side // 4 for side in store.size(subset))] for name, c in channels.items()}
+            for subset, records in store.records.items()
+            if records
+        },
+        "precision": APPENDED.kind,
+    }
+    plan, file = facts | {"id": digest(facts)}, plan_path(store.path)
+    found = read_plan(store.path) or {}
+    if not any(unit_receipt(store.path, unit, found) for unit in store.units if found):
+        write_sealed(file, plan)
+        return plan
+    lines = [f"{k}: expected {plan[k]}, found {found.get(k)}" for k in facts if found.get(k) != plan[k]]
+    if lines:
+        raise CacheMismatch(
+            f"{store.path} holds other appended tensors:\n  "
+            + "\n  ".join(lines)
+            + f"\nremove the folder {file.parent} to replace them (name all tensors that you want at once)"
+        )
+    return plan
+
+
+def tensors_of(
+    store: Store, unit: Unit, names: tuple[str, ...], head: Student, batch_size: int, device: torch.device
+) -> Iterator[dict[str, Tensor]]:
+    """Name -> (C, h, w) float32 on the CPU, of each record of a unit."""
+    stream = Stream(store, Order(unit.records, batch_size, 0), names, device, head=head)
+    for start in range(0, len(unit.records), batch_size):
+        batch = stream.of(list(unit.records[start : start + batch_size]))
+        for i in range(len(batch.ids)):
+            yield {name: batch.features[name][i].cpu() for name in names}
+
+
+def write_unit(store: Store, unit: Unit, plan: dict[str, Any], tensors: Iterator[dict[str, Tensor]]) -> None:
+    """All records of a unit: written aside, synced, renamed, then the receipt."""
+    final = {
+        name: shard_path(store.path, unit.subset, name, unit.shard, len(shape) + 1)
+        for name, (shape, _) in appended_specs(plan, unit.subset).items()
+    }
+    partial = {name: store.path / "tmp" / "appended" / unit.name / name for name in final}
+    writers = {name: ShardWriter(file, store.shard_records) for name, file in partial.items()}
+    try:
+        for record, made in zip(unit.records, tensors, strict=True):
+            for name, tensor in made.items():
+                writers[name].append(encoded(record, name, tensor))
+        sums = {name: writer.close() for name, writer in writers.items()}
+    except BaseException:
+        for writer in writers.values():
+            writer.abandon()
+        raise
+    for name, file in final.items():
+        publish(partial[name], file)
+    files = {str(file.relative_to(store.path)): sums[name] for name, file in final.items()}
+    write_sealed(unit_receipt_path(store.path, unit.name), {"unit": unit.name, "files": files, "id": plan["id"]})
+
+
+def encoded(record: Record, name: str, tensor: Tensor) -> np.ndarray:
+    """The tensor as stored. Raises ExtractionError where it is not finite or overflows; names the sample."""
+    if not tensor.isfinite().all():
+        raise ExtractionError(f"{name} of {record.title} has NaN or infinite values; nothing of its shard was stored")
+    try:
+        return APPENDED.encode(name, tensor.numpy())[name]
+    except StorageOverflow as error:
+        raise ExtractionError(
+            f"{record.title}: {error}. Appended tensors are half precision: use head.tensors: recomputed"
+        ) from error

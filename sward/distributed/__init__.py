@@ -1,0 +1,1 @@
+"""Losses and layers of a batch that several processes share."""

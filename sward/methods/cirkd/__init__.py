@@ -1,0 +1,1 @@
+"""Cross-image relational knowledge distillation (CIRKD)."""

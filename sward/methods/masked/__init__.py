@@ -1,0 +1,1 @@
+"""Methods that learn masks of the teacher first: MasKD and FreeKD."""

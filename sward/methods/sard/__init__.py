@@ -1,0 +1,1 @@
+"""Spatial attention and relation distillation (SARD)."""

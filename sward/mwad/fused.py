@@ -1,0 +1,215 @@
+"""MWAD's terms of one pair in few passes: what trains with a frozen teacher side. Eq. 1-13.
+
+``MWAD`` falls back to the plain form, ``sward.mwad.reference``, where the teacher side is trained. Here
+
+- the standardisation is part of phi's weights, and windows are cut by reordering pixels;
+- the tokens are their own keys, Theta_Q^T Theta_K going to the queries: a third less to project. That drops from
+  the scores what is constant over keys, which the softmax does not see;
+- windows are taken in groups that fit the processor's cache, from scores to sums, and the backward pass is
+  written out. It needs A_s, A_s - A_t, Z_s - Z_t and the value term's gradient, which are all that is kept.
+"""
+
+# B batch, C channels, H W of the common grid, N windows of an image, W windows of the batch, w those of a group,
+# T tokens of a window, d width of Q, K, V
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from sward.align import resize
+from sward.contracts import HIDDEN
+from sward.mwad.projections import Projections
+from sward.mwad.reference import kl_divisor
+from sward.mwad.windows import Windows
+
+GROUP, GROUP_ON_GPU = 2**18, 2**26  # attention entries of a group: a MiB of float32 is about best on CPUs
+
+
+def fused_terms(
+    stage: Projections, f_t: Tensor, f_s: Tensor, windows: Windows, visible: Tensor | None, valid: Tensor | None
+) -> dict[str, Tensor]:
+    """Terms ``attn``, ``value``, ``context`` as chosen, unweighted; gradients reach f_s and Theta_s.
+
+    Args:
+        stage: the pair's projections.
+        f_t: (B, C_t, h, w), float32 or wider.
+        f_s: (B, C_s, h, w).
+        windows: the cut, which has the common grid.
+        visible: as by ``windows.masks``.
+        valid: as by ``windows.masks``.
+    """
+    config, rows = stage.config, windows.rows(f_s.device)
+    with torch.no_grad():
+        teacher = project(stage.theta_t, _tokens(phi_map(stage, f_t), windows, rows, config.antialias))
+    student = project(stage.theta_s, _tokens(f_s, windows, rows, config.antialias))
+    wanted = ["value" in config.terms, "context" in config.terms]
+    attn, value, context = RelationSums.apply(*student, *teacher, visible, valid, config.value_eps, *wanted).unbind()
+    B, T = len(f_s), windows.side**2
+    shape = B, len(student[0]) // B, T
+    queries = kl_divisor(shape, "tokens", visible, valid)
+    terms = {"attn": attn / kl_divisor(shape, config.kl_reduction, visible, valid)}
+    if wanted[0]:
+        terms["value"] = value / queries
+    if wanted[1]:
+        terms["context"] = context / (queries * (stage.width if config.context_reduction == "mean" else 1))
+    return terms
+
+
+def phi_map(stage: Projections, f_BCHW: Tensor) -> Tensor:
+    """``stage.teacher(f)`` as one product, in channels-last order."""
+    weight, bias = stage.phi.weight.flatten(1).to(f_BCHW.dtype), stage.phi.bias
+    if stage.config.standardise:
+        weight = weight / stage.std
+        shift = weight @ stage.mean
+        bias = -shift if bias is None else bias - shift
+    x_BnC = f_BCHW.flatten(2).mT @ weight.T
+    if bias is not None:
+        x_BnC += bias
+    return x_BnC.mT.unflatten(2, f_BCHW.shape[2:])
+
+
+def project(theta: nn.Conv2d, tokens_WTC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries and keys (W, T, e), whose products are the scores of Eq. 9, and values (W, T, d).
+
+    e is C, the keys being the tokens themselves, or d where that is smaller.
+    """
+    dtype = tokens_WTC.dtype
+    Q, K, V = theta.weight.flatten(1).to(dtype).chunk(3)
+    q, k, v = (None,) * 3 if theta.bias is None else theta.bias.to(dtype).chunk(3)
+    scale = 1 / math.sqrt(len(Q))
+    keys = tokens_WTC
+    if len(Q) < Q.shape[1]:
+        keys = F.linear(tokens_WTC, K, k)
+    else:
+        Q, q = K.T @ Q, None if q is None else q @ K
+    return F.linear(tokens_WTC, Q * scale, None if q is None else q * scale), keys, F.linear(tokens_WTC, V, v)
+
+
+class Cut(torch.autograd.Function):
+    """Tokens (B N T, C) of pixels (B, H W, C), by ``Windows.rows``; both passes only pick rows.
+
+    The gradient has the layout of the pixels: added to another of a network it would else slow the passes behind it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x_BnC: Tensor, token_of: Tensor, pixel_of: Tensor) -> Tensor:
+        ctx.by_pixel, ctx.images, ctx.tokens = x_BnC.is_contiguous(), len(x_BnC), len(pixel_of)
+        ctx.save_for_backward(token_of)
+        padded = len(pixel_of) > len(token_of)
+        x_BnC = F.pad(x_BnC, (0, 0, 0, 1)) if padded else x_BnC.contiguous()
+        return x_BnC.flatten(0, 1).index_select(0, _of_each_image(pixel_of, x_BnC.shape[1], ctx.images))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (token_of,) = ctx.saved_tensors
+        rows = _of_each_image(token_of, ctx.tokens, ctx.images)
+        grad = grad.index_select(0, rows).unflatten(0, (ctx.images, -1))
+        return grad if ctx.by_pixel else grad.mT.contiguous().mT, None, None
+
+
+def _of_each_image(rows: Tensor, count: int, images: int) -> Tensor:
+    """The rows of every image, of ``count`` each: one axis is picked from by all threads, two by a single one."""
+    return (torch.arange(0, images * count, count, device=rows.device)[:, None] + rows).flatten()
+
+
+class RelationSums(torch.autograd.Function):
+    """Sums, over the tokens that count, of KL(A_t || A_s), 1 - cos(V_s, V_t) and |Z_s - Z_t|^2, as a (3,) tensor.
+
+    ``apply(Q_s, K_s, V_s, Q_t, K_t, V_t, visible, valid, eps, value, context)``: Q, K and V as by ``project``;
+    visible (N, T, T) and valid (N, T) as by ``Windows.masks``; ``value`` and ``context`` say whether these are
+    wanted (else 0). Gradients go to Q_s, K_s and V_s.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, Q_s: Tensor, K_s: Tensor, V_s: Tensor, Q_t: Tensor, K_t: Tensor, *rest: Any) -> Tensor:
+        V_t, visible, valid, eps, value, context = rest
+        W, T, _ = K_s.shape
+        weights, excess = K_s.new_empty(W, T, T), K_s.new_empty(W, T, T)
+        slope, gap = (torch.empty_like(V_s) if wanted else None for wanted in (value, context))
+        total = K_s.new_zeros(3)
+        for at, hidden, count in _groups(K_s, visible, valid):
+            logA_t, logA_s = _log_attention(Q_t[at], K_t[at], hidden), _log_attention(Q_s[at], K_s[at], hidden)
+            A_t, A_s = logA_t.exp(), torch.exp(logA_s, out=weights[at])
+            torch.sub(A_s, A_t, out=excess[at])
+            if slope is not None:
+                total[1] += _counted(_one_minus_cosine(V_s[at], V_t[at], eps, slope[at]), count).sum()
+            if gap is not None:
+                Z = torch.bmm(A_s, V_s[at], out=gap[at]).sub_(A_t @ V_t[at])  # Eq. 10
+                total[2] += _dot(Z, Z, count)
+            total[0] += _dot(A_t, logA_t.sub_(logA_s), count)
+        ctx.save_for_backward(Q_s, K_s, V_s, weights, excess, slope, gap, valid)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        Q_s, K_s, V_s, weights, excess, slope, gap, valid = ctx.saved_tensors
+        attn, value, context = grad.unbind()
+        dQ, dK, dV = torch.empty_like(Q_s), torch.empty_like(K_s), torch.empty_like(V_s)
+        with torch.autocast(K_s.device.type, enabled=False):
+            for at, _, count in _groups(K_s, None, valid):
+                A_s = weights[at]
+                dS = excess[at] * _counted(attn, count)
+                if slope is None:
+                    dV[at].zero_()
+                else:
+                    torch.mul(slope[at], _counted(value, count), out=dV[at])
+                if gap is not None:
+                    dZ = gap[at] * _counted(2 * context, count)
+                    dV[at].baddbmm_(A_s.mT, dZ)
+                    dA = dZ @ V_s[at].mT
+                    dS += torch._softmax_backward_data(dA, A_s, -1, A_s.dtype)  # has no public name
+                torch.bmm(dS, K_s[at], out=dQ[at])
+                torch.bmm(dS.mT, Q_s[at], out=dK[at])
+        return dQ, dK, dV, *(None,) * 8
+
+
+def _tokens(f_BCHW: Tensor, windows: Windows, rows: tuple[Tensor, Tensor], antialias: bool) -> Tensor:
+    """``windows.split`` of the map on the common grid, all images' windows in one axis: (W, T, C)."""
+    f = resize(f_BCHW, (windows.height, windows.width), antialias)
+    return Cut.apply(f.flatten(2).mT, *rows).unflatten(0, (-1, windows.side**2))
+
+
+def _groups(
+    K_s: Tensor, visible: Tensor | None, valid: Tensor | None
+) -> Iterator[tuple[slice, Tensor | None, Tensor | None]]:
+    """Groups of windows with their masks, None for none: hidden keys (w, T, T); 1 or 0 by query, (w, T, 1)."""
+    W, T, _ = K_s.shape
+    step = max(1, (GROUP if K_s.device.type == "cpu" else GROUP_ON_GPU) // T**2)
+    for first in range(0, W, step):
+        at = torch.arange(first, min(first + step, W), device=K_s.device)
+        hidden = None if visible is None else ~visible[at % len(visible)]
+        count = None if valid is None else valid[at % len(valid), :, None].to(K_s.dtype)
+        yield slice(first, first + step), hidden, count
+
+
+def _log_attention(Q: Tensor, K: Tensor, hidden: Tensor | None) -> Tensor:
+    scores = Q @ K.mT
+    return (scores if hidden is None else scores.masked_fill_(hidden, HIDDEN)).log_softmax(-1)
+
+
+def _counted(x: Tensor, count: Tensor | None) -> Tensor:
+    return x if count is None else x * count
+
+
+def _dot(x: Tensor, y: Tensor, count: Tensor | None) -> Tensor:
+    """Sum of the products, over the tokens that count."""
+    if count is None and x.device.type == "cpu":
+        return torch.dot(x.flatten(), y.flatten())
+    return _counted((x * y).sum(-1, keepdim=True), count).sum()
+
+
+def _one_minus_cosine(V_s: Tensor, V_t: Tensor, eps: float, slope: Tensor) -> Tensor:
+    """(W, T, 1), and in ``slope`` its gradient with respect to V_s; a length held at ``eps`` is a constant."""
+    length, length_t = (torch.linalg.vector_norm(V, dim=-1, keepdim=True) for V in (V_s, V_t))
+    inverse = 1 / length.clamp_min(eps)
+    both = inverse / length_t.clamp_min(eps)
+    cosine = torch.mul(V_s, V_t, out=slope).sum(-1, keepdim=True).mul_(both)
+    torch.mul(V_s, cosine * inverse.square() * (length > eps), out=slope).addcmul_(V_t, both, value=-1)
+    return 1 - cosine

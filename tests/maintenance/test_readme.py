@@ -1,0 +1,57 @@
+"""The README's tables are generated, never typed."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.files import read_json
+from pipeline.maintenance import readme
+from pipeline.report.report import write_report
+from pipeline.results.runs import RunError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_readmes_tables_are_those_of_the_results():
+    text = (ROOT / "README.md").read_text() if (ROOT / "README.md").is_file() else ""
+    assert readme.regenerate(text, ROOT / "results") == text
+
+
+def test_kept_results_have_no_weights_no_images_and_no_places_of_a_machine(compared, tmp_path, monkeypatch):
+    root = Path(compared.config.out).parent
+    monkeypatch.chdir(root)
+    kept = readme.save_results(compared.folder, tmp_path / "results" / "tiny")
+    files = [p for p in kept.rglob("*") if p.is_file()]
+    assert {p.suffix for p in files} == {".json", ".jsonl", ".csv", ".md", ".yaml"}
+    assert [p for p in files if str(root) in p.read_text()] == []
+    assert read_json(kept / "comparison.json")["rows"][0]["metrics"] == compared.json["rows"][0]["metrics"]
+
+
+def test_kept_results_still_make_a_report(compared, tmp_path):
+    kept = readme.save_results(compared.folder, tmp_path / "tiny")
+    assert "SWARD − student alone" in write_report([kept], tmp_path / "page.html").read_text()
+
+
+def test_a_marked_table_is_made_anew_and_the_rest_is_left(compared, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    before = "# A\n<!-- results:tiny -->\nold | numbers\n<!-- /results:tiny -->\nafter\n"
+    Path("README.md").write_text(before)
+    readme.main([str(compared.folder)])
+    text = Path("README.md").read_text()
+    assert text.startswith("# A\n<!-- results:tiny -->\n| ")
+    assert text.endswith("<!-- /results:tiny -->\nafter\n")
+    assert (compared.folder / "comparison.md").read_text() in text
+    assert "old" not in text
+    assert readme.regenerate(text, tmp_path / "results") == text
+
+
+def test_a_marker_without_results_or_without_end_is_an_error(tmp_path):
+    with pytest.raises(RunError, match=r"nothing in .* for absent"):
+        readme.regenerate("<!-- results:absent -->\n<!-- /results:absent -->", tmp_path)
+    with pytest.raises(RunError, match=r"no closing .* for open"):
+        readme.regenerate("<!-- results:open -->\ntext", tmp_path)
+
+
+def test_only_comparisons_are_kept(tmp_path):
+    with pytest.raises(RunError, match=r"has no comparison.json"):
+        readme.save_results(tmp_path, tmp_path / "to")
