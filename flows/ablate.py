@@ -12,7 +12,6 @@ from typing import Any, cast
 from uuid import UUID
 
 import yaml
-from pipeline.experiments.compare_config import CompareConfig
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.client.orchestration import get_client
@@ -20,10 +19,11 @@ from prefect.client.schemas import FlowRun
 from prefect.deployments import run_deployment
 from prefect.runtime import deployment, flow_run
 
-from flows.server_outage import patiently, show
+from flows.server_outage import publish_artifact, retry_while_unavailable
 from flows.task import log_config, sward
 from pipeline.config import as_overrides, load_config
 from pipeline.experiments.compare import heads, planned_rows, running_order
+from pipeline.experiments.compare_config import CompareConfig
 from pipeline.files import write_atomic
 from pipeline.training.config import TrainConfig
 from pipeline.training.run_folder import RunFolder
@@ -52,8 +52,10 @@ def ablate_student(config: Path, overrides: dict[str, Any] | None = None) -> dic
         raise RuntimeError(f"not finished: {names}; see the runs of {trainer()}, then start this again")
     lines = sward("compare", config, settings)
     report = (checked.folder / "report.html").resolve().as_uri()
-    show("the table", lambda: create_markdown_artifact("\n".join(lines), key="comparison"))
-    show("the link to the report", lambda: create_link_artifact(report, link_text="report.html", key="report"))
+    publish_artifact("the table", lambda: create_markdown_artifact("\n".join(lines), key="comparison"))
+    publish_artifact(
+        "the link to the report", lambda: create_link_artifact(report, link_text="report.html", key="report")
+    )
     return {"comparison": str(checked.folder), "runs": [str(p.folder) for p in points]}
 
 
@@ -73,14 +75,14 @@ def submit(point: TrainConfig, folder: Path) -> UUID:
     """
     path = folder / f"{point.folder.name}.yaml"
     write_atomic(path, yaml.safe_dump(point.model_dump(mode="json"), sort_keys=False))
-    attempt, run = 0, started(point, path, 0)
+    attempt, run = 0, start_or_find(point, path, 0)
     while run.state is not None and run.state.is_final():
         attempt += 1
-        run = started(point, path, attempt)
+        run = start_or_find(point, path, attempt)
     return run.id
 
 
-def started(point: TrainConfig, path: Path, attempt: int) -> FlowRun:
+def start_or_find(point: TrainConfig, path: Path, attempt: int) -> FlowRun:
     """The run of this attempt at a point, started now or by an earlier execution of this flow run."""
     start = partial(
         run_deployment,
@@ -90,7 +92,7 @@ def started(point: TrainConfig, path: Path, attempt: int) -> FlowRun:
         timeout=0,
         idempotency_key=f"{flow_run.id}-{point.folder.name}-{attempt}",
     )
-    return cast(FlowRun, patiently(start))  # a coroutine only where an event loop runs
+    return cast(FlowRun, retry_while_unavailable(start))  # a coroutine only where an event loop runs
 
 
 def wait(runs: dict[UUID, TrainConfig]) -> None:
@@ -100,7 +102,7 @@ def wait(runs: dict[UUID, TrainConfig]) -> None:
         while going:
             time.sleep(POLL_SECONDS)
             for identity, point in list(going.items()):
-                state = patiently(partial(client.read_flow_run, identity)).state
+                state = retry_while_unavailable(partial(client.read_flow_run, identity)).state
                 if (state is not None and state.is_final()) or unfinished([point]) == []:
                     del going[identity]
                     log.info("%s: %s, %d to go", point.name, state.name if state else "finished", len(going))

@@ -7,12 +7,12 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_table_artifact
 
-from flows.server_outage import show
+from flows.server_outage import publish_artifact
 from flows.task import log_config, sward
 from pipeline.cache.config import CacheConfig
 from pipeline.cache.tools.inspect import inspect
 from pipeline.config import as_overrides, load_config
-from pipeline.paths import locate
+from pipeline.paths import read_path
 
 COMPUTED = re.compile(r"(\d+) computed now")
 
@@ -30,9 +30,11 @@ def extract_teacher_features(config: Path, overrides: dict[str, Any] | None = No
     checked = load_config(CacheConfig, config, settings)
     log_config(checked)
     lines = sward("extract", config, settings)
-    facts = inspect(locate(checked.store))
+    facts = inspect(read_path(checked.store))
     about = f"The store {facts['path']}"
-    show("the store's table", lambda: create_table_artifact(table(facts), key="feature-store", description=about))
+    publish_artifact(
+        "the store's table", lambda: create_table_artifact(table(facts), key="feature-store", description=about)
+    )
     return receipt(facts, lines)
 
 

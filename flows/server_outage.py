@@ -13,14 +13,14 @@ PATIENCE = 900.0  # seconds; Prefect's own calls of a running flow wait 8 minute
 PAUSE = 5.0
 
 
-def away(error: Exception) -> bool:
+def is_unavailable(error: Exception) -> bool:
     """Whether the server can't be reached or can't answer now, as opposed to: it answered that the call is wrong."""
     if isinstance(error, httpx.HTTPStatusError):
         return error.response.status_code >= 500
     return isinstance(error, httpx.TransportError)
 
 
-def patiently(call: Callable[[], T], patience: float = PATIENCE, pause: float = PAUSE) -> T:
+def retry_while_unavailable(call: Callable[[], T], patience: float = PATIENCE, pause: float = PAUSE) -> T:
     """The call's result; while the server is away it is tried again every ``pause`` seconds.
 
     Raises:
@@ -31,7 +31,7 @@ def patiently(call: Callable[[], T], patience: float = PATIENCE, pause: float = 
         try:
             return call()
         except httpx.HTTPError as error:
-            if not away(error) or time.monotonic() > deadline:
+            if not is_unavailable(error) or time.monotonic() > deadline:
                 raise
             if not warned:
                 get_run_logger().warning("the Prefect server is away (%s); waiting for it", error)
@@ -39,7 +39,7 @@ def patiently(call: Callable[[], T], patience: float = PATIENCE, pause: float = 
             time.sleep(pause)
 
 
-def show(what: str, call: Callable[[], object]) -> bool:
+def publish_artifact(what: str, call: Callable[[], object]) -> bool:
     """An artifact, where the server takes it: hours of work don't fail because their table could not be shown."""
     try:
         call()

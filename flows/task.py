@@ -12,7 +12,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows import verb_process
-from flows.server_outage import show
+from flows.server_outage import publish_artifact
 from sward.contracts import Config
 
 COUNTS = re.compile(r"(?P<title>[^:]+): (?P<done>\d+)/(?P<total>\d+) ")  # pipeline.console's plain lines
@@ -29,10 +29,10 @@ def transient(task: Any, task_run: Any, state: State[Any]) -> bool:
 @task(task_run_name="{verb}", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=10, retry_condition_fn=transient)
 def sward(verb: str, config: Path, overrides: list[str]) -> list[str]:
     """`sward VERB config --set …`; returns its last lines."""
-    return verb_process.run(verb, config, overrides, Shown(f"{verb}-progress"))
+    return verb_process.run(verb, config, overrides, LineReporter(f"{verb}-progress"))
 
 
-class Shown:
+class LineReporter:
     """Called with every line: logs it, and keeps one progress artifact up to date."""
 
     def __init__(self, key: str) -> None:
@@ -47,7 +47,7 @@ class Shown:
         percent = 100 * int(found["done"]) / max(1, int(found["total"]))
         if percent < 100 and time.monotonic() < self.next:
             return
-        taken = show("progress", lambda: self.update(percent, line))
+        taken = publish_artifact("progress", lambda: self.update(percent, line))
         self.next = time.monotonic() + (UPDATE_SECONDS if taken else AWAY_SECONDS)
 
     def update(self, percent: float, line: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from flows.server_outage import show
+from flows.server_outage import publish_artifact
 from flows.task import log_config, sward
 from pipeline.config import as_overrides, load_config
 from pipeline.files import read_json
@@ -28,7 +28,7 @@ def train_student(config: Path, overrides: dict[str, Any] | None = None) -> dict
     checked = load_config(TrainConfig, config, settings)
     log_config(checked)
     sward("train", config, settings)
-    return shown(checked.folder)
+    return publish_results(checked.folder)
 
 
 @flow(name="fit-teacher-head")
@@ -43,16 +43,16 @@ def fit_teacher_head(config: Path, overrides: dict[str, Any] | None = None) -> d
     checked = load_config(TrainConfig, config, settings).head_run()
     log_config(checked)
     sward("fit-head", config, settings)
-    return shown(checked.folder)
+    return publish_results(checked.folder)
 
 
-def shown(folder: Path) -> dict[str, Any]:
+def publish_results(folder: Path) -> dict[str, Any]:
     """A finished run's metrics and card as artifacts; what its flow returns."""
     facts = read_json(folder / "run.json")
     rows = [{"metric": name, "value": value} for name, value in facts["test"].items()]
     about = f"{folder}, {facts['subset']} split"
-    show("the table of metrics", lambda: create_table_artifact(rows, key="metrics", description=about))
-    show("the run's card", lambda: create_markdown_artifact(card(folder, facts), key="run"))
+    publish_artifact("the table of metrics", lambda: create_table_artifact(rows, key="metrics", description=about))
+    publish_artifact("the run's card", lambda: create_markdown_artifact(card(folder, facts), key="run"))
     return {"run": str(folder), "metrics": facts["test"]}
 
 

@@ -95,7 +95,7 @@ def failure(verb: str, status: int, tail: list[str]) -> ChildFailed:
     return (TransientError if number and int(number[1]) in TRANSIENT else ChildFailed)(text)
 
 
-def leash(parent: int, grace: float = GRACE) -> None:
+def stop_with_parent(parent: int, grace: float = GRACE) -> None:
     """From now on, when ``parent`` is no longer our parent: SIGTERM to ourselves, SIGKILL after ``grace`` seconds."""
 
     def watch() -> None:
@@ -112,7 +112,7 @@ def leash(parent: int, grace: float = GRACE) -> None:
 
 
 if __name__ == "__main__":
-    leash(int(sys.argv[1]))
+    stop_with_parent(int(sys.argv[1]))
     from pipeline.cli.main import main
 
     sys.exit(main(sys.argv[2:]))

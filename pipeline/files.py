@@ -31,7 +31,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
-def sweep(folder: Path) -> None:
+def remove_partials(folder: Path) -> None:
     """Remove what a kill in ``atomic`` left anywhere below a folder; call it while holding the folder's lock."""
     for left in folder.rglob(".*.partial"):
         left.unlink()

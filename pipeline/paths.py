@@ -33,7 +33,7 @@ def is_url(path: str | Path) -> bool:
     return isinstance(path, str) and "://" in path
 
 
-def stand_in(url: str, role: str) -> Path:
+def mirror_folder(url: str, role: str) -> Path:
     """The folder that stands for a store at a URL, for ``role`` (read, write); the endpoint is a part of the place.
 
     Raises:
@@ -53,7 +53,7 @@ def stand_in(url: str, role: str) -> Path:
     return folder
 
 
-def spoken(text: object) -> str:
+def with_urls(text: object) -> str:
     """The text, with URLs in place of the folders that stand for them."""
     found = str(text)
     for folder, url in URLS.items():
@@ -61,21 +61,21 @@ def spoken(text: object) -> str:
     return found
 
 
-def locate(path: str | Path) -> Path:
+def read_path(path: str | Path) -> Path:
     """Where to read ``path``: the data root, else the checkout; else the root's place."""
     if is_url(path):
-        return stand_in(str(path), "read")
-    placed = place(path)
+        return mirror_folder(str(path), "read")
+    placed = write_path(path)
     if placed.exists() or not _in_data(Path(path)):
         return placed
     committed = CATALOGUE.joinpath(*Path(path).parts[1:])
     return committed if committed.exists() else placed
 
 
-def place(path: str | Path) -> Path:
+def write_path(path: str | Path) -> Path:
     """Where to write ``path``: ``data/...`` under the data root, any other path as it is."""
     if is_url(path):
-        return stand_in(str(path), "write")
+        return mirror_folder(str(path), "write")
     path = Path(path)
     return data_root().joinpath(*path.parts[1:]) if _in_data(path) else path
 

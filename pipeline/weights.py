@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from pipeline.paths import locate
+from pipeline.paths import read_path
 from sward.teachers import TeacherConfig
 
 
@@ -34,7 +34,7 @@ def find(weights: str) -> Path:
     """The local file of a path or of ``hub:<owner>/<repository>/<file>``."""
     if weights.startswith("hub:"):
         return _download(weights.removeprefix("hub:"))
-    path = locate(weights)
+    path = read_path(weights)
     if not path.is_file():
         raise WeightsError(
             f"teacher weights not found: {path}; set teacher.weights to a .pt or .safetensors file, "

@@ -11,7 +11,7 @@ TEACHER_LEVELS = ("s4", "s8", "s16", "s32")
 HEAD_TENSORS = ("penultimate", "logits")  # what a teacher's head adds to the trunk's levels
 Channels = dict[str, int]  # level (or head tensor) -> channels, shallow to deep
 IGNORE = 255  # label value that no loss and no metric counts
-HIDDEN = -1e30  # score of a key out of sight: its weight is exactly 0 and its logarithm stays finite
+MASKED_SCORE = -1e30  # score of a key out of sight: its weight is exactly 0 and its logarithm stays finite
 
 
 class Config(BaseModel):
@@ -135,7 +135,7 @@ class Method(nn.Module):
     """Base of distillation methods: named, unweighted scalar terms of one step.
 
     ``needs``: teacher tensors read from the cache (empty: none). ``weights``: weight of every term returned.
-    ``order_free``: whether the same records in another order give the same terms.
+    ``order_invariant``: whether the same records in another order give the same terms.
     ``per_sample``: whether every term is the mean over the batch's samples of what each gives alone (batch norm aside),
     or sums over processes itself (`sward.distributed.collectives`). Of several processes each then sees its own
     samples; else each sees the whole batch, which is as exact and costs every process what it costs one.
@@ -144,14 +144,14 @@ class Method(nn.Module):
 
     needs: tuple[str, ...] = ()
     weights: dict[str, float]
-    order_free: bool = True
+    order_invariant: bool = True
     per_sample: bool = False
 
     def prestage(self) -> Prestage | None:
         """What must be learned before the student, newly initialised. Default: nothing."""
         return None
 
-    def adopt(self, state: dict[str, Tensor]) -> None:
+    def load_prestage(self, state: dict[str, Tensor]) -> None:
         """Take over the ``state_dict`` of a finished pre-stage, without gradient from here on."""
         raise TypeError(f"{type(self).__name__} has no pre-stage")
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sward.contracts import IGNORE, Batch, Method, StudentOutput
-from sward.distributed import collectives
+from sward.distributed.collectives import current_slice, gather_over_ranks, mean_over_ranks, sum_over_ranks, use_slice
 
 TASK = "task"
 
@@ -41,9 +41,9 @@ class Objective(nn.Module):
 
         Raises ValueError where terms and weights do not name the same things.
         """
-        if collectives.current() is not None and not self.method.per_sample:
+        if current_slice() is not None and not self.method.per_sample:
             output, batch = _whole(output, batch)
-            with collectives.holding(None):
+            with use_slice(None):
                 return self(output, batch, step)
         terms = {TASK: cross_entropy(output.logits, batch.labels), **self.method(output, batch, step)}
         weights = self.method.weights
@@ -53,8 +53,8 @@ class Objective(nn.Module):
                 f"without a weight: {sorted(terms.keys() - weights.keys())}, "
                 f"without a term: {sorted(weights.keys() - terms.keys())}"
             )
-        if collectives.current() is not None:
-            terms = dict(zip(terms, collectives.mean(torch.stack(list(terms.values()))).unbind(), strict=True))
+        if current_slice() is not None:
+            terms = dict(zip(terms, mean_over_ranks(torch.stack(list(terms.values()))).unbind(), strict=True))
         weighted = {name: weights[name] * term for name, term in terms.items()}
         return Losses(torch.stack(list(weighted.values())).sum(), terms, weighted)
 
@@ -110,15 +110,15 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     if logits.shape[-2:] != labels.shape[-2:]:
         logits = F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)
     total = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
-    return collectives.total(total) / collectives.total((labels != IGNORE).sum()).clamp_min(1)
+    return sum_over_ranks(total) / sum_over_ranks((labels != IGNORE).sum()).clamp_min(1)
 
 
 def _whole(output: StudentOutput, batch: Batch) -> tuple[StudentOutput, Batch]:
     """Of all processes, in order; but images and ids, which no term reads, stay this process's."""
-    own = {level: collectives.gathered(f) for level, f in output.features.items()}
-    teacher = {level: collectives.gathered(f) for level, f in batch.features.items()}
-    student = StudentOutput(collectives.gathered(output.logits), own, collectives.gathered(output.penultimate))
-    return student, replace(batch, labels=collectives.gathered(batch.labels), features=teacher)
+    own = {level: gather_over_ranks(f) for level, f in output.features.items()}
+    teacher = {level: gather_over_ranks(f) for level, f in batch.features.items()}
+    student = StudentOutput(gather_over_ranks(output.logits), own, gather_over_ranks(output.penultimate))
+    return student, replace(batch, labels=gather_over_ranks(batch.labels), features=teacher)
 
 
 def _sample(output: StudentOutput, batch: Batch, i: int) -> tuple[StudentOutput, Batch]:

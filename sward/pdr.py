@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from sward.align import labels_on_grid
 from sward.contracts import IGNORE
-from sward.distributed.collectives import total
+from sward.distributed.collectives import sum_over_ranks
 from sward.pdr_sums import UnitSums
 from sward.presets import PresetConfig
 
@@ -95,10 +95,10 @@ def fused_geometry(f_BCHW: Tensor, y_BHW: Tensor, K: int, margin: float, eps: fl
 
     In float32 the compactness is exact to about 1e-6 of the squared length, 1; its gradient has no such limit.
     """
-    sum_KC, count_K, square_K = map(total, UnitSums.apply(f_BCHW, y_BHW, K))
+    sum_KC, count_K, square_K = map(sum_over_ranks, UnitSums.apply(f_BCHW, y_BHW, K))
     mu_KC = sum_KC / count_K.clamp_min(1)[:, None]
-    spread_K = (square_K - count_K * mu_KC.square().sum(-1)).clamp_min(0)
-    return _terms(mu_KC, spread_K, count_K, margin, eps)
+    scatter_K = (square_K - count_K * mu_KC.square().sum(-1)).clamp_min(0)
+    return _terms(mu_KC, scatter_K, count_K, margin, eps)
 
 
 def one_hot(y: Tensor, K: int) -> Tensor:
@@ -108,20 +108,20 @@ def one_hot(y: Tensor, K: int) -> Tensor:
 
 def class_geometry(f_nC: Tensor, member_nK: Tensor, margin: float, eps: float) -> dict[str, Tensor]:
     """Eq. 16 and 18 from pixel vectors and their one-hot classes (sums by matmul: in a fixed order)."""
-    count_K = total(member_nK.sum(0))
-    mu_KC = total(member_nK.T @ f_nC) / count_K.clamp_min(1)[:, None]
+    count_K = sum_over_ranks(member_nK.sum(0))
+    mu_KC = sum_over_ranks(member_nK.T @ f_nC) / count_K.clamp_min(1)[:, None]
     square_n = (f_nC - member_nK @ mu_KC).square().sum(-1)
-    return _terms(mu_KC, total(member_nK.T @ square_n), count_K, margin, eps)  # Eq. 17, two passes
+    return _terms(mu_KC, sum_over_ranks(member_nK.T @ square_n), count_K, margin, eps)  # Eq. 17, two passes
 
 
-def _terms(mu_KC: Tensor, spread_K: Tensor, count_K: Tensor, margin: float, eps: float) -> dict[str, Tensor]:
-    """``spread_K``: summed squared distances to the class means."""
+def _terms(mu_KC: Tensor, scatter_K: Tensor, count_K: Tensor, margin: float, eps: float) -> dict[str, Tensor]:
+    """``scatter_K``: summed squared distances to the class means."""
     i, j = torch.triu_indices(len(count_K), len(count_K), 1, device=mu_KC.device)
     present_P = (count_K[i] > 0) & (count_K[j] > 0)
     distance_P = (mu_KC[i] - mu_KC[j]).square().sum(-1).clamp_min(eps).sqrt()
     return {
         "separation": _mean_where(F.relu(margin - distance_P), present_P),
-        "compactness": _mean_where(spread_K / (count_K - 1).clamp_min(1), count_K > 1),
+        "compactness": _mean_where(scatter_K / (count_K - 1).clamp_min(1), count_K > 1),
     }
 
 

@@ -31,10 +31,10 @@ from pipeline.cache.format.codecs import CODECS, ArraySpecs, Codec
 from pipeline.cache.format.shards import crc32c_of, pieces
 from pipeline.cache.manifest.appended import APPENDED, appended_specs, read_appended
 from pipeline.cache.manifest.records import WITHDRAW, Record, compression_of, plan_units, read_plans, receipt_path
-from pipeline.cache.storage.mirror import attached
+from pipeline.cache.storage.mirror import mirror_of
 from pipeline.cache.storage.range_reader import RangeReader
 from pipeline.cache.storage.shard_reader import ShardReader
-from pipeline.paths import spoken
+from pipeline.paths import with_urls
 from pipeline.types import Arrays
 
 
@@ -42,7 +42,7 @@ class Store:
     """A complete store, opened for reading; safe to share between threads.
 
     Args:
-        path: its folder, or the folder that stands for a URL (`paths.locate` gives it).
+        path: its folder, or the folder that stands for a URL (`paths.read_path` gives it).
         partial: leave out what has no receipt.
         cache_bytes: of a store at a URL, how much of what was read is kept on this disk; None: what others leave.
 
@@ -54,11 +54,11 @@ class Store:
 
     def __init__(self, path: str | Path, partial: bool = False, cache_bytes: int | None = None) -> None:
         self.path = Path(path)
-        self.mirror = attached(self.path)
+        self.mirror = mirror_of(self.path)
         self.objects = self.mirror.pull() if self.mirror else {}
         self.plans = read_plans(self.path)
         if not self.plans:
-            raise FileNotFoundError(f"no feature store at {self.place}; make it: sward extract <cache config>")
+            raise FileNotFoundError(f"no feature store at {self.location}; make it: sward extract <cache config>")
         self.identity: dict[str, Any] = self.plans[-1]["identity"]
         self.content_id: str = self.plans[-1]["content_id"]
         self.codec: Codec = CODECS[self.identity["precision"]]
@@ -71,7 +71,7 @@ class Store:
         self.missing = [name for name, r in found.items() if r is None]
         if self.missing and not partial:
             raise StoreIncomplete(
-                f"the store {self.place} is incomplete: {len(self.missing)} of {len(self.units)} shards have no "
+                f"the store {self.location} is incomplete: {len(self.missing)} of {len(self.units)} shards have no "
                 f"receipt (first: {self.missing[0]}); continue it with the command that made it. {WITHDRAW}"
             )
         self.appended = read_appended(self.path, self.content_id, self.units)
@@ -84,9 +84,9 @@ class Store:
         )
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """Where it is, for people: its URL or its folder."""
-        return self.mirror.url if self.mirror else spoken(self.path)
+        return self.mirror.url if self.mirror else with_urls(self.path)
 
     @cached_property
     def records(self) -> dict[str, list[Record]]:
@@ -131,7 +131,7 @@ class Store:
         if self.appended and level in self.appended["channels"]:
             return [level]
         if level not in self.channels:
-            raise KeyError(f"the store {self.place} has no level {level}; it has {', '.join(self.channels)}")
+            raise KeyError(f"the store {self.location} has no level {level}; it has {', '.join(self.channels)}")
         return list(self.codec.arrays(level, (1, 8, 8)))
 
     def decode(self, name: str, parts: dict[str, Tensor], subset: str) -> Tensor:
@@ -147,11 +147,11 @@ class Store:
         Raises:
             StoreDamaged: bytes are missing.
         """
-        self.reader.read(record, out, self.packed)
+        self.reader.read(record, out, self.is_compressed)
 
-    def request(self, record: Record, like: Arrays) -> None:
+    def prefetch(self, record: Record, like: Arrays) -> None:
         """Have the disk begin with what reading the record into such buffers will need; returns at once."""
-        self.reader.request(record, like)
+        self.reader.prefetch(record, like)
 
     def kept_open(self) -> AbstractContextManager[None]:
         """For many reads: meanwhile the files read last stay open."""
@@ -164,7 +164,7 @@ class Store:
         self.read(record, out)
         return out
 
-    def packed(self, array: str) -> bool:
+    def is_compressed(self, array: str) -> bool:
         """Whether an array's chunks are compressed; appended tensors never are."""
         return self.compression != "none" and not (self.appended and array in self.appended["channels"])
 
@@ -215,9 +215,9 @@ class Store:
             for file, facts in receipt["files"].items():
                 size = self.size_of(file)
                 if size != facts["bytes"]:
-                    own = spoken(receipt_path(self.path, name))
+                    own = with_urls(receipt_path(self.path, name))
                     there = "missing" if size is None else f"{size} bytes"
-                    found = f"{self.place}/{file}: {there}, its receipt says {facts['bytes']}"
+                    found = f"{self.location}/{file}: {there}, its receipt says {facts['bytes']}"
                     raise StoreDamaged(f"{found}; delete {own}, and the command that made the store makes it again")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline import console
 from pipeline.cli.store_verbs import add_plan, add_store_verbs
-from pipeline.paths import locate, spoken
+from pipeline.paths import read_path, with_urls
 
 # Every error for the user is a ValueError or an OSError, but these; by name, so that --help imports no torch.
 EXPECTED = ("ValueError", "OSError", "ExtractionError", "NonFiniteError")
@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if not any(kind.__name__ in EXPECTED for kind in type(error).__mro__):
             raise
-        print(f"sward {args.verb}: {spoken(error)}", file=sys.stderr)
+        print(f"sward {args.verb}: {with_urls(error)}", file=sys.stderr)
         return 1
 
 
@@ -110,7 +110,7 @@ def extract(args: argparse.Namespace) -> None:
         return
     with console.progress("extracting", "records") as show:
         made = run(config, show)
-    print(f"{spoken(made.path)}: {made.records} records, {made.computed} computed now; content id {made.content_id}")
+    print(f"{with_urls(made.path)}: {made.records} records, {made.computed} computed now; content id {made.content_id}")
 
 
 def append(args: argparse.Namespace, config: Any) -> None:
@@ -121,7 +121,9 @@ def append(args: argparse.Namespace, config: Any) -> None:
             "--append and --head go together, e.g. --append logits,penultimate --head runs/teacher-seed0-…"
         )
     with console.progress("appending", "records") as show:
-        made = run(locate(config.store), tuple(args.append.split(",")), args.head, device=config.device, progress=show)
+        made = run(
+            read_path(config.store), tuple(args.append.split(",")), args.head, device=config.device, progress=show
+        )
     print(f"{config.store}: {args.append} of {args.head}, {made} records computed now")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline import console
-from pipeline.paths import locate, place, spoken
+from pipeline.paths import read_path, with_urls, write_path
 
 Run = Callable[[argparse.Namespace], int | None]
 Verb = Callable[[str, Run, str], argparse.ArgumentParser]
@@ -61,7 +61,7 @@ def plan(args: argparse.Namespace) -> int:
 
     config = load_config(CacheConfig, args.config, args.set)
     size = parse_size(args.budget) if args.budget else None
-    made = estimate.plan(config, load_config(TrainConfig, args.train) if args.train else None, size)
+    made = estimate.estimate_costs(config, load_config(TrainConfig, args.train) if args.train else None, size)
     print("\n".join(estimate_text.describe(made)))
     if args.capacity:
         from pipeline.maintenance.capacity_page import elsewhere
@@ -79,9 +79,9 @@ def inspect(args: argparse.Namespace) -> None:
     if args.html:
         from pipeline.report.store_page import write_card
 
-        print(write_card(locate(args.store), args.html))
+        print(write_card(read_path(args.store), args.html))
         return
-    facts = look(locate(args.store))
+    facts = look(read_path(args.store))
     print(json.dumps(facts, indent=1) if args.json else "\n".join(describe(facts)))
 
 
@@ -91,11 +91,11 @@ def verify(args: argparse.Namespace) -> int:
     from pipeline.config import load_config
 
     config = load_config(CacheConfig, args.config) if args.config else None
-    found = run(locate(args.store), args.records, args.seed, config, sources=not args.files_only)
+    found = run(read_path(args.store), args.records, args.seed, config, sources=not args.files_only)
     for level, (cosine, error) in found.levels.items():
         print(f"{level:4} worst cosine {cosine:.7f}, worst relative error {error:.2e} over {found.records} records")
     lines = [*(f"note: {n}" for n in found.notes), *(f"FAILED: {p}" for p in found.problems)]
-    print(spoken("\n".join(lines or ["all good"])))
+    print(with_urls("\n".join(lines or ["all good"])))
     return 0 if found.ok else 1
 
 
@@ -103,7 +103,7 @@ def repack(args: argparse.Namespace) -> None:
     from pipeline.cache.tools.repack import repack as run
 
     with console.progress("repacking", "records") as show:
-        made = run(locate(args.store), place(args.out), args.codec, args.shard_records, args.compression, show)
+        made = run(read_path(args.store), write_path(args.out), args.codec, args.shard_records, args.compression, show)
     print(f"{made.path}: {made.records} records, {made.written} written now; content id {made.content_id}")
     if made.left_out:
         print(f"note: {', '.join(made.left_out)} of the teacher's head are not in it; see sward extract --append")
@@ -113,15 +113,17 @@ def copy(args: argparse.Namespace) -> None:
     from pipeline.cache.tools.copy import copy as run
 
     with console.progress("copying", "MB") as show:
-        made = run(locate(args.store), place(args.dest), lambda done, total: show(done // 10**6, total // 10**6))
+        made = run(
+            read_path(args.store), write_path(args.dest), lambda done, total: show(done // 10**6, total // 10**6)
+        )
     sizes = f"{made.bytes / 1e9:.3f} GB, {made.copied / 1e9:.3f} GB of them copied now"
-    print(f"{spoken(made.path)}: {made.files} files, {sizes}; all checked")
+    print(f"{with_urls(made.path)}: {made.files} files, {sizes}; all checked")
 
 
 def prune(args: argparse.Namespace) -> None:
     from pipeline.cache.tools.prune import prune as run
 
-    found = run(locate(args.store), args.yes)
+    found = run(read_path(args.store), args.yes)
     for path, size in found.items():
         print(f"{size:12} {path}")
     what = "removed" if args.yes else "nothing refers to them; remove them with --yes"

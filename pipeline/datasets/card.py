@@ -128,9 +128,9 @@ def find_card(dataset: str | Path) -> Path:
     """
     named = "/" not in str(dataset) and Path(dataset).suffix not in (".yaml", ".yml")
     path = Path("data", dataset, "card.yaml") if named else Path(dataset)
-    if not paths.locate(path).is_file():
+    if not paths.read_path(path).is_file():
         known = {p.parent.name for root in (paths.CATALOGUE, paths.data_root()) for p in root.glob("*/card.yaml")}
-        found = f"no card at {paths.locate(path)}; known names: {', '.join(sorted(known))}"
+        found = f"no card at {paths.read_path(path)}; known names: {', '.join(sorted(known))}"
         raise DatasetError(str(dataset), [Problem("card", str(dataset), found)])
     return path
 
@@ -141,7 +141,7 @@ def read_card(dataset: str | Path) -> Card:
     Raises:
         DatasetError: the card is absent, is not YAML, or does not check; every mistake is named.
     """
-    path = paths.locate(find_card(dataset))
+    path = paths.read_path(find_card(dataset))
     try:
         return Card.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except yaml.YAMLError as error:

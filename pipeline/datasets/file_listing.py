@@ -17,7 +17,7 @@ def list_files(folder: Path, pattern: str) -> Found:
 
     ``{id}`` matches any text, slashes included; ``*`` matches within one name. Hidden files are passed over.
     """
-    start = paths.locate(folder / prefix(pattern))
+    start = paths.read_path(folder / prefix(pattern))
     matcher = re.compile(_expression(pattern.removeprefix(prefix(pattern)).lstrip("/")))
     found = defaultdict(list)
     for place, _, names in os.walk(start):

@@ -104,7 +104,7 @@ def _scan(dataset: str | Path, split: str, decode: bool) -> tuple[Dataset, list[
     if split not in card.splits:
         found = f"unknown split {split!r}; known: {', '.join(card.splits)}"
         raise DatasetError(str(dataset), [Problem("split", card.name, found)])
-    files = folder if isinstance(card.source, Files) else ensure(card.source, paths.place(folder))
+    files = folder if isinstance(card.source, Files) else ensure(card.source, paths.write_path(folder))
     images, masks = list_files(files, card.images), list_files(files, card.masks)
     if absent := _absent(card, files, images, masks):
         raise DatasetError(str(dataset), absent)
@@ -117,7 +117,7 @@ def _scan(dataset: str | Path, split: str, decode: bool) -> tuple[Dataset, list[
 
 
 def _sequences(card: Card, folder: Path) -> tuple[dict[str, str], list[Problem]]:
-    return read_sequences(paths.locate(folder / card.sequences)) if card.sequences else ({}, [])
+    return read_sequences(paths.read_path(folder / card.sequences)) if card.sequences else ({}, [])
 
 
 def _absent(card: Card, folder: Path, images: Found, masks: Found) -> list[Problem]:
@@ -125,7 +125,7 @@ def _absent(card: Card, folder: Path, images: Found, masks: Found) -> list[Probl
     problems = []
     for kind, pattern, found in (("image", card.images, images), ("mask", card.masks, masks)):
         if not found:
-            place = paths.locate(folder / prefix(pattern))
+            place = paths.read_path(folder / prefix(pattern))
             there = sorted(p.name for p in place.iterdir())[:3] if place.is_dir() else []
             state = f"it has {', '.join(there) or 'no files'}" if place.is_dir() else "no such folder"
             text = f"nothing matches {pattern} ({state}); correct it, put the files there or set SWARD_DATA"

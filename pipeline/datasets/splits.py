@@ -86,7 +86,7 @@ def distinct(ids: list[str], images: Found) -> list[str]:
 
 
 def _read_lists(split: str, folder: Path) -> Membership:
-    lists = {subset: paths.locate(list_path(folder, split, subset)) for subset in SUBSETS}
+    lists = {subset: paths.read_path(list_path(folder, split, subset)) for subset in SUBSETS}
     if absent := [path for path in lists.values() if not path.is_file()]:
         raise DatasetError(str(folder), [Problem("split", str(path), "does not exist") for path in absent])
     text = {subset: path.read_text(encoding="utf-8") for subset, path in lists.items()}

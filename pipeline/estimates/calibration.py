@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from pipeline.cache.format.codecs import CODECS, ArraySpecs, array_bytes
-from pipeline.cache.storage.disk_errors import explained
+from pipeline.cache.storage.disk_errors import explain_disk_errors
 from pipeline.cache.storage.disk_ranges import File, Span, read_spans
 from pipeline.devices import resolve_device, wait_for
 from sward import seeds
@@ -61,7 +61,7 @@ def measure_disk(folder: Path, records: dict[str, Pieces], workers: int) -> Disk
     """
     largest = max(sum(pieces) for pieces in records.values())
     size = max(min(RECORDS * largest, MOST_BYTES), LEAST_BYTES, largest)
-    with explained(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".sward-plan-") as place:
+    with explain_disk_errors(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".sward-plan-") as place:
         file = Path(place) / "calibration"
         write = write_file(file, size)
         with ThreadPoolExecutor(max(1, workers)) as pool:

@@ -16,7 +16,7 @@ from pipeline.datasets.checks import THREADS
 from pipeline.estimates.estimate import record_bytes
 from pipeline.estimates.flops import channels_of, view_flops
 from pipeline.estimates.student_speed import assumed
-from pipeline.estimates.throughput import Pace, break_even
+from pipeline.estimates.throughput import StageTimes, break_even
 from pipeline.types import Size
 from sward.contracts import Channels
 
@@ -108,16 +108,16 @@ class Machine:
     threads: int = 0
     workers: int | None = None  # default: the cores that no teacher's and no writing thread has
 
-    def pace(self, work: Workload, size: Size) -> Pace:
+    def pace(self, work: Workload, size: Size) -> StageTimes:
         """Of a view of ``size`` on one node."""
         pixels = prod(work.source) * self.rates.decode + prod(size) * self.rates.render
-        return Pace(
+        return StageTimes(
             teacher=view_flops(work.architecture, size) / self.flops,
             encode=work.values(size) * self.rates.encode[work.codec],
             render=pixels,
             append=work.view_bytes(size) * self.rates.append,
             write=work.view_bytes(size) / self.write,
-            lanes=self.gpus,
+            num_teachers=self.gpus,
             workers=self.cores - 2 * self.gpus if self.workers is None else self.workers,
             threads=self.threads,
             cores=self.cores,
@@ -132,7 +132,7 @@ class Capacity:
     machine: Machine
 
     @cached_property
-    def paces(self) -> list[tuple[int, Pace]]:
+    def paces(self) -> list[tuple[int, StageTimes]]:
         return [(n, self.machine.pace(self.work, size)) for n, size in self.work.parts if n]
 
     @property

@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.cache.config import CacheConfig
 from pipeline.cache.extraction.unit_writer import Encoded, UnitWriter
 from pipeline.cache.manifest.records import Record, Unit
-from pipeline.cache.storage.disk_errors import explained
+from pipeline.cache.storage.disk_errors import explain_disk_errors
 from pipeline.devices import cores
 from pipeline.types import Arrays
 from pipeline.views import View
@@ -50,7 +50,7 @@ def measure_encoding(folder: Path, config: CacheConfig, channels: Channels) -> t
     )
     unit, made = Unit("train-00000", "train", 0, records), noise(config.size, channels)
     with (
-        explained(folder),
+        explain_disk_errors(folder),
         tempfile.TemporaryDirectory(dir=folder, prefix=".sward-plan-") as place,
         ThreadPoolExecutor(threads) as pool,
     ):
@@ -65,7 +65,7 @@ def timed(worker: Rehearsal, unit: Unit, made: tuple[Any, ...], pool: ThreadPool
     began = time.perf_counter()
     encoded = list(pool.map(lambda record: worker.encode(record, made), unit.records))
     between = time.perf_counter()
-    commit = worker.compute(unit, iter(encoded))
+    commit = worker.write_records(unit, iter(encoded))
     ended = time.perf_counter()
     commit()
     return between - began, ended - between

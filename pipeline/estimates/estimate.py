@@ -31,16 +31,16 @@ from pipeline.estimates.calibration import (
     median_seconds,
 )
 from pipeline.estimates.encoding_speed import measure_encoding
-from pipeline.estimates.student_speed import Demand
-from pipeline.estimates.throughput import Pace, break_even
-from pipeline.paths import is_url, place
+from pipeline.estimates.student_speed import ReadDemand
+from pipeline.estimates.throughput import StageTimes, break_even
+from pipeline.paths import is_url, write_path
 from pipeline.training.config import TrainConfig
 from pipeline.weights import load_teacher
 from sward.contracts import Channels
 
 
 @dataclass(frozen=True)
-class Plan:
+class CostEstimate:
     """Sizes in bytes, times in seconds.
 
     records: by subset. teacher_seconds: a training view in the teacher. view_seconds: one rendered, taught, encoded and
@@ -60,7 +60,7 @@ class Plan:
     evaluation_seconds: float
     reads: dict[str, Reading]
     read_bytes: dict[str, int]
-    demand: Demand
+    demand: ReadDemand
     codec: str
     views: int = 1
     source: tuple[int, int] = (0, 0)
@@ -89,7 +89,7 @@ class Plan:
         return break_even(self.extraction_seconds, records, self.teacher_seconds, self.reads[self.codec].total)
 
 
-def plan(config: CacheConfig, train: TrainConfig | None = None, budget: int | None = None) -> Plan:
+def estimate_costs(config: CacheConfig, train: TrainConfig | None = None, budget: int | None = None) -> CostEstimate:
     """Count, and measure teacher, disk, decoding and student for a few seconds.
 
     Args:
@@ -111,13 +111,13 @@ def plan(config: CacheConfig, train: TrainConfig | None = None, budget: int | No
     }
     need = demand_of(config, train, channels, dataset, counts["train"])
     pieces = {codec: read_pieces(codec, need, config.size) for codec in CODECS}
-    target = existing(place(config.store))
+    target = existing(write_path(config.store))
     disk = measure_disk(target, pieces, need.workers)
     shapes = level_shapes(need, config.size)
     evaluating = config.model_copy(update={"size": config.evaluation_size})
     pace = measure_pace(config, teacher, dataset, target, disk.write)
     slower = pace if evaluating.size == config.size else measure_pace(evaluating, teacher, dataset, target, disk.write)
-    return Plan(
+    return CostEstimate(
         records=counts,
         bytes_by_codec={codec: counts["train"] * a + evaluated * b for codec, (a, b) in sizes.items()},
         shards=shards,
@@ -138,20 +138,22 @@ def plan(config: CacheConfig, train: TrainConfig | None = None, budget: int | No
     )
 
 
-def measure_pace(config: CacheConfig, teacher: Any, dataset: Dataset, target: Path, write: float) -> Pace:
+def measure_pace(config: CacheConfig, teacher: Any, dataset: Dataset, target: Path, write: float) -> StageTimes:
     """Of views of ``config.size``; ``target``: on the store's disk, which takes ``write`` seconds a byte."""
     encode, append = measure_encoding(target, config, teacher.channels)
-    return Pace(
+    return StageTimes(
         measure_teacher(teacher, config.size, config.batch_size, config.device),
         encode,
         measure_rendering(config, dataset),
         append,
         write * record_bytes(config.codec.kind, teacher.channels, config.size),
-        **places(config),
+        **thread_counts(config),
     )
 
 
-def demand_of(config: CacheConfig, train: TrainConfig | None, channels: Channels, dataset: Dataset, n: int) -> Demand:
+def demand_of(
+    config: CacheConfig, train: TrainConfig | None, channels: Channels, dataset: Dataset, n: int
+) -> ReadDemand:
     """Measured where a training configuration is given, else assumed, with ``n`` training records."""
     if train is None:
         return demands.assumed(channels, n, config.device)
@@ -163,7 +165,7 @@ def record_bytes(codec: str, channels: Channels, size: tuple[int, int]) -> int:
     return sum(array_bytes(*spec) for spec in array_specs(CODECS[codec], channels, size).values())
 
 
-def read_pieces(codec: str, need: Demand, size: tuple[int, int]) -> Pieces:
+def read_pieces(codec: str, need: ReadDemand, size: tuple[int, int]) -> Pieces:
     """Bytes of every array that a step reads of a record."""
     specs = array_specs(CODECS[codec], need.tensors, size)
     for name, c in need.head.items():
@@ -171,7 +173,7 @@ def read_pieces(codec: str, need: Demand, size: tuple[int, int]) -> Pieces:
     return [array_bytes(*spec) for spec in specs.values()]
 
 
-def level_shapes(need: Demand, size: tuple[int, int]) -> dict[str, tuple[int, int, int]]:
+def level_shapes(need: ReadDemand, size: tuple[int, int]) -> dict[str, tuple[int, int, int]]:
     return {level: (c, size[0] // int(level[1:]), size[1] // int(level[1:])) for level, c in need.tensors.items()}
 
 
@@ -183,12 +185,19 @@ def measure_rendering(config: CacheConfig, dataset: Dataset) -> float:
     return median_seconds(lambda: render_record(first, samples, size), threads=threads)
 
 
-def places(config: CacheConfig) -> dict[str, int]:
-    """Where an extraction works here, for its ``Pace``: threads that render and encode; on a CPU, the teacher's too; of
-    a cluster on this machine, its GPUs. One of workers elsewhere is planned as a single one of them."""
+def thread_counts(config: CacheConfig) -> dict[str, int]:
+    """Threads, teachers and cores of an extraction on this machine, as ``StageTimes`` wants them.
+
+    Workers at an address are estimated as a single one of them.
+    """
     on_cpu, runner = resolve_device(config.device).type == "cpu", config.runner
-    lanes = 1
+    num_teachers = 1
     if runner.kind == "dask" and not runner.address and not on_cpu:
-        lanes = runner.workers or torch.cuda.device_count()
-    workers = min(config.threads * lanes, max(config.threads, cores()))
-    return {"lanes": lanes, "workers": workers, "threads": torch.get_num_threads() if on_cpu else 0, "cores": cores()}
+        num_teachers = runner.workers or torch.cuda.device_count()
+    workers = min(config.threads * num_teachers, max(config.threads, cores()))
+    return {
+        "num_teachers": num_teachers,
+        "workers": workers,
+        "threads": torch.get_num_threads() if on_cpu else 0,
+        "cores": cores(),
+    }

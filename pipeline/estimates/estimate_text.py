@@ -3,13 +3,13 @@
 import math
 
 from pipeline.estimates.budget import ENOUGH, recommend
-from pipeline.estimates.estimate import Plan
+from pipeline.estimates.estimate import CostEstimate
 
 # Published FLOPs: (teacher forward + 3 × student forward) / (3 × student forward) is what a cache can save at most.
 CEILINGS = {"Hiera-L → DeepLab MobileNetV3": 7.0, "Hiera-T → UNeXt": 5.0, "Hiera-T → ResUNet++": 1.15}
 
 
-def describe(p: Plan) -> list[str]:
+def describe(p: CostEstimate) -> list[str]:
     """The plan as lines for people."""
     counts = ", ".join(f"{subset} {n}" for subset, n in p.records.items())
     rates = ", ".join(f"{pair} {gain:g}×" for pair, gain in CEILINGS.items())
@@ -30,7 +30,7 @@ def describe(p: Plan) -> list[str]:
     ]
 
 
-def room(p: Plan) -> str:
+def room(p: CostEstimate) -> str:
     """Whether what comes onto the disk fits there."""
     if p.url:
         fits = "fit" if p.fits else "DO NOT FIT"
@@ -45,7 +45,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def codec_table(p: Plan) -> list[str]:
+def codec_table(p: CostEstimate) -> list[str]:
     """Bytes of the whole store; a record's reads as the student reads it."""
     lines = ["codec     store GB   ms a record: cold    warm  decode"]
     for codec, size in p.bytes_by_codec.items():
@@ -56,7 +56,7 @@ def codec_table(p: Plan) -> list[str]:
     return lines
 
 
-def bottleneck(p: Plan) -> str:
+def bottleneck(p: CostEstimate) -> str:
     """What the training waits for: the student, the disk, or the loader."""
     read, needed = p.reads[p.codec], p.demand.records_per_second
     cold, warm = 1 / read.cold, 1 / read.warm
@@ -70,13 +70,13 @@ def bottleneck(p: Plan) -> str:
     return f"THE DISK, at {needed / cold:.1f} times what it gives: {gives}; {smaller(p)}"
 
 
-def smaller(p: Plan) -> str:
+def smaller(p: CostEstimate) -> str:
     """Codecs from which the student could be fed."""
     enough = [c for c, r in p.reads.items() if 1 / r.cold >= p.demand.records_per_second and c != p.codec]
     return f"{', '.join(enough)} would do" if enough else "no codec would do; fewer levels or a faster disk would"
 
 
-def verdict(p: Plan) -> str:
+def verdict(p: CostEstimate) -> str:
     """Whether caching pays, after how many runs, and where recomputing is cheaper than reading."""
     read, teacher = p.reads[p.codec], p.teacher_seconds
     if not (p.demand.tensors or p.demand.head):
@@ -93,7 +93,7 @@ def verdict(p: Plan) -> str:
     return f"pays after {runs:.2f} runs of {p.demand.records} records each{note}"
 
 
-def budget_lines(p: Plan) -> list[str]:
+def budget_lines(p: CostEstimate) -> list[str]:
     """Every codec with the views that fit, and the one to take."""
     if not p.choices:
         return []

@@ -20,7 +20,7 @@ ASSUMED = "a student at 10 steps/s of 8 records that reads all levels (assumed; 
 
 
 @dataclass(frozen=True)
-class Demand:
+class ReadDemand:
     """What one run asks of the store.
 
     who: for people. batch_size: records a step. step_seconds: a step without reading. tensors: those read, with
@@ -42,12 +42,12 @@ class Demand:
         return self.batch_size / self.step_seconds
 
 
-def assumed(channels: Channels, train_records: int, device: str) -> Demand:
+def assumed(channels: Channels, train_records: int, device: str) -> ReadDemand:
     """A run of 100 epochs of a fast student, where no training configuration is given."""
-    return Demand(ASSUMED, 8, 0.1, channels, {}, 100 * train_records, device=device)
+    return ReadDemand(ASSUMED, 8, 0.1, channels, {}, 100 * train_records, device=device)
 
 
-def measure(config: TrainConfig, channels: Channels, num_classes: int, size: tuple[int, int]) -> Demand:
+def measure(config: TrainConfig, channels: Channels, num_classes: int, size: tuple[int, int]) -> ReadDemand:
     """Build the student and method of ``config`` and time its steps on random images and features.
 
     Args:
@@ -66,7 +66,7 @@ def measure(config: TrainConfig, channels: Channels, num_classes: int, size: tup
         seconds = time_steps(step, device)
     who = f"{config.student.kind} with {config.method.kind} at batches of {config.batch_size}"
     records = config.steps * config.batch_size
-    return Demand(who, config.batch_size, seconds, tensors, head, records, config.workers, str(device))
+    return ReadDemand(who, config.batch_size, seconds, tensors, head, records, config.workers, str(device))
 
 
 def prepare(
@@ -87,7 +87,7 @@ def prepare(
         made.to(device).eval().requires_grad_(False)
     ones = {name: torch.ones(c, device=device) for name, c in channels.items()}
     method.to(device).prepare(batch, {name: (torch.zeros_like(one), one) for name, one in ones.items()})
-    stepper = Stepper(config, student, Objective(method).to(device), batch, made if run_head else None, device)
+    stepper = SyntheticStepper(config, student, Objective(method).to(device), batch, made if run_head else None, device)
     read = {} if run_head else {name: c for name, c in head.items() if name in needed}
     return stepper.step, levels, read
 
@@ -99,7 +99,7 @@ def built(config: TrainConfig, teacher: Channels, student: Student, num_classes:
     for part in list(method.modules()):
         stage = part.prestage() if isinstance(part, Method) else None
         if stage is not None:
-            part.adopt(stage.state_dict())  # type: ignore[operator]
+            part.load_prestage(stage.state_dict())  # type: ignore[operator]
     return method
 
 
@@ -118,7 +118,7 @@ def synthetic(
     return Batch(torch.randn(n, 3, height, width, device=device), labels, features, ids, config.seed)
 
 
-class Stepper:
+class SyntheticStepper:
     """One step over and over: head, student, objective, optimiser."""
 
     def __init__(

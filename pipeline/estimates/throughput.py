@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Pace:
+class StageTimes:
     """What a view takes in each part, in seconds; at how many places each part is done (`unit.py`).
 
     teacher: the forward, on its device. encode: statistics and codec, on one core. render: decoding and augmenting, on
     one core. append: checksums and the copy to the system's file cache, on one core. write: the view's bytes onto the
-    disk. lanes: teachers at once, a GPU each. workers: threads or cores that render and encode; 0: all in the teacher's
+    disk. num_teachers: at once, one per GPU. workers: threads or cores that render and encode; 0: all in the teacher's
     thread. threads: of the teacher where it runs on the CPU, 0 on a GPU. They wait for each other, so what finds none
     of the ``cores`` free beside them holds all of them up.
     """
@@ -19,7 +19,7 @@ class Pace:
     render: float
     append: float
     write: float
-    lanes: int = 1
+    num_teachers: int = 1
     workers: int = 2
     threads: int = 0
     cores: int = 1
@@ -27,12 +27,12 @@ class Pace:
     @property
     def parts(self) -> dict[str, float]:
         """Seconds a view of each part if it were alone, all its places at work."""
-        workers = self.workers or self.lanes
+        workers = self.workers or self.num_teachers
         return {
-            "teacher": self.teacher / self.lanes,
+            "teacher": self.teacher / self.num_teachers,
             "encoding": self.encode / workers,
             "rendering": self.render / workers,
-            "writing": max(self.append / self.lanes, self.write),
+            "writing": max(self.append / self.num_teachers, self.write),
         }
 
     @property
@@ -43,7 +43,7 @@ class Pace:
             together = [("teacher",), ("encoding", "rendering"), ("writing",)]
             found = {names: sum(parts[name] for name in names) for names in together}
         else:
-            one = (self.teacher + self.encode + self.render + self.append) / self.lanes
+            one = (self.teacher + self.encode + self.render + self.append) / self.num_teachers
             found = {("teacher", "encoding", "rendering"): one, ("writing",): self.write}
         if self.threads:
             key, free = ("teacher", "encoding", "rendering"), max(0, self.cores - self.threads)

@@ -7,7 +7,7 @@ from pipeline.cache.extraction.extract import extract
 from pipeline.config import load_config
 from pipeline.experiments.compare import compare
 from pipeline.experiments.compare_config import CompareConfig
-from pipeline.paths import spoken
+from pipeline.paths import with_urls
 
 
 def quickstart(config_path: str | Path) -> str:
@@ -19,4 +19,4 @@ def quickstart(config_path: str | Path) -> str:
     config = load_config(CompareConfig, config_path)
     with console.progress("extracting the teacher's features", "records") as show:
         made = extract(config.train.cache, show)
-    return f"{spoken(made.path)}: {made.records} records, {made.computed} computed now\n\n{compare(config)}"
+    return f"{with_urls(made.path)}: {made.records} records, {made.computed} computed now\n\n{compare(config)}"

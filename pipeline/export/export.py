@@ -20,8 +20,8 @@ from pipeline.cache.store import Store
 from pipeline.export.check import ExportError, check, real_images, torch_export_runner
 from pipeline.export.graph import Graph, embed, to_onnx, to_torch_export, trace
 from pipeline.export.int8 import judge, quantise
-from pipeline.export.model_card import Facts, model_card
-from pipeline.export.onnx_student import OnnxStudent, need
+from pipeline.export.model_card import ExportFacts, model_card
+from pipeline.export.onnx_student import OnnxStudent, require_package
 from pipeline.export.speed import flops, machine, speeds
 from pipeline.files import publish, read_json, write_atomic, write_json
 from sward.contracts import Student
@@ -34,7 +34,7 @@ INT8 = "student-int8.onnx"
 
 def export(
     run: str | Path, out: str | Path, formats: Sequence[Format] = ("onnx",), int8: bool = False
-) -> tuple[Facts, Path]:
+) -> tuple[ExportFacts, Path]:
     """Export a run's student; returns what was measured, and the folder.
 
     Args:
@@ -51,18 +51,18 @@ def export(
     model = load(run)
     card = read_json(run / "student.json")
     store, why = find_store(run, card)
-    refuse(out, formats, int8, store, why)
+    check_export(out, formats, int8, store, why)
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     partial.mkdir(parents=True)
     try:
-        facts = fill(partial, run, model.network, card, store, why, formats, int8)
+        facts = write_export(partial, run, model.network, card, store, why, formats, int8)
         publish(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return facts, out
 
 
-def refuse(out: Path, formats: Sequence[Format], int8: bool, store: Store | None, why: str) -> None:
+def check_export(out: Path, formats: Sequence[Format], int8: bool, store: Store | None, why: str) -> None:
     """Everything that speaks against starting."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ExportError(f"{out} is not empty; give another --out, or remove it: an export replaces nothing")
@@ -71,7 +71,7 @@ def refuse(out: Path, formats: Sequence[Format], int8: bool, store: Store | None
     if int8 and store is None:
         raise ExportError(f"--int8 is calibrated on the run's images, but {why}; bring its store back, or leave it out")
     for package in ("onnx", "onnxscript", "onnxruntime") if "onnx" in formats else ():
-        need(package)
+        require_package(package)
 
 
 def find_store(run: Path, card: dict[str, Any]) -> tuple[Store | None, str]:
@@ -91,7 +91,7 @@ def find_store(run: Path, card: dict[str, Any]) -> tuple[Store | None, str]:
     return store, ""
 
 
-def fill(
+def write_export(
     folder: Path,
     run: Path,
     student: Student,
@@ -100,7 +100,7 @@ def fill(
     why: str,
     formats: Sequence[Format],
     int8: bool,
-) -> Facts:
+) -> ExportFacts:
     """Write and check every file; nothing here is public yet."""
     graph, metadata = trace(student, tuple(card["size"])), about(card)
     makers: dict[str, Callable[[Graph, dict[str, Any]], bytes]] = {"onnx": to_onnx, "torch-export": to_torch_export}
@@ -114,7 +114,7 @@ def fill(
     onnx_files = sorted(folder.glob("*.onnx"), key=lambda p: len(p.name))
     judged = judge(student, folder / INT8, store) if calibrated and store else {}
     write_json(folder / "student.json", metadata)
-    facts = Facts(
+    facts = ExportFacts(
         name=run.resolve().name,
         card=card,
         run=read_json(run / "run.json") if (run / "run.json").is_file() else {},
@@ -169,7 +169,7 @@ def origin(store: Store | None) -> dict[str, str]:
 
 def quantised(folder: Path, metadata: dict[str, Any], store: Store) -> int:
     """student-int8.onnx with the metadata; how many images it was calibrated on."""
-    onnx = need("onnx")
+    onnx = require_package("onnx")
     raw = folder / "raw.onnx"
     count = quantise(folder / FILES["onnx"], raw, store)
     model = onnx.load(raw)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.export.onnx_student import INPUT, OUTPUT, need
+from pipeline.export.onnx_student import INPUT, OUTPUT, require_package
 from sward.contracts import Student
 
 LEAST = 2  # cells a side at the deepest level: torch.export takes 1 for a constant
@@ -91,8 +91,8 @@ def to_torch_export(graph: Graph, metadata: dict[str, Any]) -> bytes:
 
 def to_onnx(graph: Graph, metadata: dict[str, Any]) -> bytes:
     """An .onnx file with ``metadata`` in it, each value as JSON. Nodes carry no trace of the machine they came from."""
-    need("onnxscript")
-    onnx = need("onnx")
+    require_package("onnxscript")
+    onnx = require_package("onnx")
     with quiet():
         made = torch.onnx.export(
             copy.deepcopy(graph.program),

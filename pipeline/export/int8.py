@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from pipeline.cache.store import Store
-from pipeline.export.onnx_student import INPUT, OnnxStudent, need
+from pipeline.export.onnx_student import INPUT, OnnxStudent, require_package
 from pipeline.training.batch_order import Order
 from pipeline.training.evaluate import evaluate
 from pipeline.training.stream import Stream
@@ -24,7 +24,7 @@ CALIBRATION = 64  # training images, the first view of each
 
 def quantise(source: Path, target: Path, store: Store) -> int:
     """Write the int8 form of an exported student; returns how many images it was calibrated on."""
-    quantization = need("onnxruntime.quantization")
+    quantization = require_package("onnxruntime.quantization")
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     images = list(calibration(store))
@@ -54,7 +54,7 @@ def calibration(store: Store) -> Iterator[torch.Tensor]:
     chosen = first[:: -(-len(first) // CALIBRATION)]
     stream = Stream(store, Order(tuple(chosen), 1, 0), (), torch.device("cpu"))
     for record in chosen:
-        yield stream.of([record]).images
+        yield stream.batch_of([record]).images
 
 
 def reader(base: Any, images: list[torch.Tensor]) -> Any:

@@ -11,7 +11,7 @@ Metrics = dict[str, float]
 
 
 @dataclass
-class Facts:
+class ExportFacts:
     """Everything the card says. card: student.json. run: run.json where there is one. dataset, teacher: names."""
 
     name: str
@@ -31,20 +31,20 @@ class Facts:
     judged: dict[str, Metrics] = field(default_factory=dict)
 
 
-def model_card(facts: Facts) -> str:
+def model_card(facts: ExportFacts) -> str:
     """The whole card."""
     parts = [intro(facts), use(facts), quality(facts), cost(facts), care(facts)]
     return "\n".join("\n".join(part) + "\n" for part in parts)
 
 
-def intro(facts: Facts) -> list[str]:
+def intro(facts: ExportFacts) -> list[str]:
     card = facts.card
     rows = [("network", card["student"]["kind"]), ("trained by method", card.get("method", "unknown"))]
     rows += [*facts.origin.items(), ("classes", ", ".join(card["classes"])), ("run", card.get("run", "unknown"))]
     return [f"# {facts.name}", "", "A segmentation student, exported by SWARD.", "", *table(("", ""), rows)]
 
 
-def use(facts: Facts) -> list[str]:
+def use(facts: ExportFacts) -> list[str]:
     high, wide = facts.card["size"]
     mean, std = facts.card["mean"], facts.card["std"]
     rows = [(f"`{name}`", f"{size / 1e6:.2f} MB") for name, size in facts.files.items()]
@@ -65,7 +65,7 @@ def use(facts: Facts) -> list[str]:
     ]
 
 
-def quality(facts: Facts) -> list[str]:
+def quality(facts: ExportFacts) -> list[str]:
     measured = {
         "validation, at training": facts.card.get("validation", {}),
         "test": facts.run.get("test", {}),
@@ -85,7 +85,7 @@ def quality(facts: Facts) -> list[str]:
     ]
 
 
-def cost(facts: Facts) -> list[str]:
+def cost(facts: ExportFacts) -> list[str]:
     high, wide = facts.card["size"]
     rows = [
         (s.engine, s.threads, f"{s.milliseconds:.2f}", f"{s.slow:.2f}", f"{s.throughput:.1f}") for s in facts.speeds
@@ -103,7 +103,7 @@ def cost(facts: Facts) -> list[str]:
     ]
 
 
-def care(facts: Facts) -> list[str]:
+def care(facts: ExportFacts) -> list[str]:
     return [
         "## Limits",
         "",
@@ -120,7 +120,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(str(cell).replace('|', '/') for cell in line)} |" for line in lines]
 
 
-def summary(facts: Facts) -> list[str]:
+def summary(facts: ExportFacts) -> list[str]:
     """What the terminal shows: checks, the metric loss of int8, cost."""
     lines = [facts.graph, *facts.limits, *(check.line() for check in facts.checks)]
     if facts.real.startswith("none"):

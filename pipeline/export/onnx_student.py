@@ -49,7 +49,7 @@ class OnnxStudent(Student):
 
 def open_session(path: Path, threads: int = 0, gpu: bool = True) -> Any:
     """An onnxruntime session: on the GPU where this onnxruntime can, else on the CPU."""
-    runtime = need("onnxruntime")
+    runtime = require_package("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3  # 3: errors alone
     there = [p for p in ("CUDAExecutionProvider",) if gpu and p in runtime.get_available_providers()]
@@ -59,7 +59,7 @@ def open_session(path: Path, threads: int = 0, gpu: bool = True) -> Any:
         raise OnnxError(f"onnxruntime cannot read {path}: {error}") from error
 
 
-def need(package: str) -> Any:
+def require_package(package: str) -> Any:
     """The module, or how to get it."""
     from importlib import import_module
 

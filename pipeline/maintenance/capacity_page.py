@@ -12,7 +12,7 @@ from pipeline.cache.config import CacheConfig
 from pipeline.cache.manifest.identity import dataset_name
 from pipeline.datasets.checks import THREADS
 from pipeline.estimates.capacity import Capacity, Machine, Rates, Workload
-from pipeline.estimates.estimate import Plan
+from pipeline.estimates.estimate import CostEstimate
 from pipeline.estimates.estimate_text import duration
 from pipeline.files import read_json, write_atomic
 
@@ -122,7 +122,7 @@ def stores(found: list[Capacity]) -> list[str]:
     return table(head, rows)
 
 
-def elsewhere(config: CacheConfig, made: Plan) -> list[str]:
+def elsewhere(config: CacheConfig, made: CostEstimate) -> list[str]:
     """The extraction that was planned here, on the page's machines."""
     counts = made.records
     work = Workload(

@@ -20,7 +20,7 @@ def write_lists(dataset: str | Path) -> list[Path]:
         DatasetError: the card does not check, or its images or sequences are not there.
     """
     card, folder = read_card(dataset), find_card(dataset).parent
-    target = paths.locate(find_card(dataset)).parent
+    target = paths.read_path(find_card(dataset)).parent
     return [
         path
         for split, rule in card.splits.items()
@@ -31,7 +31,7 @@ def write_lists(dataset: str | Path) -> list[Path]:
 
 def _draw(split: str, rule: Listed, card: Card, folder: Path) -> list[tuple[str, str]]:
     images, masks = list_files(folder, card.images), list_files(folder, card.masks)
-    sequences, problems = read_sequences(paths.locate(folder / card.sequences)) if card.sequences else ({}, [])
+    sequences, problems = read_sequences(paths.read_path(folder / card.sequences)) if card.sequences else ({}, [])
     if problems or not images:
         raise DatasetError(card.name, problems or [Problem("empty", str(folder), f"nothing matches {card.images}")])
     assert rule.drawn

@@ -64,7 +64,7 @@ def predict(
     for path, name in output_names(images).items():
         try:
             image = read_any(path)
-            mask, scores = answer(model, image, tile, probabilities)
+            mask, scores = predict_image(model, image, tile, probabilities)
             save(Path(out) / name, image, mask, scores, model.classes)
         except Exception as error:
             done.failed[path] = explain(error)
@@ -94,7 +94,7 @@ def open_model(source: str | Path) -> Segmenter:
 
 
 @torch.no_grad()
-def answer(
+def predict_image(
     model: Segmenter, image: np.ndarray, tile: int | None = None, probabilities: bool = False
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """(class map (H, W) uint8, probabilities (K, H, W) uint16 or None) of a picture (H, W, 3) uint8."""

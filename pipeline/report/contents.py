@@ -13,7 +13,7 @@ from pipeline.report.curves import learning_curves, term_curves
 from pipeline.report.examples import Case, examples
 from pipeline.report.grad_cam import activations
 from pipeline.report.metric_charts import confusion_chart, difference_chart, distribution_chart
-from pipeline.report.selection import Rows, Subject, status
+from pipeline.report.selection import ReportInput, Rows, status
 from pipeline.report.tables import Table
 from pipeline.report.tsne import space_charts
 from pipeline.results import cost_account, table
@@ -22,7 +22,7 @@ from pipeline.results.table import NONE
 
 
 @dataclass
-class Material:
+class ReportContents:
     """missing: why there is nothing from the store. remarks: the state of unfinished runs, and what does not agree.
     signals: label -> charts of its terms and monitors."""
 
@@ -57,10 +57,10 @@ class Material:
         return {t.name: t for t in self.tables}
 
 
-def collect(subject: Subject) -> Material:
+def collect(subject: ReportInput) -> ReportContents:
     """Read, count and draw."""
     metric = subject.comparison["headline"]
-    found = Material(learning_curves(subject.every, metric), signal_charts(subject))
+    found = ReportContents(learning_curves(subject.every, metric), signal_charts(subject))
     found.remarks = [f"{k}: {status(run, metric)}" for k, runs in subject.unfinished.items() for run in runs]
     found.tables = profile_tables(subject.every)
     store = subject.store()
@@ -76,13 +76,13 @@ def collect(subject: Subject) -> Material:
     return found
 
 
-def signal_charts(subject: Subject) -> dict[str, list[Chart]]:
+def signal_charts(subject: ReportInput) -> dict[str, list[Chart]]:
     """Terms and monitors of every row that distils."""
     charts = {label: term_curves(label, i, runs) for i, (label, runs) in enumerate(subject.every.items())}
     return {label: found for label, found in charts.items() if found}
 
 
-def add_results(found: Material, subject: Subject, store: Store | str) -> None:
+def add_results(found: ReportContents, subject: ReportInput, store: Store | str) -> None:
     """Headline, cost account, every run; per-image values."""
     c, rows = subject.comparison, subject.rows
     extraction = cost_account.extraction_of(store)
@@ -98,7 +98,7 @@ def add_results(found: Material, subject: Subject, store: Store | str) -> None:
     found.images = [chart for chart in (difference, distribution_chart(rows, c["headline"])) if chart]
 
 
-def add_pictures(found: Material, rows: Rows, store: Store, metric: str) -> None:
+def add_pictures(found: ReportContents, rows: Rows, store: Store, metric: str) -> None:
     """Examples, Grad-CAM, feature space: of each row's first seed."""
     first = {label: runs[0] for label, runs in rows.items()}
     found.cases = examples(store, rows, metric)
@@ -106,7 +106,7 @@ def add_pictures(found: Material, rows: Rows, store: Store, metric: str) -> None
     found.spaces = space_charts(store, first, found.cases[0].record.subset)
 
 
-def add_counts(found: Material, rows: Rows, store: Store) -> None:
+def add_counts(found: ReportContents, rows: Rows, store: Store) -> None:
     """Confusion and per-class values, and whether the saved predictions give the saved metrics."""
     counted = recount_all(store, rows)
     wrong = disagreements(rows, counted)

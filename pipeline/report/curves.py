@@ -6,14 +6,14 @@ from functools import partial
 from typing import Any
 
 from pipeline.report.charts import Chart, look, plain, slug, tag
-from pipeline.results.runs import Run
+from pipeline.results.runs import SavedRun
 from pipeline.results.table import NAMES
 
 Line = tuple[list[int], list[float]]  # steps, values
 Series = dict[str, list[Line]]  # label -> one line a seed
 
 
-def learning_curves(rows: Mapping[str, Sequence[Run]], metric: str) -> list[Chart]:
+def learning_curves(rows: Mapping[str, Sequence[SavedRun]], metric: str) -> list[Chart]:
     """Losses, validation metric and learning rate, where logged; a colour a row, a line a seed."""
     wanted = {
         "loss": "total loss",
@@ -29,7 +29,7 @@ def learning_curves(rows: Mapping[str, Sequence[Run]], metric: str) -> list[Char
     ]
 
 
-def term_curves(label: str, row: int, runs: Sequence[Run]) -> list[Chart]:
+def term_curves(label: str, row: int, runs: Sequence[SavedRun]) -> list[Chart]:
     """One row's unweighted terms, each term's share of the gradient, and its signal's monitors by level."""
     keys = {key for run in runs for line in run.log for key in line}
     if not any(key.startswith("term/") and key != "term/task" for key in keys):
@@ -48,7 +48,7 @@ def by_stride(key: str) -> list[tuple[int, str]]:
     return [(len(part), part) if re.fullmatch(r"s\d+", part) else (0, part) for part in key.split("/")]
 
 
-def series(runs: Sequence[Run], key: str) -> list[Line]:
+def series(runs: Sequence[SavedRun], key: str) -> list[Line]:
     """(steps, values) of ``key`` in each run's log, where it is defined."""
     lines = [[(x["step"], x[key]) for x in run.log if x.get(key) is not None] for run in runs]
     return [([s for s, _ in line], [v for _, v in line]) for line in lines]

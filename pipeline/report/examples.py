@@ -10,7 +10,7 @@ from pipeline.cache.store import Store
 from pipeline.report.layered_image import Picture
 from pipeline.report.student_on_records import stored
 from pipeline.results.masks import class_layer, error_layer, fit
-from pipeline.results.runs import Run, prediction
+from pipeline.results.runs import SavedRun, prediction
 from pipeline.results.summary import image_means
 from pipeline.results.table import NAMES
 
@@ -27,7 +27,7 @@ class Case:
     pictures: tuple[Picture, ...]
 
 
-def examples(store: Store, rows: Mapping[str, Sequence[Run]], metric: str) -> list[Case]:
+def examples(store: Store, rows: Mapping[str, Sequence[SavedRun]], metric: str) -> list[Case]:
     """Cases evenly spread over the ranks, by ``metric`` of the last row, seeds averaged (undefined ones last).
 
     Predictions are those of each row's first seed.
@@ -55,7 +55,7 @@ def place(rank: int, count: int, middle: int) -> str:
     return f"{word}{rank + 1} of {count}"
 
 
-def pictures(store: Store, record: Record, runs: Mapping[str, Run], metric: str) -> list[Picture]:
+def pictures(store: Store, record: Record, runs: Mapping[str, SavedRun], metric: str) -> list[Picture]:
     """Image, ground truth, and every row that has kept its predictions."""
     image, label = stored_image(store, record), store.full_label(record)
     small, num_classes = fit(label, image.shape[:2]), len(store.classes)

@@ -9,21 +9,21 @@ from PIL import Image
 from pipeline.cache.store import Store
 from pipeline.report.examples import Case
 from pipeline.report.layered_image import Picture
-from pipeline.report.student_on_records import Probe, probe
-from pipeline.results.runs import Run
+from pipeline.report.student_on_records import StudentOnRecords, probe
+from pipeline.results.runs import SavedRun
 from sward.contracts import IGNORE, Student
 from sward.gradcam import grad_cam
 
 LEVEL = "s16"  # deep enough to be about objects, and every student and the teacher's head have it
 
 
-def activations(store: Store, rows: Mapping[str, Sequence[Run]], cases: Sequence[Case]) -> list[Case]:
+def activations(store: Store, rows: Mapping[str, Sequence[SavedRun]], cases: Sequence[Case]) -> list[Case]:
     """The key cases, with the map of every row that has a student (its first seed's) in place of its prediction."""
     probes = {label: probe(runs[0], store) for label, runs in rows.items()}
     return [shown(case, store, probes) for case in cases if case.key] if any(probes.values()) else []
 
 
-def shown(case: Case, store: Store, probes: Mapping[str, Probe | None]) -> Case:
+def shown(case: Case, store: Store, probes: Mapping[str, StudentOnRecords | None]) -> Case:
     image, truth = case.pictures[:2]
     target = main_class(store.full_label(case.record))
     maps = [
@@ -44,7 +44,7 @@ def level_of(student: Student) -> str:
     return LEVEL if LEVEL in student.channels else list(student.channels)[-1]
 
 
-def activation(shown_to: Probe, case: Case, target: int) -> np.ndarray:
+def activation(shown_to: StudentOnRecords, case: Case, target: int) -> np.ndarray:
     """(h, w) float32 in [0, 1]."""
     student = shown_to.student
     return grad_cam(student, shown_to.inputs(case.record), target, level_of(student))[0].numpy()

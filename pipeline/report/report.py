@@ -11,9 +11,9 @@ from markupsafe import Markup
 
 from pipeline.files import write_atomic
 from pipeline.report.charts import swatch
-from pipeline.report.contents import Material, collect
+from pipeline.report.contents import ReportContents, collect
 from pipeline.report.figure_files import write_files
-from pipeline.report.selection import Subject, read_subject
+from pipeline.report.selection import ReportInput, read_subject
 from pipeline.results.masks import palette
 
 PAGE = Path(__file__).parent / "page"
@@ -58,7 +58,7 @@ def environment() -> Environment:
     return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
-def content(subject: Subject, material: Material) -> dict[str, Any]:
+def content(subject: ReportInput, material: ReportContents) -> dict[str, Any]:
     """All that the template shows."""
     return {
         "comparison": subject.comparison,
@@ -75,7 +75,7 @@ def content(subject: Subject, material: Material) -> dict[str, Any]:
     }
 
 
-def present(section: str, material: Material) -> bool:
+def present(section: str, material: ReportContents) -> bool:
     """Whether there is something to show; a section that lacks its store says so instead of being left out."""
     optional = {
         "signal": material.signals,
@@ -93,7 +93,7 @@ def class_keys(classes: Sequence[str]) -> dict[str, str]:
     return {name: "#" + bytes(colour).hex() for name, colour in list(zip(classes, colours, strict=True))[1:]}
 
 
-def versions(subject: Subject) -> dict[str, str]:
+def versions(subject: ReportInput) -> dict[str, str]:
     """Of the runs, then of what made this page."""
     here = {name: version(name) for name in ("zarr", "pillow", "matplotlib", "scikit-learn")}
     return subject.comparison["versions"] | {"Python": platform.python_version()} | here

@@ -8,16 +8,16 @@ from typing import Any
 from pipeline.cache.manifest.identity import dataset_name
 from pipeline.cache.store import Store
 from pipeline.files import Busy, locked, read_json
-from pipeline.paths import locate, spoken
-from pipeline.results.runs import Run, RunError, load_run, read_run, require_store, run_facts
+from pipeline.paths import read_path, with_urls
+from pipeline.results.runs import RunError, SavedRun, load_run, read_run, require_store, run_facts
 from pipeline.results.summary import Row, summarise
 from pipeline.training.evaluate import headline
 
-Rows = dict[str, list[Run]]  # label -> runs by seed
+Rows = dict[str, list[SavedRun]]  # label -> runs by seed
 
 
 @dataclass(frozen=True)
-class Subject:
+class ReportInput:
     """comparison: as in comparison.json; without finished runs its list of rows is empty.
     rows: finished runs. unfinished: the others. commands: what makes all this. config: resolved, as YAML."""
 
@@ -33,22 +33,22 @@ class Subject:
         return self.rows | self.unfinished
 
     @property
-    def any_run(self) -> Run:
+    def any_run(self) -> SavedRun:
         return next(iter(self.every.values()))[0]
 
     def store(self) -> Store | str:
         """The store of the runs; or why it can't be shown."""
-        path = locate(self.any_run.config.cache.store)
+        path = read_path(self.any_run.config.cache.store)
         try:
             store = Store(path)
         except (OSError, ValueError) as error:
-            return f"The store could not be opened: {spoken(error)}"
+            return f"The store could not be opened: {with_urls(error)}"
         if store.content_id != self.comparison["content_id"]:
-            return f"{store.place} holds another store now (content id {store.content_id[:12]})."
+            return f"{store.location} holds another store now (content id {store.content_id[:12]})."
         return store
 
 
-def read_subject(folders: Sequence[str | Path]) -> Subject:
+def read_subject(folders: Sequence[str | Path]) -> ReportInput:
     """A comparison's folder, or run folders, or folders that hold run folders.
 
     Raises:
@@ -69,15 +69,15 @@ def expand(folder: Path) -> list[Path]:
     return [folder] if own or not inside else inside
 
 
-def read_comparison(folder: Path) -> Subject:
+def read_comparison(folder: Path) -> ReportInput:
     """comparison.json and the runs it names."""
     comparison = read_json(folder / "comparison.json")
     rows = {row["label"]: [load_run(folder / r["folder"]) for r in row["runs"]] for row in comparison["rows"]}
     commands = [f"sward extract {folder}/cache.yaml", f"sward compare {folder}/config.yaml"]
-    return Subject(comparison, rows, {}, commands, (folder / "config.yaml").read_text())
+    return ReportInput(comparison, rows, {}, commands, (folder / "config.yaml").read_text())
 
 
-def read_runs(paths: Sequence[Path]) -> Subject:
+def read_runs(paths: Sequence[Path]) -> ReportInput:
     """Runs as rows of one seed each, without a baseline."""
     names = [path.name for path in paths]
     labels = {path.name if names.count(path.name) == 1 else str(path): path for path in paths}
@@ -90,12 +90,12 @@ def read_runs(paths: Sequence[Path]) -> Subject:
     lines = [Row(label, None, tuple(runs)) for label, runs in rows.items()]
     comparison = summarise(name, lines) if lines else no_results(name, every)
     commands = [f"sward train {path}/config.yaml" for path in paths]
-    return Subject(
+    return ReportInput(
         comparison, rows, unfinished, commands, "\n".join(f"# {p}\n{(p / 'config.yaml').read_text()}" for p in paths)
     )
 
 
-def no_results(name: str, runs: Sequence[Run]) -> dict[str, Any]:
+def no_results(name: str, runs: Sequence[SavedRun]) -> dict[str, Any]:
     """What ``summarise`` says, of runs without a result."""
     first = runs[0]
     card = first.path / "student.json"
@@ -115,7 +115,7 @@ def no_results(name: str, runs: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def status(run: Run, metric: str) -> str:
+def status(run: SavedRun, metric: str) -> str:
     """Where an unfinished run stands, and how it goes on."""
     step = max((line["step"] for line in run.log), default=0)
     values = [line[f"val/{metric}"] for line in run.log if line.get(f"val/{metric}") is not None]

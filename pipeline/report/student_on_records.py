@@ -8,14 +8,14 @@ import torch
 
 from pipeline.cache.manifest.records import Record
 from pipeline.cache.store import Store
-from pipeline.results.runs import Run, load_student
+from pipeline.results.runs import SavedRun, load_student
 from pipeline.training.batch_order import Order
 from pipeline.training.stream import Stream
 from sward.contracts import Student
 
 
 @dataclass(frozen=True)
-class Probe:
+class StudentOnRecords:
     """A student in evaluation mode on the CPU, and the store that its run was made from."""
 
     student: Student
@@ -25,12 +25,12 @@ class Probe:
         """What the student reads of a record: its image, or the teacher's features; a batch of one."""
         levels = tuple(self.store.channels) if self.student.reads == "features" else ()
         stream = Stream(self.store, Order((record,), 1, 0), levels, torch.device("cpu"))
-        return stream.of([record]).inputs(self.student)
+        return stream.batch_of([record]).inputs(self.student)
 
 
-def probe(run: Run, store: Store) -> Probe | None:
+def probe(run: SavedRun, store: Store) -> StudentOnRecords | None:
     """The run's student; None where it has kept none (results that were saved without weights)."""
-    return Probe(load_student(run.path)[0], store) if (run.path / "student.safetensors").is_file() else None
+    return StudentOnRecords(load_student(run.path)[0], store) if (run.path / "student.safetensors").is_file() else None
 
 
 def stored(store: Store, record: Record, name: str) -> np.ndarray:

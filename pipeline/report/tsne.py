@@ -14,9 +14,9 @@ import torch
 from pipeline.cache.manifest.records import Record
 from pipeline.cache.store import Store
 from pipeline.report.charts import COLOURS, Chart, plain, slug
-from pipeline.report.student_on_records import Probe, probe, stored
+from pipeline.report.student_on_records import StudentOnRecords, probe, stored
 from pipeline.results.masks import palette
-from pipeline.results.runs import Run
+from pipeline.results.runs import SavedRun
 from sward import seeds
 from sward.contracts import IGNORE
 
@@ -25,7 +25,7 @@ IMAGES = 24
 PERPLEXITY = 30
 
 
-def space_charts(store: Store, runs: Mapping[str, Run], subset: str) -> list[Chart]:
+def space_charts(store: Store, runs: Mapping[str, SavedRun], subset: str) -> list[Chart]:
     """One chart a row that has kept its student: where pixels of each class lie."""
     every = store.records[subset]
     records = [every[i] for i in sorted(seeds.permutation(len(every), "report", "images")[:IMAGES])]
@@ -58,7 +58,7 @@ def sample_pixels(labels: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]
 
 
 @torch.no_grad()
-def penultimate_at(student: Probe, records: Sequence[Record], pixels: np.ndarray) -> np.ndarray:
+def penultimate_at(student: StudentOnRecords, records: Sequence[Record], pixels: np.ndarray) -> np.ndarray:
     """(P, C) float32 penultimate features of a student at the sampled pixels; one image in memory at a time."""
     order, found = [], []
     for number, record in enumerate(records):

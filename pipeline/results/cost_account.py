@@ -9,25 +9,25 @@ from typing import Any
 
 from pipeline.cache.extraction.timing import extraction_cost
 from pipeline.cache.store import Store
-from pipeline.results.runs import Run
+from pipeline.results.runs import SavedRun
 from pipeline.results.table import NONE
 from sward.methods.plain import PlainConfig
 
 HEADER = ["", "runs", "warm: a run", "cold: first run", "cold: each, shared", "all runs"]
 
 
-def reads_features(run: Run) -> bool:
+def reads_features(run: SavedRun) -> bool:
     """Whether a run needs the teacher's features: any method but the plain one, and the teacher's own head."""
     return not isinstance(run.config.method, PlainConfig) or run.config.student.kind.endswith("-head")
 
 
-def account(rows: Mapping[str, Sequence[Run]], extraction: dict[str, Any] | None) -> list[list[str]]:
+def account(rows: Mapping[str, Sequence[SavedRun]], extraction: dict[str, Any] | None) -> list[list[str]]:
     """One line a row, in the header's order; what is not known is a dash."""
     readers = sum(len(runs) for runs in rows.values() if reads_features(runs[0]))
     return [line(label, runs, extraction, readers) for label, runs in rows.items()]
 
 
-def line(label: str, runs: Sequence[Run], extraction: dict[str, Any] | None, readers: int) -> list[str]:
+def line(label: str, runs: Sequence[SavedRun], extraction: dict[str, Any] | None, readers: int) -> list[str]:
     total = sum(run.facts["seconds"] for run in runs)
     warm = total / len(runs)
     if not reads_features(runs[0]):
@@ -47,7 +47,7 @@ def duration(seconds: float) -> str:
     return f"{whole // 60} min {whole % 60:02} s" if whole < 3600 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
-def caption(store: Store | None, rows: Mapping[str, Sequence[Run]], extraction: dict[str, Any] | None) -> str:
+def caption(store: Store | None, rows: Mapping[str, Sequence[SavedRun]], extraction: dict[str, Any] | None) -> str:
     """What warm and cold mean here, and what the extraction took."""
     readers = sum(len(runs) for runs in rows.values() if reads_features(runs[0]))
     size = sum(f["bytes"] for r in store.receipts.values() for f in r["files"].values()) if store else 0

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from pipeline.cache.store import Store
-from pipeline.results.runs import Run, prediction
+from pipeline.results.runs import SavedRun, prediction
 from sward.metrics import class_accuracy, class_iou, confusion_matrix, dice_iou
 
 TOLERANCE = 1e-9  # both are exact counts; only the order of a mean's sum may differ
@@ -24,7 +24,7 @@ class Recount:
     metrics: dict[str, float]
 
 
-def recount(store: Store, run: Run) -> Recount:
+def recount(store: Store, run: SavedRun) -> Recount:
     """Count one run's saved predictions.
 
     Raises:
@@ -47,13 +47,13 @@ def as_tensor(array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(array.astype(np.int64))
 
 
-def recount_all(store: Store, rows: Mapping[str, Sequence[Run]]) -> dict[str, list[Recount]]:
+def recount_all(store: Store, rows: Mapping[str, Sequence[SavedRun]]) -> dict[str, list[Recount]]:
     """Every run of the rows whose runs have all kept their predictions."""
     kept = {k: runs for k, runs in rows.items() if all((run.path / "predictions").is_dir() for run in runs)}
     return {label: [recount(store, run) for run in runs] for label, runs in kept.items()}
 
 
-def disagreements(rows: Mapping[str, Sequence[Run]], counted: Mapping[str, Sequence[Recount]]) -> list[str]:
+def disagreements(rows: Mapping[str, Sequence[SavedRun]], counted: Mapping[str, Sequence[Recount]]) -> list[str]:
     """One line for every metric that is not the one in the run's evaluation.json."""
     return [
         f"{run.path}: {name} is {run.metrics[name]:.6f} in evaluation.json, {value:.6f} by its predictions"

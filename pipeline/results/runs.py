@@ -28,7 +28,7 @@ class RunError(ValueError):
 
 
 @dataclass(frozen=True)
-class Run:
+class SavedRun:
     """config: what was run. facts: run.json. log: the lines of metrics.jsonl. evaluation: with per-image metrics."""
 
     path: Path
@@ -51,7 +51,7 @@ def number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def load_run(folder: str | Path) -> Run:
+def load_run(folder: str | Path) -> SavedRun:
     """Read a finished run's folder.
 
     Raises:
@@ -69,13 +69,13 @@ def load_run(folder: str | Path) -> Run:
     return read_run(folder)
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> SavedRun:
     """What there is of a run, finished or not; the evaluation of one that is not is empty."""
     log_file, evaluation = folder / "metrics.jsonl", folder / "evaluation.json"
     lines = log_file.read_text().splitlines() if log_file.is_file() else []
     log = [json.loads(line) for line in lines if line.endswith("}")]  # the last may be torn
     config = load_config(TrainConfig, folder / "config.yaml")
-    return Run(folder, config, run_facts(folder), log, read_json(evaluation) if evaluation.is_file() else {})
+    return SavedRun(folder, config, run_facts(folder), log, read_json(evaluation) if evaluation.is_file() else {})
 
 
 def run_facts(folder: Path) -> dict[str, Any]:

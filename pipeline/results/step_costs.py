@@ -21,17 +21,17 @@ from pipeline.devices import resolve_device, wait_for
 from pipeline.training.config import TrainConfig
 from pipeline.training.loop import clip
 from pipeline.training.run_folder import RunFolder
-from pipeline.training.setup import Run, setup
+from pipeline.training.setup import TrainingRun, setup
 
 ROUNDS = 7  # timed; one more before them warms up
 Show = Callable[[int, int], None]
 
 
 @dataclass
-class Stepper:
+class RowStepper:
     """A row that is ready to step: built as for training; ``loaded``: its first batch as read from the store."""
 
-    run: Run
+    run: TrainingRun
     loaded: Any
     taken: int = 0
 
@@ -70,7 +70,7 @@ def measure(
         ``read_bytes`` a record. ``made``: those that the teacher's head makes of them at every step.
     """
     found: dict[str, dict[str, Any]] = {}
-    base: tuple[str, Stepper] | None = None
+    base: tuple[str, RowStepper] | None = None
     for done, (label, config) in enumerate(configs.items(), start=1):
         row = stepper(config, store)
         peak = peak_bytes(row)
@@ -90,13 +90,13 @@ def measure(
     return found
 
 
-def stepper(config: TrainConfig, store: Store) -> Stepper:
+def stepper(config: TrainConfig, store: Store) -> RowStepper:
     alone = config.model_copy(update={"devices": 1, "nodes": 1})  # what a row costs is one process's step
     run = setup(alone, store, RunFolder(config.folder))
-    return Stepper(run, run.stream.load(0, None))
+    return RowStepper(run, run.stream.load(0, None))
 
 
-def rounds(row: Stepper, against: Stepper | None) -> tuple[list[float], list[float]]:
+def rounds(row: RowStepper, against: RowStepper | None) -> tuple[list[float], list[float]]:
     """Seconds of the row's steps, and of the baseline's in the same rounds; the warm-up round is not among them."""
     seconds: tuple[list[float], list[float]] = [], []
     for _ in range(ROUNDS + 1):
@@ -112,7 +112,7 @@ def ratio(own: list[float], base: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(own, base, strict=True))
 
 
-def peak_bytes(row: Stepper) -> int:
+def peak_bytes(row: RowStepper) -> int:
     """Bytes of tensors on the device at the fullest moment of a row's first two steps; other rows are not counted.
 
     What stands before them (weights of student, adapters and teacher's head, on the CPU the batch as read) and what
@@ -153,7 +153,7 @@ def peak_on_gpu(work: Callable[[], object], device: torch.device) -> int:
     return torch.cuda.max_memory_allocated(device) - before
 
 
-def read_bytes(run: Run) -> int:
+def read_bytes(run: TrainingRun) -> int:
     """Stored bytes a record of the teacher's tensors, as the stream reads them."""
     specs = {name: spec for name, spec in run.stream.specs.items() if name not in ("image", "label")}
     return sum(array_bytes(*spec) for spec in specs.values())

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from pipeline.cache.manifest.identity import dataset_name
-from pipeline.results.runs import Run, RunError, load_student, require_store
+from pipeline.results.runs import RunError, SavedRun, load_student, require_store
 from pipeline.training.evaluate import headline
 from sward import seeds
 
@@ -27,7 +27,7 @@ class Row:
 
     label: str
     baseline: str | None
-    runs: tuple[Run, ...]
+    runs: tuple[SavedRun, ...]
 
 
 def summarise(name: str, rows: Sequence[Row]) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def summarise_row(row: Row, rows: Sequence[Row], metric: str) -> dict[str, Any]:
     }
 
 
-def run_line(run: Run) -> dict[str, Any]:
+def run_line(run: SavedRun) -> dict[str, Any]:
     """What identifies a run, and its result."""
     return {
         "folder": str(run.path),
@@ -124,7 +124,7 @@ def difference(row: Row, base: Row, metric: str) -> dict[str, Any]:
     }
 
 
-def image_means(runs: Sequence[Run], metric: str) -> np.ndarray:
+def image_means(runs: Sequence[SavedRun], metric: str) -> np.ndarray:
     """Per-image values averaged over seeds, by image id."""
     tables = [run.per_image(metric) for run in runs]
     return np.array([np.mean([table[id] for table in tables]) for id in sorted(tables[0])])
@@ -151,7 +151,7 @@ def bootstrap_interval(differences: np.ndarray) -> list[float] | None:
     return [float(low), float(high)]
 
 
-def count_parameters(run: Run) -> tuple[int, int]:
+def count_parameters(run: SavedRun) -> tuple[int, int]:
     """Trainable parameters of the student, and of the method's adapters (dropped after training)."""
     student, card = load_student(run.path)
     with torch.random.fork_rng(devices=[]):

@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.cache.manifest.records import Record
 from sward import seeds
-from sward.distributed.collectives import Share
+from sward.distributed.collectives import BatchSlice
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Order:
         chosen = list(self.records) if self.per_epoch == "all" else self._one_view_each(epoch)
         shuffled = [chosen[i] for i in seeds.permutation(len(chosen), "order", self.seed, epoch)]
         batches = np.array_split(np.arange(len(shuffled)), self.steps_per_epoch)
-        return [[shuffled[i] for i in batch[Share(len(batch), self.rank, self.world).rows]] for batch in batches]
+        return [[shuffled[i] for i in batch[BatchSlice(len(batch), self.rank, self.world).rows]] for batch in batches]
 
     def _one_view_each(self, epoch: int) -> list[Record]:
         """One view per image; every image goes round its views from a start of its own."""

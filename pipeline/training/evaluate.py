@@ -81,7 +81,7 @@ def batches(
     with store.kept_open():
         for start in range(rank * batch_size, len(records), processes * batch_size):
             chosen = records[start : start + batch_size]
-            yield chosen, stream.of(chosen)
+            yield chosen, stream.batch_of(chosen)
 
 
 def full_prediction(logits: Tensor, size: tuple[int, ...]) -> np.ndarray:

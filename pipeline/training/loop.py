@@ -23,12 +23,12 @@ from pipeline.training.checkpoint import warm_up_file
 from pipeline.training.checkpoint_writer import CheckpointWriter
 from pipeline.training.config import TrainConfig, learning_rate
 from pipeline.training.distributed import processes
-from pipeline.training.distributed.collectives import anywhere, average, backward_and_average, of_all
+from pipeline.training.distributed.collectives import any_rank, average_gradients, backward_and_average, gather_lists
 from pipeline.training.evaluate import evaluate, headline
 from pipeline.training.profiling.parts import part
 from pipeline.training.profiling.profile import profiling
-from pipeline.training.run_folder import RunFolder, Watched
-from pipeline.training.setup import Run, open_store, require_same_head, setup
+from pipeline.training.run_folder import ReadOnlyRunFolder, RunFolder
+from pipeline.training.setup import TrainingRun, open_store, require_same_head, setup
 from pipeline.types import TrainProgress
 from sward import seeds
 from sward.contracts import Batch, StudentOutput
@@ -61,7 +61,7 @@ def train(
         Interrupted: after SIGTERM or Ctrl-C, with a checkpoint written.
     """
     store, first_process = open_store(config), processes.rank() == 0
-    folder = (RunFolder if first_process else Watched)(config.folder)
+    folder = (RunFolder if first_process else ReadOnlyRunFolder)(config.folder)
     if folder.finished_from(store):
         require_same_head(config, store, folder)
         return folder.path
@@ -84,7 +84,7 @@ def train(
     return folder.path
 
 
-def resume(run: Run) -> int:
+def resume(run: TrainingRun) -> int:
     """Restore the last checkpoint, or a shared warm-up; returns the first step still to do."""
     there = [file for file in (run.folder.last, warm_up_file(run.config)) if file and file.is_file()]
     file = run.fabric.broadcast(there[0] if there else None)  # as the first process found it
@@ -103,18 +103,20 @@ def resume(run: Run) -> int:
     return first
 
 
-def warm_up_facts(run: Run) -> dict[str, Any]:
+def warm_up_facts(run: TrainingRun) -> dict[str, Any]:
     return {"store": run.store.content_id} | run.sources
 
 
-def fit(run: Run, first: int, writer: CheckpointWriter, stopping: Callable[[], bool], progress: TrainProgress) -> None:
+def fit(
+    run: TrainingRun, first: int, writer: CheckpointWriter, stopping: Callable[[], bool], progress: TrainProgress
+) -> None:
     """The loop: steps ``first`` to the end, with logs, validations and checkpoints."""
     config = run.config
     for step, batch in enumerate(run.stream.batches(first, config.steps), start=first):
         torch.manual_seed(seeds.torch_seed(config.seed, "step", step))  # dropout: a function of (seed, step)
         for group in run.optimizer.param_groups:
             group["lr"] = learning_rate(config.optimizer, step, config.steps)
-        output, losses, shares = gradients(run, batch, step)
+        output, losses, shares = forward_backward(run, batch, step)
         clip(run, batch, step, losses, output)
         with part("optimiser"):
             run.optimizer.step()
@@ -126,7 +128,7 @@ def fit(run: Run, first: int, writer: CheckpointWriter, stopping: Callable[[], b
             validate(run, done)
         if done == config.method.warm_up(config.steps)[0] and (warm := warm_up_file(config)) and not warm.is_file():
             save_checkpoint(run, writer, done, warm, warm_up_facts(run) | {"seconds": run.folder.seconds()})
-        stop = anywhere(run.fabric, stopping())
+        stop = any_rank(run.fabric, stopping())
         if done % config.checkpoint_every == 0 or done == config.steps or stop:
             save_checkpoint(run, writer, done, run.folder.last, run.facts)
         if stop and done < config.steps:
@@ -136,7 +138,7 @@ def fit(run: Run, first: int, writer: CheckpointWriter, stopping: Callable[[], b
             raise Interrupted(f"stopped after step {done}; the same command continues from there")
 
 
-def gradients(run: Run, batch: Batch, step: int) -> tuple[StudentOutput, Losses, dict[str, float]]:
+def forward_backward(run: TrainingRun, batch: Batch, step: int) -> tuple[StudentOutput, Losses, dict[str, float]]:
     """Forward and backward; of several processes each ends with the whole batch's losses and gradients."""
     signal = run.config.signal_every > 0 and step % run.config.signal_every == 0
     by_hand = signal or not run.overlap
@@ -146,16 +148,16 @@ def gradients(run: Run, batch: Batch, step: int) -> tuple[StudentOutput, Losses,
         with part("forward: student"):
             output = run.student(batch.inputs(run.student))
         losses = run.objective(output, batch, step)
-    shares = signal_of(run, losses, step) if signal else {}
+    shares = measure_signal(run, losses, step) if signal else {}
     with part("backward"):
         run.fabric.backward(losses.total)
-        average(run.fabric, run.parameters if by_hand else run.objective.parameters())
+        average_gradients(run.fabric, run.parameters if by_hand else run.objective.parameters())
     run.overlap = run.overlap or all(p.grad is not None for p in run.student.parameters() if p.requires_grad)
     return output, losses, shares
 
 
 @part("gradient clipping")
-def clip(run: Run, batch: Batch, step: int, losses: Losses, output: StudentOutput) -> None:
+def clip(run: TrainingRun, batch: Batch, step: int, losses: Losses, output: StudentOutput) -> None:
     """Limit the gradient's norm; a loss or gradient that is not finite stops the run before it reaches a weight.
 
     This is where a step waits for the device, once: both are looked at together.
@@ -163,15 +165,15 @@ def clip(run: Run, batch: Batch, step: int, losses: Losses, output: StudentOutpu
     norm = nn.utils.clip_grad_norm_(run.parameters, run.config.optimizer.clip_norm or math.inf)
     if torch.isfinite(norm + losses.total.detach()):
         return
-    run.objective.check_finite(losses, output, batch, step, partial(of_all, run.fabric))
+    run.objective.check_finite(losses, output, batch, step, partial(gather_lists, run.fabric))
     raise NonFiniteError(
-        f"step {step}: the gradient is not finite; samples {', '.join(of_all(run.fabric, batch.ids))}. "
+        f"step {step}: the gradient is not finite; samples {', '.join(gather_lists(run.fabric, batch.ids))}. "
         "Lower the learning rate, or look at the last lines of metrics.jsonl"
     )
 
 
 @part("logging")
-def log_step(run: Run, done: int, losses: Losses, shares: dict[str, float]) -> dict[str, float]:
+def log_step(run: TrainingRun, done: int, losses: Losses, shares: dict[str, float]) -> dict[str, float]:
     """One line of the log; returns it."""
     logged = {"loss": losses.total.item(), "lr": run.optimizer.param_groups[0]["lr"]}
     logged |= {f"term/{k}": v.item() for k, v in losses.terms.items()} | shares
@@ -179,7 +181,7 @@ def log_step(run: Run, done: int, losses: Losses, shares: dict[str, float]) -> d
     return logged
 
 
-def signal_of(run: Run, losses: Losses, step: int) -> dict[str, float]:
+def measure_signal(run: TrainingRun, losses: Losses, step: int) -> dict[str, float]:
     """Relational-signal monitors (of this process's samples) and each term's share of the gradient; warns of a dead
     signal."""
     with part("relational signal"):
@@ -191,7 +193,7 @@ def signal_of(run: Run, losses: Losses, step: int) -> dict[str, float]:
 
 
 @part("evaluation")
-def validate(run: Run, step: int) -> None:
+def validate(run: TrainingRun, step: int) -> None:
     """Metrics on the validation split; keeps the best student."""
     result = evaluate(run.student, run.store, "val", run.fabric.device, run.config.batch_size, share=run.share)
     score = result["metrics"][headline(len(run.store.classes))]
@@ -202,7 +204,7 @@ def validate(run: Run, step: int) -> None:
 
 
 @part("checkpoint")
-def save_checkpoint(run: Run, writer: CheckpointWriter, step: int, file: Path, facts: dict[str, Any]) -> None:
+def save_checkpoint(run: TrainingRun, writer: CheckpointWriter, step: int, file: Path, facts: dict[str, Any]) -> None:
     """Everything to resume from ``step``, and the time spent so far; every process has the same."""
     if not run.fabric.is_global_zero:
         return
@@ -216,7 +218,7 @@ def save_checkpoint(run: Run, writer: CheckpointWriter, step: int, file: Path, f
     )
 
 
-def finish(run: Run) -> None:
+def finish(run: TrainingRun) -> None:
     """Validate the last student; evaluate the best one on test (val where test has no labels); mark the run."""
     validate(run, run.config.steps)
     run.fabric.barrier()  # the first process has written it

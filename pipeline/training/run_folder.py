@@ -51,7 +51,7 @@ class RunFolder:
             CheckpointMismatch: it was done with this store, but the store has grown since.
         """
         if self.finished and (before := read_json(self.facts)["content_id"]) != store.content_id:
-            found = f"{self.path} was finished with content id {before[:12]}, {store.place} now has"
+            found = f"{self.path} was finished with content id {before[:12]}, {store.location} now has"
             raise CheckpointMismatch(
                 f"{found} {store.content_id[:12]}; give the new run another name, or remove the old"
             )
@@ -71,7 +71,7 @@ class RunFolder:
             {
                 "status": "running",
                 "identity": config.identity(),
-                "store": store.place,
+                "store": store.location,
                 "content_id": store.content_id,
                 "sources": sources,
                 "seed": config.seed,
@@ -180,7 +180,7 @@ class RunFolder:
         student.load_state_dict(load_file(self.student))
 
 
-class Watched(RunFolder):
+class ReadOnlyRunFolder(RunFolder):
     """A run's folder for the other processes of the run: they read it, the first one writes."""
 
     def create(self, *args: Any) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline.cache.manifest.identity import declared, differences, require_same
+from pipeline.cache.manifest.identity import differences, identity_from_config, require_same
 from pipeline.cache.store import Store
 from pipeline.files import read_json
 from pipeline.memory import keep_freed_memory
-from pipeline.paths import locate
+from pipeline.paths import read_path
 from pipeline.training.batch_order import Order
 from pipeline.training.checkpoint import CheckpointMismatch
 from pipeline.training.compile import compile_student
@@ -32,7 +32,7 @@ Where the store has grown: describe it as it is now (cache.views.count); `views`
 
 
 @dataclass
-class Run:
+class TrainingRun:
     """What the loop works on.
 
     ``overlap``: whether DDP may average gradients during the backward pass: once each parameter is seen to get one.
@@ -68,8 +68,8 @@ class Run:
 
 def open_store(config: TrainConfig) -> Store:
     """The expected store, its identity checked field by field."""
-    store = Store(locate(config.cache.store), cache_bytes=config.cache_bytes)
-    lines = differences(declared(config.cache), store.identity) + unpinned_teacher(config, store)
+    store = Store(read_path(config.cache.store), cache_bytes=config.cache_bytes)
+    lines = differences(identity_from_config(config.cache), store.identity) + unpinned_teacher(config, store)
     require_same(store.path, lines, REMEDY)
     empty = [f"records: the store has no {s} records" for s in ("train", "val") if not store.records[s]]
     require_same(store.path, empty, "Training needs both subsets: name them in the card's split and extract again.")
@@ -91,13 +91,15 @@ def unpinned_teacher(config: TrainConfig, store: Store) -> list[str]:
     return [f"teacher.weights: expected {expected.weights}, found {found} ({pin})"]
 
 
-def setup(config: TrainConfig, store: Store, folder: RunFolder, progress: TrainProgress = lambda *_: None) -> Run:
+def setup(
+    config: TrainConfig, store: Store, folder: RunFolder, progress: TrainProgress = lambda *_: None
+) -> TrainingRun:
     """Build everything, deterministically from the configuration and the store; learn pre-stages first."""
     keep_freed_memory()
     fabric = make_fabric(config)
     torch.manual_seed(seeds.torch_seed(config.seed, "setup"))
     student = build_trainable(config.student, store.channels, len(store.classes), config.seed)
-    arrange(student, config)
+    set_memory_format(student, config)
     if config.compile:
         compile_student(student, fabric.device)
     head = head_source(config, store, fabric.device)
@@ -114,14 +116,14 @@ def setup(config: TrainConfig, store: Store, folder: RunFolder, progress: TrainP
     sources = {"head": head.digest} if head.digest else {}
     sources |= run_prestages(config, stream, method, head, progress)
     method.prepare(
-        stream.fixed(min(16, len(records))),
+        stream.calibration_batch(min(16, len(records))),
         {k: (m.to(fabric.device), s.to(fabric.device)) for k, (m, s) in store.statistics().items()},
     )
     trained = [p for m in (student, objective) for p in m.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.optimizer.lr, weight_decay=config.optimizer.weight_decay)
     student, optimizer = fabric.setup(student, optimizer)
     teacher_channels = store.channels | head.channels
-    return Run(config, store, stream, fabric, student, objective, optimizer, folder, sources, teacher_channels)
+    return TrainingRun(config, store, stream, fabric, student, objective, optimizer, folder, sources, teacher_channels)
 
 
 def require_a_record_each(order: Order) -> None:
@@ -160,7 +162,7 @@ def require_same_head(config: TrainConfig, store: Store, folder: RunFolder) -> N
         )
 
 
-def arrange(student: Student, config: TrainConfig) -> None:
+def set_memory_format(student: Student, config: TrainConfig) -> None:
     """Put the weights, in place, into channels-last order where the run asks for it; every later map follows.
 
     On a CPU in float32 a training step takes 0.64 of the time for UNeXt, 0.74 for DeepLabV3, 0.87-0.89 for ResUNet++,

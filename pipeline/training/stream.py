@@ -106,11 +106,11 @@ class Stream:
             records, sent = ahead.popleft().result()
         return self.to_device((records, self._copies.receive(sent)))
 
-    def fixed(self, count: int) -> Batch:
+    def calibration_batch(self, count: int) -> Batch:
         """The first ``count`` records in store order, for calibration: no shuffling, no stage-2 colours."""
-        return self.of(list(self.order.records[:count]))
+        return self.batch_of(list(self.order.records[:count]))
 
-    def of(self, records: list[Record]) -> Batch:
+    def batch_of(self, records: list[Record]) -> Batch:
         """A batch of just these records, as stored."""
         return self.to_device((records, self._read(records, None, records[self.ahead :])))
 
@@ -140,7 +140,7 @@ class Stream:
 
         def read(record: Record, row: Arrays, later: Record | None) -> None:
             if later:
-                self.store.request(later, row)
+                self.store.prefetch(later, row)
             self.store.read(record, row)
 
         list((readers.map if readers else map)(read, records, rows, [*soon, *[None] * len(records)]))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Share:
+class BatchSlice:
     """``whole`` records in all, of which this process, ``rank`` of ``world``, holds ``rows``."""
 
     whole: int
@@ -37,16 +37,16 @@ class Share:
         return self.rows.stop - self.rows.start
 
 
-_CURRENT: ContextVar[Share | None] = ContextVar("share", default=None)
+_CURRENT: ContextVar[BatchSlice | None] = ContextVar("share", default=None)
 
 
-def current() -> Share | None:
+def current_slice() -> BatchSlice | None:
     """The share of the step that is going on; None where this process has the whole batch."""
     return _CURRENT.get()
 
 
 @contextmanager
-def holding(share: Share | None) -> Iterator[None]:
+def use_slice(share: BatchSlice | None) -> Iterator[None]:
     """Inside, batches are parts as ``share`` says; None: whole, computed by each process alone."""
     token = _CURRENT.set(share)
     try:
@@ -55,20 +55,20 @@ def holding(share: Share | None) -> Iterator[None]:
         _CURRENT.reset(token)
 
 
-def total(x: Tensor) -> Tensor:
+def sum_over_ranks(x: Tensor) -> Tensor:
     """The sum over the processes."""
-    return x if current() is None else _Total.apply(x)
+    return x if current_slice() is None else _Total.apply(x)
 
 
-def mean(x: Tensor) -> Tensor:
+def mean_over_ranks(x: Tensor) -> Tensor:
     """The mean over the processes by their records: of means over samples, that of the whole batch."""
-    share = current()
+    share = current_slice()
     return x if share is None else _Total.apply(x * (share.count / share.whole))
 
 
-def gathered(x: Tensor) -> Tensor:
+def gather_over_ranks(x: Tensor) -> Tensor:
     """(rows, ...) of every process, in order: (whole, ...)."""
-    share = current()
+    share = current_slice()
     return x if share is None else _Gathered.apply(x, share)
 
 
@@ -91,9 +91,9 @@ class _Total(torch.autograd.Function):
 
 class _Gathered(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, share: Share) -> Tensor:
+    def forward(ctx: Any, x: Tensor, share: BatchSlice) -> Tensor:
         ctx.rows = share.rows
-        shares = [Share(share.whole, rank, share.world) for rank in range(share.world)]
+        shares = [BatchSlice(share.whole, rank, share.world) for rank in range(share.world)]
         sent = x.new_zeros((shares[0].count, *x.shape[1:]))  # all of the largest's size
         sent[: len(x)] = x
         found = [torch.empty_like(sent) for _ in shares]

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from sward.distributed.collectives import Share, all_reduced, current, holding
+from sward.distributed.collectives import BatchSlice, all_reduced, current_slice, use_slice
 
 DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.feature_alpha_dropout, F.alpha_dropout)
 DRAWS = (
@@ -37,7 +37,7 @@ def sharing(whole: int) -> Iterator[None]:
     if not dist.is_initialized() or dist.get_world_size() == 1:
         yield
         return
-    with holding(Share(whole, dist.get_rank(), dist.get_world_size())), _Shared():
+    with use_slice(BatchSlice(whole, dist.get_rank(), dist.get_world_size())), _Shared():
         yield
 
 
@@ -45,7 +45,7 @@ class _Shared(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        share, kwargs = current(), kwargs or {}
+        share, kwargs = current_slice(), kwargs or {}
         if share is not None:
             if func is F.batch_norm:
                 return batch_norm(*args, **kwargs)
@@ -124,7 +124,7 @@ def _of_all(*parts: Tensor) -> Iterable[Tensor]:
 
 
 def _dropout(
-    share: Share,
+    share: BatchSlice,
     func: Callable[..., Tensor],
     input: Tensor,
     p: float = 0.5,
@@ -138,7 +138,7 @@ def _dropout(
     return input * _rows(share, input, lambda ones: func(ones, p, True))
 
 
-def _rows(share: Share, like: Tensor, draw: Callable[[Tensor], Tensor]) -> Tensor:
+def _rows(share: BatchSlice, like: Tensor, draw: Callable[[Tensor], Tensor]) -> Tensor:
     """This process's rows of what is drawn for the whole batch, in ones of ``like``'s type, device and sizes."""
     if len(like) != share.count:
         raise ValueError(

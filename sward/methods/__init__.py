@@ -20,7 +20,7 @@ A configuration builds its method from channel counts; the method makes terms of
 {'reconstruction': (), 'logits': ()}
 
 ``prepare`` draws initial weights, so weights from elsewhere are loaded after it; what a pre-stage learned (MasKD,
-FreeKD) is given to ``adopt``. Only ``sward`` reads ``statistics`` (level -> mean, std).
+FreeKD) is given to ``load_prestage``. Only ``sward`` reads ``statistics`` (level -> mean, std).
 """
 
 from typing import Annotated

@@ -7,10 +7,10 @@ from pydantic import Field
 from torch import Tensor
 
 from sward.contracts import Batch, Channels
-from sward.methods.base import TapConfig, TapMethod, tensors
+from sward.methods.base import FeatureConfig, FeatureMethod, tensors
 
 
-class ATConfig(TapConfig):
+class ATConfig(FeatureConfig):
     """Weight of the attention maps' distance."""
 
     kind: Literal["at"] = Field(default="at", description="Squared difference of normalised energy maps.")
@@ -23,7 +23,7 @@ class ATConfig(TapConfig):
         return AttentionTransfer(self, teacher, tensors(student, num_classes, penultimate))
 
 
-class AttentionTransfer(TapMethod):
+class AttentionTransfer(FeatureMethod):
     """Term ``attention``: mean over batch and positions of (q_s - q_t)^2.
 
     q is the channel mean of f^2, divided by its L2 norm over H W. Scaling a map changes nothing, and for

@@ -22,7 +22,7 @@ from sward.contracts import HEAD_TENSORS, BaseMethodConfig, Batch, Channels, Met
 TensorName = Literal["s4", "s8", "s16", "s32", "penultimate", "logits"]
 
 
-class TapConfig(BaseMethodConfig):
+class FeatureConfig(BaseMethodConfig):
     """Fields of every method that reads one teacher tensor."""
 
     level: TensorName = Field(
@@ -34,7 +34,7 @@ class TapConfig(BaseMethodConfig):
         return self.level in HEAD_TENSORS
 
 
-class TapMethod(Method):
+class FeatureMethod(Method):
     """Base of methods between one teacher map and one student map; a subclass defines ``terms``.
 
     ``teacher_channels``, ``student_channels``: of all tensors, the head's and classifier's included (``tensors``).
@@ -51,9 +51,13 @@ class TapMethod(Method):
 
     resize_first = True
 
-    def __init__(self, config: TapConfig, teacher_channels: dict[str, int], student_channels: dict[str, int]) -> None:
+    def __init__(
+        self, config: FeatureConfig, teacher_channels: dict[str, int], student_channels: dict[str, int]
+    ) -> None:
         super().__init__()
-        self.teacher_level, self.student_level = tap(config.level, list(teacher_channels), list(student_channels))
+        self.teacher_level, self.student_level = paired_tensors(
+            config.level, list(teacher_channels), list(student_channels)
+        )
         self.needs = (self.teacher_level,)
         self.teacher_channels = teacher_channels[self.teacher_level]
         self.student_channels = student_channels[self.student_level]
@@ -64,7 +68,7 @@ class TapMethod(Method):
         initialise(self, batch.seed)
 
     def forward(self, output: StudentOutput, batch: Batch, step: int) -> dict[str, Tensor]:
-        f_s, f_t = widened(output.tensor(self.student_level), batch.features[self.teacher_level])
+        f_s, f_t = at_least_float32(output.tensor(self.student_level), batch.features[self.teacher_level])
         with torch.autocast(f_s.device.type, enabled=False):
             return self.terms(resize(f_s, grid(f_t)) if self.resize_first else f_s, f_t, batch, step)
 
@@ -80,7 +84,7 @@ class TapMethod(Method):
             self.weights[name] = weight
 
 
-def widened(f_s: Tensor, f_t: Tensor) -> tuple[Tensor, Tensor]:
+def at_least_float32(f_s: Tensor, f_t: Tensor) -> tuple[Tensor, Tensor]:
     """Both maps in float32, or float64 where one of them is; the teacher's without gradient."""
     dtype = torch.promote_types(torch.promote_types(f_s.dtype, f_t.dtype), torch.float32)
     return f_s.to(dtype), f_t.detach().to(dtype)
@@ -96,7 +100,7 @@ def tensors(levels: Channels, num_classes: int, penultimate: int) -> Channels:
     return levels | {"penultimate": penultimate, "logits": num_classes}
 
 
-def tap(level: str, teacher: list[str], student: list[str]) -> tuple[str, str]:
+def paired_tensors(level: str, teacher: list[str], student: list[str]) -> tuple[str, str]:
     """(teacher tensor, student tensor): equal names, else the student's deepest level. Raises ValueError without."""
     require(teacher, level)
     if level in student:

@@ -10,10 +10,10 @@ from pydantic import Field
 from torch import Tensor
 
 from sward.contracts import Batch, Channels
-from sward.methods.base import BatchNorm, TapConfig, TapMethod, apply, conv, initialise, tensors
+from sward.methods.base import BatchNorm, FeatureConfig, FeatureMethod, apply, conv, initialise, tensors
 
 
-class CanKDConfig(TapConfig):
+class CanKDConfig(FeatureConfig):
     """Weight of the distance and the pooling of keys and values."""
 
     kind: Literal["cankd"] = Field(default="cankd", description="Cross-attention (non-local) distillation.")
@@ -27,7 +27,7 @@ class CanKDConfig(TapConfig):
         return CanKD(self, teacher, tensors(student, num_classes, penultimate))
 
 
-class CanKD(TapMethod):
+class CanKD(FeatureMethod):
     """Term ``cross``: mean of (IN(z_s) - IN(f_t))^2 / 2, IN without affine, eps 1e-5.
 
     z_s = BN(out(A g)) + y_s with y_s = align(f_s), A = theta(y_s) phi(f_t)^T / m: a division by the number of keys,

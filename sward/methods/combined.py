@@ -64,7 +64,7 @@ class Combined(Method):
         super().__init__()
         self.parts = nn.ModuleDict(parts)
         self.needs = tuple(dict.fromkeys(name for part in parts.values() for name in part.needs))
-        self.order_free = all(part.order_free for part in parts.values())
+        self.order_invariant = all(part.order_invariant for part in parts.values())
         self.per_sample = all(part.per_sample for part in parts.values())
         self.weights = {"task": alpha}
         for label, part in parts.items():

@@ -9,10 +9,10 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from sward.contracts import Batch, Channels
-from sward.methods.base import BatchNorm, TapConfig, TapMethod, TensorName, apply, conv, initialise, tensors
+from sward.methods.base import BatchNorm, FeatureConfig, FeatureMethod, TensorName, apply, conv, initialise, tensors
 
 
-class CWDConfig(TapConfig):
+class CWDConfig(FeatureConfig):
     """What is compared, temperature, weight, and the aligner of the feature form."""
 
     kind: Literal["cwd"] = Field(default="cwd", description="KL of spatial softmaxes, channel by channel.")
@@ -46,7 +46,7 @@ class CWDConfig(TapConfig):
         return CWD(self, teacher, tensors(student, num_classes, penultimate))
 
 
-class CWD(TapMethod):
+class CWD(FeatureMethod):
     """Term ``channels``: tau^2 / (B C) sum over samples and channels of KL(p_t || p_s).
 
     p is the softmax of f / tau over the positions, so a constant added to a channel changes nothing.

@@ -6,10 +6,10 @@ from pydantic import Field
 from torch import Tensor
 
 from sward.contracts import Batch, Channels
-from sward.methods.base import TapConfig, TapMethod, apply, conv, initialise, tensors
+from sward.methods.base import FeatureConfig, FeatureMethod, apply, conv, initialise, tensors
 
 
-class FitNetConfig(TapConfig):
+class FitNetConfig(FeatureConfig):
     """Weight of the hint, as in CIRKD's comparison."""
 
     kind: Literal["fitnet"] = Field(default="fitnet", description="Mean squared difference of feature maps.")
@@ -20,7 +20,7 @@ class FitNetConfig(TapConfig):
         return FitNet(self, teacher, tensors(student, num_classes, penultimate))
 
 
-class FitNet(TapMethod):
+class FitNet(FeatureMethod):
     """Term ``hint``: mean((align(f_s) - f_t)^2) over all elements.
 
     Paper: Romero et al., ICLR 2015 (a pre-training stage of its own); here one joint stage, as in CIRKD's

@@ -10,14 +10,14 @@ from pydantic import Field
 from torch import Tensor
 
 from sward.align import labels_on_grid, resize
-from sward.contracts import HIDDEN, IGNORE, Batch, Channels, StudentOutput
-from sward.methods.base import BatchNorm, TapConfig, TapMethod, apply, conv, grid, initialise, tensors
+from sward.contracts import IGNORE, MASKED_SCORE, Batch, Channels, StudentOutput
+from sward.methods.base import BatchNorm, FeatureConfig, FeatureMethod, apply, conv, grid, initialise, tensors
 from sward.methods.kd import both_logits, logit_kl
 
 EPS = 1e-12  # both errors 0: the student's map is then the target
 
 
-class HeteroAKDConfig(TapConfig):
+class HeteroAKDConfig(FeatureConfig):
     """Weights, temperature, warm-up, and the switches of what the sources disagree on."""
 
     kind: Literal["heteroakd"] = Field(default="heteroakd", description="Label-guided mixture of class maps.")
@@ -56,7 +56,7 @@ class HeteroAKDConfig(TapConfig):
         return HeteroAKD(self, teacher, tensors(student, num_classes, penultimate), num_classes)
 
 
-class HeteroAKD(TapMethod):
+class HeteroAKD(FeatureMethod):
     """Terms ``mixture`` and ``kd`` (0 during the warm-up) and ``supervision`` of the projectors (unless 'none').
 
     Z = project(f): 1x1 convolution and BN, each on its network's own grid; then Z_s is resized bilinearly to the
@@ -149,7 +149,7 @@ def mixture_by_space(Z_s: Tensor, Z_h: Tensor, urgency: Tensor, valid: Tensor, t
     """tau^2 times Bernoulli KL, weights summing to 1 over valid positions; sum over classes, mean over B."""
     a, b = Z_h / tau, Z_s / tau
     kl = a.sigmoid() * (F.logsigmoid(a) - F.logsigmoid(b)) + (-a).sigmoid() * (F.logsigmoid(-a) - F.logsigmoid(-b))
-    w = urgency.masked_fill(~valid[:, None], HIDDEN).flatten(2).softmax(-1).view_as(kl)
+    w = urgency.masked_fill(~valid[:, None], MASKED_SCORE).flatten(2).softmax(-1).view_as(kl)
     return tau**2 * torch.where(valid[:, None], w * kl, 0.0).sum() / len(kl)
 
 

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from sward.align import resize
 from sward.contracts import Batch, Channels, StudentOutput
-from sward.methods.base import TapConfig, TapMethod, grid, tensors, widened
+from sward.methods.base import FeatureConfig, FeatureMethod, at_least_float32, grid, tensors
 
 
-class KDConfig(TapConfig):
+class KDConfig(FeatureConfig):
     """Weight, temperature and reduction."""
 
     kind: Literal["kd"] = Field(default="kd", description="KL of the class probabilities, pixel by pixel.")
@@ -32,7 +32,7 @@ class KDConfig(TapConfig):
         return KD(self, teacher, tensors(student, num_classes, penultimate))
 
 
-class KD(TapMethod):
+class KD(FeatureMethod):
     """Term ``kd``: tau^2 times the mean over pixels of KL(softmax(z_t / tau) || softmax(z_s / tau)) over classes.
 
     Paper: Hinton et al., 2015; on pixels as in CIRKD's comparison (2d8ad0f; no licence, so written from the formula
@@ -65,5 +65,5 @@ def logit_kl(z_s_BKHW: Tensor, z_t_BKHW: Tensor, tau: float) -> Tensor:
 
 def both_logits(output: StudentOutput, batch: Batch) -> tuple[Tensor, Tensor]:
     """(z_s, z_t) on the teacher's grid, float32 or wider, the teacher's without gradient; for further logit terms."""
-    z_s, z_t = widened(output.logits, batch.features["logits"])
+    z_s, z_t = at_least_float32(output.logits, batch.features["logits"])
     return resize(z_s, grid(z_t)), z_t

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from sward import seeds
 from sward.contracts import Batch, Channels, StudentOutput
-from sward.methods.base import TapConfig, TapMethod, apply, conv, initialise, tensors
+from sward.methods.base import FeatureConfig, FeatureMethod, apply, conv, initialise, tensors
 from sward.methods.cwd import channel_kl
 from sward.methods.kd import both_logits
 
 
-class MGDConfig(TapConfig):
+class MGDConfig(FeatureConfig):
     """Masked share, weight and reduction of the feature term."""
 
     kind: Literal["mgd"] = Field(default="mgd", description="The teacher's map rebuilt from the student's, masked.")
@@ -47,7 +47,7 @@ class MGDConfig(TapConfig):
         return MGD(self, teacher, tensors(student, num_classes, penultimate))
 
 
-class MGD(TapMethod):
+class MGD(FeatureMethod):
     """Term ``reconstruction``: 1/B sum (generate(align(f_s) * mask) - f_t)^2, generate = conv3x3, ReLU, conv3x3.
 
     The mask is one number per position, shared by all channels: 0 where u > 1 - lambda with u uniform in [0, 1).
@@ -63,7 +63,7 @@ class MGD(TapMethod):
     training.
     """
 
-    order_free = False  # draws go by the place in the batch
+    order_invariant = False  # draws go by the place in the batch
 
     def __init__(self, config: MGDConfig, teacher_channels: dict[str, int], student_channels: dict[str, int]) -> None:
         super().__init__(config, teacher_channels, student_channels)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from sward.align import resize
-from sward.contracts import HIDDEN
+from sward.contracts import MASKED_SCORE
 from sward.mwad.projections import Projections
 from sward.mwad.reference import kl_divisor
 from sward.mwad.windows import Windows
@@ -90,7 +90,7 @@ def project(theta: nn.Conv2d, tokens_WTC: Tensor) -> tuple[Tensor, Tensor, Tenso
     return F.linear(tokens_WTC, Q * scale, None if q is None else q * scale), keys, F.linear(tokens_WTC, V, v)
 
 
-class Cut(torch.autograd.Function):
+class GatherTokens(torch.autograd.Function):
     """Tokens (B N T, C) of pixels (B, H W, C), by ``Windows.rows``; both passes only pick rows.
 
     The gradient has the layout of the pixels: added to another of a network it would else slow the passes behind it.
@@ -130,38 +130,38 @@ class RelationSums(torch.autograd.Function):
     def forward(ctx: Any, Q_s: Tensor, K_s: Tensor, V_s: Tensor, Q_t: Tensor, K_t: Tensor, *rest: Any) -> Tensor:
         V_t, visible, valid, eps, value, context = rest
         W, T, _ = K_s.shape
-        weights, excess = K_s.new_empty(W, T, T), K_s.new_empty(W, T, T)
-        slope, gap = (torch.empty_like(V_s) if wanted else None for wanted in (value, context))
+        weights, A_diff = K_s.new_empty(W, T, T), K_s.new_empty(W, T, T)
+        dV_value, Z_diff = (torch.empty_like(V_s) if wanted else None for wanted in (value, context))
         total = K_s.new_zeros(3)
         for at, hidden, count in _groups(K_s, visible, valid):
             logA_t, logA_s = _log_attention(Q_t[at], K_t[at], hidden), _log_attention(Q_s[at], K_s[at], hidden)
             A_t, A_s = logA_t.exp(), torch.exp(logA_s, out=weights[at])
-            torch.sub(A_s, A_t, out=excess[at])
-            if slope is not None:
-                total[1] += _counted(_one_minus_cosine(V_s[at], V_t[at], eps, slope[at]), count).sum()
-            if gap is not None:
-                Z = torch.bmm(A_s, V_s[at], out=gap[at]).sub_(A_t @ V_t[at])  # Eq. 10
+            torch.sub(A_s, A_t, out=A_diff[at])
+            if dV_value is not None:
+                total[1] += _counted(_one_minus_cosine(V_s[at], V_t[at], eps, dV_value[at]), count).sum()
+            if Z_diff is not None:
+                Z = torch.bmm(A_s, V_s[at], out=Z_diff[at]).sub_(A_t @ V_t[at])  # Eq. 10
                 total[2] += _dot(Z, Z, count)
             total[0] += _dot(A_t, logA_t.sub_(logA_s), count)
-        ctx.save_for_backward(Q_s, K_s, V_s, weights, excess, slope, gap, valid)
+        ctx.save_for_backward(Q_s, K_s, V_s, weights, A_diff, dV_value, Z_diff, valid)
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        Q_s, K_s, V_s, weights, excess, slope, gap, valid = ctx.saved_tensors
+        Q_s, K_s, V_s, weights, A_diff, dV_value, Z_diff, valid = ctx.saved_tensors
         attn, value, context = grad.unbind()
         dQ, dK, dV = torch.empty_like(Q_s), torch.empty_like(K_s), torch.empty_like(V_s)
         with torch.autocast(K_s.device.type, enabled=False):
             for at, _, count in _groups(K_s, None, valid):
                 A_s = weights[at]
-                dS = excess[at] * _counted(attn, count)
-                if slope is None:
+                dS = A_diff[at] * _counted(attn, count)
+                if dV_value is None:
                     dV[at].zero_()
                 else:
-                    torch.mul(slope[at], _counted(value, count), out=dV[at])
-                if gap is not None:
-                    dZ = gap[at] * _counted(2 * context, count)
+                    torch.mul(dV_value[at], _counted(value, count), out=dV[at])
+                if Z_diff is not None:
+                    dZ = Z_diff[at] * _counted(2 * context, count)
                     dV[at].baddbmm_(A_s.mT, dZ)
                     dA = dZ @ V_s[at].mT
                     dS += torch._softmax_backward_data(dA, A_s, -1, A_s.dtype)  # has no public name
@@ -173,7 +173,7 @@ class RelationSums(torch.autograd.Function):
 def _tokens(f_BCHW: Tensor, windows: Windows, rows: tuple[Tensor, Tensor], antialias: bool) -> Tensor:
     """``windows.split`` of the map on the common grid, all images' windows in one axis: (W, T, C)."""
     f = resize(f_BCHW, (windows.height, windows.width), antialias)
-    return Cut.apply(f.flatten(2).mT, *rows).unflatten(0, (-1, windows.side**2))
+    return GatherTokens.apply(f.flatten(2).mT, *rows).unflatten(0, (-1, windows.side**2))
 
 
 def _groups(
@@ -191,7 +191,7 @@ def _groups(
 
 def _log_attention(Q: Tensor, K: Tensor, hidden: Tensor | None) -> Tensor:
     scores = Q @ K.mT
-    return (scores if hidden is None else scores.masked_fill_(hidden, HIDDEN)).log_softmax(-1)
+    return (scores if hidden is None else scores.masked_fill_(hidden, MASKED_SCORE)).log_softmax(-1)
 
 
 def _counted(x: Tensor, count: Tensor | None) -> Tensor:
@@ -205,11 +205,11 @@ def _dot(x: Tensor, y: Tensor, count: Tensor | None) -> Tensor:
     return _counted((x * y).sum(-1, keepdim=True), count).sum()
 
 
-def _one_minus_cosine(V_s: Tensor, V_t: Tensor, eps: float, slope: Tensor) -> Tensor:
-    """(W, T, 1), and in ``slope`` its gradient with respect to V_s; a length held at ``eps`` is a constant."""
+def _one_minus_cosine(V_s: Tensor, V_t: Tensor, eps: float, dV_value: Tensor) -> Tensor:
+    """(W, T, 1), and in ``dV_value`` its gradient with respect to V_s; a length held at ``eps`` is a constant."""
     length, length_t = (torch.linalg.vector_norm(V, dim=-1, keepdim=True) for V in (V_s, V_t))
     inverse = 1 / length.clamp_min(eps)
     both = inverse / length_t.clamp_min(eps)
-    cosine = torch.mul(V_s, V_t, out=slope).sum(-1, keepdim=True).mul_(both)
-    torch.mul(V_s, cosine * inverse.square() * (length > eps), out=slope).addcmul_(V_t, both, value=-1)
+    cosine = torch.mul(V_s, V_t, out=dV_value).sum(-1, keepdim=True).mul_(both)
+    torch.mul(V_s, cosine * inverse.square() * (length > eps), out=dV_value).addcmul_(V_t, both, value=-1)
     return 1 - cosine

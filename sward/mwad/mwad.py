@@ -73,7 +73,7 @@ class MWAD(nn.Module):
     def reset(self, seed: int) -> None:
         """Draws the initial projections anew and forgets what was prepared."""
         for t, _ in self.pairs:
-            self._at(t).reset(seed)
+            self._projections(t).reset(seed)
         config = self.config
         self._ready = not (config.standardise or config.phi_init == "pca" or config.gain == "auto")
         self.prepared.fill_(self._ready)
@@ -99,7 +99,7 @@ class MWAD(nn.Module):
         for (level, _), side in zip(self.pairs, self.sides, strict=True):
             f_t = self._teacher_map(features, level)
             known = None if statistics is None else statistics[level]
-            self._at(level).prepare(f_t, known, min(side, *f_t.shape[-2:]))
+            self._projections(level).prepare(f_t, known, min(side, *f_t.shape[-2:]))
         self.prepared.fill_(True)
 
     def forward(
@@ -137,9 +137,9 @@ class MWAD(nn.Module):
                 windows = self._windows(i, f_t, f_s.shape[-2:], (offsets or {}).get(t), seed, step)
                 visible, valid = self._masks(windows, f_t)
                 if self.config.teacher_proj == "frozen":
-                    found.append(fused_terms(self._at(t), f_t, f_s, windows, visible, valid))
+                    found.append(fused_terms(self._projections(t), f_t, f_s, windows, visible, valid))
                 else:
-                    found.append(plain_terms(self._at(t), f_t, f_s, windows, visible, valid, labels))
+                    found.append(plain_terms(self._projections(t), f_t, f_s, windows, visible, valid, labels))
         return {name: torch.stack([terms[name] for terms in found]).mean() for name in found[0]}
 
     @torch.no_grad()
@@ -155,10 +155,10 @@ class MWAD(nn.Module):
             f_t = self._teacher_map(teacher, t)
             windows = self._windows(i, f_t, sizes[s], None, seed, step)
             visible, valid = self._masks(windows, f_t)
-            found[t] = relational_signal(*relate_teacher(self._at(t), f_t, windows, visible), visible, valid)
+            found[t] = relational_signal(*relate_teacher(self._projections(t), f_t, windows, visible), visible, valid)
         return found
 
-    def _at(self, t: str) -> Projections:
+    def _projections(self, t: str) -> Projections:
         return cast(Projections, self.stages[t])
 
     def _windows(
@@ -179,10 +179,12 @@ class MWAD(nn.Module):
         return windows.masks(self.config.mask_padding, self.config.seam_mask, f.device)
 
     def _teacher_map(self, features: Features, t: str) -> Tensor:
-        return _checked(features, t, self._at(t).phi.in_channels, "teacher", self._at(t).mean.dtype)
+        return _checked(features, t, self._projections(t).phi.in_channels, "teacher", self._projections(t).mean.dtype)
 
     def _student_map(self, features: Features, t: str, s: str) -> Tensor:
-        return _checked(features, s, self._at(t).theta_s.in_channels, "student", self._at(t).mean.dtype)
+        return _checked(
+            features, s, self._projections(t).theta_s.in_channels, "student", self._projections(t).mean.dtype
+        )
 
     def _require_prepared(self) -> None:
         if not self._ready and not self.prepared:  # the buffer is read (and the device waited for) once

@@ -17,7 +17,7 @@ from torch.nn.utils import skip_init
 from sward import seeds
 from sward.align import labels_on_grid
 from sward.contracts import IGNORE
-from sward.distributed.collectives import total
+from sward.distributed.collectives import sum_over_ranks
 from sward.mwad.config import MWADConfig
 from sward.mwad.monitors import normalised_entropy
 from sward.mwad.windows import Windows
@@ -72,7 +72,7 @@ class Projections(nn.Module):
         y_n = windows.split(y_BHW[:, None], fill=IGNORE).flatten()
         logits = F.linear(V_t, self.classifier.weight.flatten(1), self.classifier.bias).flatten(0, 2)
         summed = F.cross_entropy(logits, y_n, ignore_index=IGNORE, reduction="sum")
-        return total(summed) / total((y_n != IGNORE).sum()).clamp_min(1)
+        return sum_over_ranks(summed) / sum_over_ranks((y_n != IGNORE).sum()).clamp_min(1)
 
     @torch.no_grad()
     def reset(self, seed: int) -> None:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sward.align import resize
-from sward.contracts import HIDDEN
+from sward.contracts import MASKED_SCORE
 from sward.mwad.projections import Projections
 from sward.mwad.windows import Windows
 
@@ -78,7 +78,7 @@ def relations(theta: nn.Conv2d, tokens_BNTC: Tensor, visible: Tensor | None) -> 
     Q, K, V = F.linear(tokens_BNTC, theta.weight.flatten(1).to(dtype), bias).chunk(3, dim=-1)
     scores = Q @ K.mT / math.sqrt(Q.shape[-1])
     if visible is not None:
-        scores = scores.masked_fill(~visible, HIDDEN)
+        scores = scores.masked_fill(~visible, MASKED_SCORE)
     return scores.log_softmax(-1), V
 
 

@@ -32,7 +32,7 @@ from pipeline.devices import cores
 from pipeline.estimates.calibration import measure_teacher, median_seconds, write_file
 from pipeline.estimates.capacity import Capacity, Machine, Rates, Workload
 from pipeline.estimates.encoding_speed import measure_encoding
-from pipeline.estimates.estimate import places
+from pipeline.estimates.estimate import thread_counts
 from pipeline.estimates.flops import view_flops
 from pipeline.files import write_json
 from pipeline.memory import keep_freed_memory
@@ -75,8 +75,8 @@ def measure_rates(folder: Path, name: str) -> tuple[Rates, float]:
 def this_machine(folder: Path, name: str) -> Machine:
     rates, flops = measure_rates(folder, name)
     write = 1 / write_file(folder / "written", WRITTEN)
-    here = places(cache(folder, name, REFERENCE[name], 1, "fp16"))
-    return Machine("here", here.pop("lanes"), flops, write=write, read=write, rates=rates, **here)
+    here = thread_counts(cache(folder, name, REFERENCE[name], 1, "fp16"))
+    return Machine("here", here.pop("num_teachers"), flops, write=write, read=write, rates=rates, **here)
 
 
 def workload(config: CacheConfig, name: str, images: int = 0) -> Workload:

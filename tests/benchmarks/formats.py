@@ -14,7 +14,7 @@ order (WebDataset: as they lie in its tars). With two threads each has half of t
 
     raw      preadv of the same bytes at known offsets through open files: the limit
     memcpy   the same bytes from memory to memory
-    SWARD    pipeline.cache.store.Store.read and .request (two records ahead), which is what training calls
+    SWARD    pipeline.cache.store.Store.read and .prefetch (two records ahead), which is what training calls
     … store  zarr-python and tensorstore reading the very same store
 
 `warm`: in the page cache, readers stay open. `cold`: dropped from it (POSIX_FADV_DONTNEED) before every pass and
@@ -108,10 +108,10 @@ def drop_from_page_cache(folder: Path) -> None:
 
 
 def one_thread(read: Read, order: list[int], rows: list[Row]) -> None:
-    request = getattr(read, "request", None)
+    prefetch = getattr(read, "prefetch", None)
     for i, number in enumerate(order):
-        if request and i + AHEAD < len(order):
-            request(order[i + AHEAD], rows[0])
+        if prefetch and i + AHEAD < len(order):
+            prefetch(order[i + AHEAD], rows[0])
         read(number, rows[i % BATCH])
 
 

@@ -50,8 +50,8 @@ class Reader:
     def __call__(self, number: int, row: Row) -> None:
         self.store.read(self.records[number], row)
 
-    def request(self, number: int, row: Row) -> None:
-        self.store.request(self.records[number], row)
+    def prefetch(self, number: int, row: Row) -> None:
+        self.store.prefetch(self.records[number], row)
 
 
 class Raw(OfStore):

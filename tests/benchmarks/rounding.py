@@ -21,7 +21,7 @@ import torch
 from pipeline.cache.store import Store
 from pipeline.config import load_config
 from pipeline.files import write_json
-from pipeline.paths import locate
+from pipeline.paths import read_path
 from pipeline.training.config import TrainConfig
 from pipeline.training.loop import train
 
@@ -44,7 +44,7 @@ def largest(one: Terms, other: Terms) -> dict[str, float]:
 
 def of_store(config: TrainConfig, store: str, rate: float, steps: int) -> tuple[str, TrainConfig]:
     """(its codec, the training from it)."""
-    values, recorded = config.model_dump(mode="json"), Store(locate(store)).plans[-1]["config"]
+    values, recorded = config.model_dump(mode="json"), Store(read_path(store)).plans[-1]["config"]
     values["cache"] = recorded | {"store": store}
     values["optimizer"]["lr"] = rate
     values |= {"steps": steps, "log_every": 1, "signal_every": 0, "checkpoint_every": 10**6, "name": "rounding"}

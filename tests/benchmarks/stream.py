@@ -28,7 +28,6 @@ from typing import Any
 
 import torch
 from formats import drop_from_page_cache, ratio
-from pipeline.training.batch_order import Order
 from roofline import clock_of, seconds
 from step import STUDENTS
 from sustained import resident_mb
@@ -41,10 +40,11 @@ from pipeline.cache.store import Store
 from pipeline.config import load_config
 from pipeline.devices import resolve_device
 from pipeline.files import write_json
+from pipeline.training.batch_order import Order
 from pipeline.training.config import TrainConfig
 from pipeline.training.loop import clip
 from pipeline.training.run_folder import RunFolder
-from pipeline.training.setup import Run, setup
+from pipeline.training.setup import TrainingRun, setup
 from pipeline.training.stream import Stream
 from pipeline.weights import WeightsError, load_teacher
 from sward.contracts import Batch
@@ -54,7 +54,9 @@ EPOCHS = 12
 M_MMAP_THRESHOLD = -3  # glibc, malloc.h
 
 
-def make_run(args: argparse.Namespace, store: Store, folder: Path, student: str, teacher: str = "cached") -> Run:
+def make_run(
+    args: argparse.Namespace, store: Store, folder: Path, student: str, teacher: str = "cached"
+) -> TrainingRun:
     values = {"name": "benchmark", "runs": str(folder / "runs"), "cache": store.plans[-1]["config"], "steps": 10**6}
     values |= {"student": STUDENTS[student], "method": METHOD, "batch_size": args.batch, "teacher": teacher}
     values |= {"device": args.device, "precision": "bf16-mixed" if args.bf16 else "32-true"}
@@ -64,7 +66,7 @@ def make_run(args: argparse.Namespace, store: Store, folder: Path, student: str,
     return run
 
 
-def one_step(run: Run, batch: Batch, number: int) -> None:
+def one_step(run: TrainingRun, batch: Batch, number: int) -> None:
     """What the training loop does in a step."""
     output = run.student(batch.inputs(run.student))
     losses = run.objective(output, batch, number)
@@ -74,7 +76,7 @@ def one_step(run: Run, batch: Batch, number: int) -> None:
     run.optimizer.zero_grad()
 
 
-def steps(run: Run, batches: Iterable[Batch]) -> None:
+def steps(run: TrainingRun, batches: Iterable[Batch]) -> None:
     for number, batch in enumerate(batches):
         one_step(run, batch, number)
 

@@ -9,7 +9,7 @@ from pipeline.cache.config import CacheConfig
 from pipeline.cache.extraction.record_plan import make_plan
 from pipeline.cache.format.arrays import array_specs
 from pipeline.cache.format.shards import ShardWriter, shard_path
-from pipeline.cache.manifest.identity import declared, digest
+from pipeline.cache.manifest.identity import digest, identity_from_config
 from pipeline.cache.manifest.records import Record, Unit, plan_units, read_plans, receipt_path
 from pipeline.cache.manifest.zarr_metadata import ensure_metadata
 from pipeline.cache.store import Store
@@ -49,7 +49,9 @@ def write_store(
 def planned(config: CacheConfig, count: int, channels: dict[str, int]) -> dict[str, Any]:
     view = View(0, 0, 0, *config.size)
     records = [Record("train", -1, f"{i}", digest(i), config.size, view) for i in range(count)]
-    return make_plan(declared(config) | {"data.classes": ["background", "polyp"]}, config, channels, records, [])
+    return make_plan(
+        identity_from_config(config) | {"data.classes": ["background", "polyp"]}, config, channels, records, []
+    )
 
 
 def frames_card(train: int, others: int) -> str:

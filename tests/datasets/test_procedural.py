@@ -103,7 +103,7 @@ def test_an_interrupted_making_leaves_nothing_that_could_be_read(
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("pipeline.datasets.procedural._write", fail)
+    monkeypatch.setattr("pipeline.datasets.procedural.config._write", fail)
     with pytest.raises(OSError, match="disk full"):
         generate(Procedural.model_validate(SMALL), tmp_path / "made")
     assert list(tmp_path.iterdir()) == []

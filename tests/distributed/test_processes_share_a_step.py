@@ -17,7 +17,7 @@ from torch import nn
 
 from sward import seeds
 from sward.contracts import IGNORE, StudentOutput
-from sward.distributed.collectives import Share, current
+from sward.distributed.collectives import BatchSlice, current_slice
 from sward.distributed.synced_layers import sharing
 from sward.objective import Objective, cross_entropy
 from sward.students import StudentConfig, build_student
@@ -47,7 +47,7 @@ def member(rank, folder):
     for check, subjects in ((check_method, CONFIGS), (check_student, STUDENTS), (check_layer, LAYERS)):
         for subject in subjects:
             try:
-                check(Share(WHOLE, rank, 2).rows, subject)
+                check(BatchSlice(WHOLE, rank, 2).rows, subject)
                 found[f"{check.__name__} {subject}"] = ""
             except Exception:
                 found[f"{check.__name__} {subject}"] = traceback.format_exc()
@@ -145,7 +145,7 @@ class Draws(nn.Module):
     def forward(self, x):
         if self.how == "timm":
             return x * x.new_empty((len(x), *(1,) * (x.ndim - 1))).bernoulli_(0.5)
-        with nullcontext() if current() is None else pytest.raises(ValueError, match=r"torch\.rand.*devices: 1"):
+        with nullcontext() if current_slice() is None else pytest.raises(ValueError, match=r"torch\.rand.*devices: 1"):
             torch.rand(2)
         return x + torch.rand(1, generator=torch.Generator().manual_seed(0))  # a method's own draw is its own affair
 
@@ -187,6 +187,6 @@ def check_layer(rows, name):
 def test_slices_are_contiguous_and_cover_the_batch():
     for whole in range(2, 12):
         for world in range(1, whole + 1):
-            rows = [Share(whole, rank, world).rows for rank in range(world)]
+            rows = [BatchSlice(whole, rank, world).rows for rank in range(world)]
             assert [i for part in rows for i in range(part.start, part.stop)] == list(range(whole))
             assert {part.stop - part.start for part in rows} <= {whole // world, -(-whole // world)}

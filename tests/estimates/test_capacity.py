@@ -11,7 +11,7 @@ from pipeline.cache.store import Store
 from pipeline.estimates.capacity import Capacity, Workload
 from pipeline.estimates.encoding_speed import measure_encoding
 from pipeline.estimates.flops import COUNTED, channels_of, count_flops, view_flops
-from pipeline.estimates.throughput import Pace, break_even
+from pipeline.estimates.throughput import StageTimes, break_even
 from pipeline.files import read_json
 from pipeline.maintenance.capacity_page import MANY, MEASURED, PAGE, SETS, capacities, page
 
@@ -58,16 +58,16 @@ def test_the_driver_is_the_largest_part_of_what_decides():
 @pytest.mark.parametrize(
     ("pace", "seconds", "driver"),
     [
-        (Pace(4, 1, 2, 0, 3, workers=2), 4, "teacher"),
-        (Pace(1, 6, 2, 0, 3, workers=2), 4, "encoding"),
-        (Pace(4, 1, 16, 0, 3, workers=2), 8.5, "rendering"),
-        (Pace(4, 1, 2, 0, 9, workers=2), 9, "writing"),
-        (Pace(4, 1, 2, 9, 3, workers=2), 9, "writing"),  # one thread appends
-        (Pace(4, 1, 2, 0.5, 3, workers=0), 7.5, "teacher"),
-        (Pace(8, 8, 16, 8, 2, lanes=8, workers=8), 3, "rendering"),
-        (Pace(4, 1, 2, 0, 3, workers=2, threads=2, cores=2), 7, "teacher"),  # one after the other
-        (Pace(4, 1, 9, 0, 3, workers=2, threads=1, cores=2), 10, "rendering"),  # 6 of 10 find no free core
-        (Pace(4, 1, 2, 1, 3, workers=2, threads=1, cores=4), 4, "teacher"),  # cores to spare
+        (StageTimes(4, 1, 2, 0, 3, workers=2), 4, "teacher"),
+        (StageTimes(1, 6, 2, 0, 3, workers=2), 4, "encoding"),
+        (StageTimes(4, 1, 16, 0, 3, workers=2), 8.5, "rendering"),
+        (StageTimes(4, 1, 2, 0, 9, workers=2), 9, "writing"),
+        (StageTimes(4, 1, 2, 9, 3, workers=2), 9, "writing"),  # one thread appends
+        (StageTimes(4, 1, 2, 0.5, 3, workers=0), 7.5, "teacher"),
+        (StageTimes(8, 8, 16, 8, 2, num_teachers=8, workers=8), 3, "rendering"),
+        (StageTimes(4, 1, 2, 0, 3, workers=2, threads=2, cores=2), 7, "teacher"),  # one after the other
+        (StageTimes(4, 1, 9, 0, 3, workers=2, threads=1, cores=2), 10, "rendering"),  # 6 of 10 find no free core
+        (StageTimes(4, 1, 2, 1, 3, workers=2, threads=1, cores=4), 4, "teacher"),  # cores to spare
     ],
 )
 def test_what_overlaps_takes_as_long_as_its_longest_part(pace, seconds, driver):

@@ -12,9 +12,9 @@ from pipeline.config import parse_size
 from pipeline.estimates import student_speed
 from pipeline.estimates.budget import Choice, choices, recommend
 from pipeline.estimates.calibration import Reading, measure_decoding, measure_disk
-from pipeline.estimates.estimate import Plan, plan, record_bytes
+from pipeline.estimates.estimate import CostEstimate, estimate_costs, record_bytes
 from pipeline.estimates.estimate_text import bottleneck, describe, duration, verdict
-from pipeline.estimates.student_speed import Demand
+from pipeline.estimates.student_speed import ReadDemand
 
 CHANNELS = {"s4": 32, "s8": 64, "s16": 128, "s32": 256}  # the pocket teacher's
 FACTS = ("zarr.json", "0000.json", ".lock", "timing.jsonl")
@@ -30,7 +30,7 @@ def quick(monkeypatch):
 
 def test_the_bytes_and_files_planned_are_those_stored(tmp_path):
     config = tiny_cache(tmp_path, codec={"kind": "int8"})
-    planned = plan(config)
+    planned = estimate_costs(config)
     path = extract(config).path
     facts = inspect(path)
     assert planned.records == {s: n["planned"] for s, n in facts["records"].items()}
@@ -40,7 +40,7 @@ def test_the_bytes_and_files_planned_are_those_stored(tmp_path):
 
 
 def test_larger_evaluation_views_are_planned_as_what_they_take(tmp_path):
-    made = plan(tiny_cache(tmp_path, eval_size=(512, 512)))
+    made = estimate_costs(tiny_cache(tmp_path, eval_size=(512, 512)))
     assert made.evaluation_seconds > 2 * made.view_seconds  # 64 times the pixels
     assert made.extraction_seconds == 12 * made.view_seconds + 5 * made.evaluation_seconds
 
@@ -104,7 +104,7 @@ def test_views_come_before_precision_down_to_int8(views, wanted, best):
     assert (found.codec if found else None) == best
 
 
-NEED = Demand("a student", 10, 0.1, CHANNELS, {}, records=100)  # 100 records/s
+NEED = ReadDemand("a student", 10, 0.1, CHANNELS, {}, records=100)  # 100 records/s
 
 
 def made_up(**changes):
@@ -113,7 +113,7 @@ def made_up(**changes):
               "free_bytes": 2000, "memory_bytes": 1000, "teacher_seconds": 1.0, "view_seconds": 1.0,
               "evaluation_seconds": 1.0, "demand": NEED,
               "reads": {"fp16": Reading(0.5, 0.4, 0.1)}, "read_bytes": {"fp16": 10}, "codec": "fp16"}  # fmt: skip
-    return Plan(**(values | changes))
+    return CostEstimate(**(values | changes))
 
 
 def test_caching_pays_once_what_it_saves_exceeds_the_extraction():
@@ -128,7 +128,7 @@ def test_it_says_where_recomputing_is_cheaper_than_reading():
         made_up(reads={"fp16": Reading(1.5, 0.4, 0.1)})
     )
     assert verdict(made_up(teacher_seconds=0.3)).startswith("does not pay: recomputing a view takes 300.00 ms")
-    without = Demand("a student", 10, 0.1, {}, {}, records=100)
+    without = ReadDemand("a student", 10, 0.1, {}, {}, records=100)
     assert "reads nothing of the teacher" in verdict(made_up(demand=without))
 
 

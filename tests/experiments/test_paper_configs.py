@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from pipeline.experiments.compare_config import CompareConfig
 
 from pipeline.cache.config import CacheConfig
-from pipeline.cache.manifest.identity import declared
+from pipeline.cache.manifest.identity import identity_from_config
 from pipeline.config import load_config, read_yaml
 from pipeline.datasets.card import read_card
 from pipeline.experiments.compare import planned_rows
+from pipeline.experiments.compare_config import CompareConfig
 from pipeline.training.config import build_trainable
 from sward.teachers.hiera import ARCHITECTURES
 
@@ -73,7 +73,7 @@ def test_configurations_of_different_stores_never_name_the_same_place():
     found = {}
     for path in CACHES:
         config = load_config(CacheConfig, path)
-        assert found.setdefault(config.store, declared(config)) == declared(config)
+        assert found.setdefault(config.store, identity_from_config(config)) == identity_from_config(config)
 
 
 def test_the_papers_budget_is_200_epochs():

@@ -21,7 +21,7 @@ from pipeline.export.graph import Graph, to_onnx, trace
 from pipeline.export.onnx_student import OnnxError, OnnxStudent
 from pipeline.export.speed import flops
 from pipeline.files import read_json
-from pipeline.prediction.predict import answer, open_model, predict
+from pipeline.prediction.predict import open_model, predict, predict_image
 from sward.students import Segmenter, StudentConfig, build_student
 
 SLOW = partial(pytest.param, marks=pytest.mark.slow)
@@ -61,8 +61,8 @@ def test_onnx_equals_torch_for_every_family_and_odd_sizes(kind, tmp_path):
     assert (graph.limits, found.difference <= TOLERANCE) == ([], True)
     for size in ((37, 61), (64, 96), (200, 33)):  # of pictures: brought to the network's size and back
         image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-        mask, _ = answer(Segmenter(onnx_student, onnx_student.card), image)
-        assert (mask == answer(Segmenter(student, CARD), image)[0]).all()
+        mask, _ = predict_image(Segmenter(onnx_student, onnx_student.card), image)
+        assert (mask == predict_image(Segmenter(student, CARD), image)[0]).all()
 
 
 def test_every_file_of_an_export_was_checked_on_random_and_on_real_images(exported):

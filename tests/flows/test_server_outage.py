@@ -38,7 +38,7 @@ def call(*outcomes: Any) -> Any:
 
 
 def test_a_call_is_repeated_until_the_server_is_back_and_says_so_once(log: pytest.LogCaptureFixture) -> None:
-    assert server_outage.patiently(call(DOWN, DOWN, answered(503), "there"), pause=0) == "there"
+    assert server_outage.retry_while_unavailable(call(DOWN, DOWN, answered(503), "there"), pause=0) == "there"
     assert [m for m in log.messages if "away" in m] == [
         "the Prefect server is away (All connection attempts failed); waiting for it"
     ]
@@ -46,21 +46,21 @@ def test_a_call_is_repeated_until_the_server_is_back_and_says_so_once(log: pytes
 
 def test_a_refusal_is_no_absence() -> None:
     with pytest.raises(httpx.HTTPStatusError, match="404"):
-        server_outage.patiently(call(answered(404), "never asked"), pause=0)
+        server_outage.retry_while_unavailable(call(answered(404), "never asked"), pause=0)
 
 
 def test_patience_ends() -> None:
     with pytest.raises(httpx.ConnectError):
-        server_outage.patiently(call(DOWN, "never asked"), patience=-1, pause=0)
+        server_outage.retry_while_unavailable(call(DOWN, "never asked"), patience=-1, pause=0)
 
 
 @pytest.mark.parametrize("error", [DOWN, answered(503), answered(409)])
 def test_an_artifact_that_is_not_taken_ends_no_run(error: Exception, log: pytest.LogCaptureFixture) -> None:
-    assert not server_outage.show("the table", call(error))
+    assert not server_outage.publish_artifact("the table", call(error))
     assert log.messages[0].startswith("the table is not shown in Prefect: ")
-    assert server_outage.show("the table", call("taken"))
+    assert server_outage.publish_artifact("the table", call("taken"))
 
 
 def test_an_error_of_our_own_is_not_hidden() -> None:
     with pytest.raises(KeyError):
-        server_outage.show("the table", call(KeyError("metrics")))
+        server_outage.publish_artifact("the table", call(KeyError("metrics")))

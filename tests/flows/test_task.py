@@ -49,7 +49,7 @@ def test_the_plain_lines_of_the_console_are_understood_as_progress(unit: str, ca
 
 
 def test_progress_is_updated_once_a_second_and_always_at_the_end(updates: list[float]) -> None:
-    shown = task.Shown("extract-progress")
+    shown = task.LineReporter("extract-progress")
     for done in (0, 10, 20, 40):
         shown(f"extracting: {done}/40 records, 9.0/s")
     assert updates == [0, 100]
@@ -57,7 +57,7 @@ def test_progress_is_updated_once_a_second_and_always_at_the_end(updates: list[f
 
 def test_other_lines_are_logged_and_no_progress(updates: list[float], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", "flows"):
-        task.Shown("extract-progress")("q.zarr: 5 records, 2 computed now; 100% done")
+        task.LineReporter("extract-progress")("q.zarr: 5 records, 2 computed now; 100% done")
     assert caplog.messages == ["q.zarr: 5 records, 2 computed now; 100% done"]
     assert updates == []
 
@@ -69,7 +69,7 @@ def test_a_server_that_was_away_gets_the_progress_when_it_is_back(
         raise httpx.ConnectError("All connection attempts failed")
 
     monkeypatch.setattr(server_outage, "get_run_logger", lambda: logging.getLogger("flows"))
-    shown = task.Shown("extract-progress")
+    shown = task.LineReporter("extract-progress")
     with monkeypatch.context() as server:
         server.setattr(task, "create_progress_artifact", refuse)
         for done in (1, 2, 3):

@@ -137,7 +137,7 @@ def test_a_verb_that_ignores_the_request_is_killed(verb: Verb) -> None:
     assert not alive(pids[0])
 
 
-PARENT = "from flows import child\nchild.run('train', 'c', [], lambda line: print(line, flush=True))"
+PARENT = "from flows import verb_process\nverb_process.run('train', 'c', [], lambda line: print(line, flush=True))"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")

@@ -30,8 +30,8 @@ def test_every_term_and_weight_is_that_of_the_part_alone():
 
 
 def test_the_order_matters_if_it_does_to_one_part():
-    assert build({"kind": "combined", "parts": PARTS}).order_free
-    assert not build({"kind": "combined", "parts": PARTS | {"mgd": {"kind": "mgd"}}}).order_free
+    assert build({"kind": "combined", "parts": PARTS}).order_invariant
+    assert not build({"kind": "combined", "parts": PARTS | {"mgd": {"kind": "mgd"}}}).order_invariant
 
 
 def test_a_task_weight_within_a_part_is_refused_as_are_no_parts():

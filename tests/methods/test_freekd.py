@@ -124,7 +124,7 @@ def test_the_pre_stage_lowers_its_loss_and_is_adopted_frozen():
     lines = descend(stage, make_batch(head), head)
     assert sum(lines[-1].values()) < sum(lines[0].values())
     assert all(torch.equal(v, head.state_dict()[k]) for k, v in before.items())
-    method.adopt(stage.state_dict())
+    method.load_prestage(stage.state_dict())
     method.prepare(Batch(torch.zeros(1), torch.zeros(1), {}, [], seed=9), {})
     for level in ("s16", "s32"):
         assert torch.equal(method.stages[level].prompt, stage.prompts[level])

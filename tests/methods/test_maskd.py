@@ -160,7 +160,7 @@ def test_the_pre_stage_lowers_its_loss_and_is_adopted_frozen(level):
     assert sum(lines[-1].values()) < sum(lines[0].values())
     assert all(torch.equal(v, head.state_dict()[k]) for k, v in before.items())
     assert not torch.equal(stage.tokens, method.masks.tokens)
-    method.adopt(stage.state_dict())
+    method.load_prestage(stage.state_dict())
     learned = method.masks.tokens.clone()
     assert torch.equal(learned, stage.tokens)
     assert not [n for n, p in method.named_parameters() if p.requires_grad and not n.startswith("align")]

@@ -11,7 +11,7 @@ from pipeline.datasets.image_files import decode_image
 from pipeline.datasets.procedural.config import render
 from pipeline.export.onnx_student import OnnxError
 from pipeline.prediction.images import explain, output_names, read_any
-from pipeline.prediction.predict import answer, open_model, predict
+from pipeline.prediction.predict import open_model, predict, predict_image
 from pipeline.results.masks import error_layer, fit, overlay, palette
 from sward.students import SavedStudentError
 
@@ -169,7 +169,7 @@ def test_probabilities_are_sixteen_bits_and_add_up_to_one(student, tmp_path):
 
 def test_a_picture_no_larger_than_a_tile_is_read_as_a_whole(student):
     model = open_model(student)
-    assert (answer(model, RGB, tile=56)[0] == answer(model, RGB)[0]).all()
+    assert (predict_image(model, RGB, tile=56)[0] == predict_image(model, RGB)[0]).all()
 
 
 def test_larger_pictures_are_read_in_tiles(student, tmp_path):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny import tiny_cache, tiny_train
 
-from pipeline.training.setup import arrange
+from pipeline.training.setup import set_memory_format
 from sward.contracts import Batch
 from sward.methods.plain import PlainConfig
 from sward.objective import Objective
@@ -52,7 +52,7 @@ def config(tmp_path):
 def test_a_student_has_the_order_that_its_run_asks_for(config, asked):
     students = [build_student(UNeXtConfig(), 2, 0).eval() for _ in range(2)]
     for student, changes in zip(students, ({}, asked), strict=True):
-        arrange(student, config.model_copy(update=changes))
+        set_memory_format(student, config.model_copy(update=changes))
     with torch.no_grad():
         usual, arranged = (s(torch.randn(2, 3, 64, 64)).features.values() for s in students)
     assert all(f.is_contiguous() for f in usual)

@@ -20,7 +20,7 @@ UNUSED = [
 # Stops at the first logged step: what was imported until then, and the processor's seconds that it took.
 FIRST_STEP = """
 import json, resource, sys
-import pipeline.cli
+from pipeline.cli.main import main
 import pipeline.training.loop as loop
 def first(*arguments):
     spent = resource.getrusage(resource.RUSAGE_SELF)
@@ -28,7 +28,7 @@ def first(*arguments):
                       "seconds": spent.ru_utime + spent.ru_stime}))
     sys.exit(0)
 loop.log_step = first
-pipeline.cli.main(["train", sys.argv[1]])
+main(["train", sys.argv[1]])
 """
 
 

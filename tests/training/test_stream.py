@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from pipeline.training.batch_order import Order
 from tiny import tiny_cache
 
 from pipeline.cache.extraction.extract import extract
 from pipeline.cache.storage.disk_ranges import File
 from pipeline.cache.store import Store
+from pipeline.training.batch_order import Order
 from pipeline.training.stream import Stream
 
 LEVELS = ("s8", "s32")
@@ -83,7 +83,7 @@ def test_starting_at_any_step_continues_in_the_same_order(store):
 
 
 def test_batches_hold_the_stored_features_and_normalised_images(store):
-    batch = Stream(store, order(store), LEVELS, CPU).of(store.records["train"][2:4])
+    batch = Stream(store, order(store), LEVELS, CPU).batch_of(store.records["train"][2:4])
     for i, record in enumerate(store.records["train"][2:4]):
         assert torch.equal(batch.features["s32"][i], store.features(record, ["s32"])["s32"])
     assert list(batch.features) == list(LEVELS)
@@ -95,14 +95,14 @@ def test_reading_no_level_reads_no_feature_file(store, monkeypatch):
     opened = []
     monkeypatch.setattr("pipeline.cache.storage.shard_reader.File", lambda path: opened.append(path) or File(path))
     fresh = Store(store.path)
-    Stream(fresh, order(fresh), (), CPU).of(fresh.records["train"][:1])
+    Stream(fresh, order(fresh), (), CPU).batch_of(fresh.records["train"][:1])
     assert {path.relative_to(store.path).parts[1] for path in opened} == {"image", "label"}
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_disk_is_asked_for_every_later_record_of_an_epoch_once(store, monkeypatch, workers):
     asked = []
-    monkeypatch.setattr(Store, "request", lambda store, record, like: asked.append(record.name))
+    monkeypatch.setattr(Store, "prefetch", lambda store, record, like: asked.append(record.name))
     stream = Stream(store, order(store), LEVELS, CPU, workers=workers)
     read = [i for b in stream.batches(0, stream.order.steps_per_epoch) for i in b.ids]
     assert sorted(asked) == sorted(read[stream.ahead :])

@@ -11,16 +11,16 @@ import time
 import pytest
 import torch
 import yaml
-from pipeline.cache.errors import CacheMismatch, StoreIncomplete
-from pipeline.training.batch_order import Order
 from safetensors.torch import load_file
 from tiny import tiny_cache, tiny_dataset, tiny_train
 
 from pipeline.cache.config import CacheConfig
+from pipeline.cache.errors import CacheMismatch, StoreIncomplete
 from pipeline.cache.extraction.extract import extract
 from pipeline.cache.store import Store
 from pipeline.results.runs import RunError, load_run
 from pipeline.training import loop
+from pipeline.training.batch_order import Order
 from pipeline.training.checkpoint import CheckpointMismatch
 from pipeline.training.config import OptimizerConfig, TrainConfig, learning_rate
 from pipeline.training.loop import Interrupted, train
@@ -200,7 +200,7 @@ class Blocked:
         if name.split(".")[0] in ("sam2", "hydra", "prefect"):
             raise ModuleNotFoundError(f"{name} is blocked")
 sys.meta_path.insert(0, Blocked())
-from pipeline.cli import main
+from pipeline.cli.main import main
 status = main(["train", sys.argv[1]])
 assert not {"sam2", "hydra"} & set(sys.modules), "stage 2 imported the teacher"
 sys.exit(status)

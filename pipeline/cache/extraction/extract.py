@@ -18,13 +18,13 @@ from pipeline.cache.extraction.teacher_writer import TeacherWriter
 from pipeline.cache.manifest.appended import read_plan
 from pipeline.cache.manifest.records import Unit, plan_units, read_plans
 from pipeline.cache.manifest.zarr_metadata import ensure_metadata
-from pipeline.cache.storage.disk_errors import explained, freeing
-from pipeline.cache.storage.mirror import attached
+from pipeline.cache.storage.disk_errors import clear_tmp_on_disk_error, explain_disk_errors
+from pipeline.cache.storage.mirror import mirror_of
 from pipeline.datasets import Dataset, check_all
 from pipeline.devices import resolve_device
-from pipeline.files import locked, sweep
+from pipeline.files import locked, remove_partials
 from pipeline.memory import keep_freed_memory
-from pipeline.paths import place
+from pipeline.paths import write_path
 from pipeline.types import Progress
 from pipeline.weights import load_teacher
 
@@ -50,23 +50,23 @@ def extract(config: CacheConfig, progress: Progress = lambda done, total: None) 
         NotWritable: the disk is full, or may not be written; what is finished is kept.
         RemoteError: the store at a URL cannot be reached, or may not be written.
     """
-    path, runner = place(config.store), runner_of(config)
+    path, runner = write_path(config.store), runner_of(config)
     keep_freed_memory()
-    mirror = attached(path)
+    mirror = mirror_of(path)
     mirror.require_own_place() if mirror else require_own_folder(path)
     dataset, teacher = check_all(config.dataset, config.split), load_teacher(config.teacher)
     wanted = wanted_records(config, dataset)
     found = full_identity(config, dataset, teacher.digest(), wanted)
-    with explained(path), locked(path), freeing(path):
+    with explain_disk_errors(path), locked(path), clear_tmp_on_disk_error(path):
         if mirror:
             mirror.pull()
         update_plan(path, config, found, wanted, teacher.channels)
         plans = read_plans(path)
-        computed = complete(runner(path, plans, dataset, teacher), plans, progress)
+        computed = write_missing_units(runner(path, plans, dataset, teacher), plans, progress)
     return Extraction(path, plans[-1]["content_id"], len(wanted), computed)
 
 
-class Computes(Protocol):
+class UnitRunner(Protocol):
     """What makes units, one after the other or many at once."""
 
     path: Path
@@ -75,7 +75,7 @@ class Computes(Protocol):
         """Compute and commit them all; ``progress`` gets records done and in total."""
 
 
-def runner_of(config: CacheConfig) -> Callable[[Path, Plans, Dataset, Any], Computes]:
+def runner_of(config: CacheConfig) -> Callable[[Path, Plans, Dataset, Any], UnitRunner]:
     """What the configuration's runner makes of store, plans, data set and teacher.
 
     Raises:
@@ -83,24 +83,24 @@ def runner_of(config: CacheConfig) -> Callable[[Path, Plans, Dataset, Any], Comp
     """
     if config.runner.kind == "dask":
         try:
-            from pipeline.cache.extraction.on_dask.scheduler import Spread
+            from pipeline.cache.extraction.on_dask.scheduler import DaskExtraction
         except ModuleNotFoundError as error:
             raise ValueError("runner: dask needs the package distributed: pip install 'sward[dask]'") from error
-        return lambda path, plans, dataset, teacher: Spread(path, config, plans, dataset, teacher.digest())
+        return lambda path, plans, dataset, teacher: DaskExtraction(path, config, plans, dataset, teacher.digest())
     device = resolve_device(config.device)
     return lambda path, plans, dataset, teacher: TeacherWriter(
         path, config, plans, dataset.samples, teacher.to(device), device
     )
 
 
-def complete(worker: Computes, plans: Plans, progress: Progress) -> int:
+def write_missing_units(worker: UnitRunner, plans: Plans, progress: Progress) -> int:
     """Write every planned unit that has no receipt; returns how many records that were."""
     path = worker.path
     appended = read_plan(path)
     same = appended is not None and appended["content_id"] == plans[-1]["content_id"]
-    sweep(path)
+    remove_partials(path)
     ensure_metadata(path, plans, appended if same else None)
-    mirror = attached(path)
+    mirror = mirror_of(path)
     if mirror:
         mirror.push()
     shutil.rmtree(path / "tmp", ignore_errors=True)

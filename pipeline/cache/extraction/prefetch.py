@@ -10,7 +10,7 @@ T = TypeVar("T")
 Begun = TypeVar("Begun")
 
 
-def ahead(depth: int, begin: Callable[[T], Begun], items: Iterable[T]) -> Iterator[Begun]:
+def start_ahead(depth: int, begin: Callable[[T], Begun], items: Iterable[T]) -> Iterator[Begun]:
     """What ``begin`` gives of each item, in order; ``depth`` further items are begun before one is handed out."""
     begun: deque[Begun] = deque()
     for item in items:

@@ -20,7 +20,7 @@ GROW_ONLY = f"Restore what changed, or give the new store another place (store: 
 
 def full_identity(config: CacheConfig, dataset: Dataset, teacher_digest: str, records: list[Record]) -> dict[str, Any]:
     """The declared fields and those that only teacher and images can tell."""
-    return identity.declared(config) | {
+    return identity.identity_from_config(config) | {
         "teacher.digest": teacher_digest,
         "data.split_digest": dataset.split_digest,
         "data.labels": dataset.card_digest,
@@ -57,7 +57,7 @@ def update_plan(
     plans = read_plans(path)
     planned = _planned(plans)
     if plans:
-        lines = identity.differences(found, plans[-1]["identity"], ignore=identity.GROWS)
+        lines = identity.differences(found, plans[-1]["identity"], ignore=identity.MAY_GROW)
         identity.require_same(path, _shorten(lines + _unwanted(planned, wanted)), GROW_ONLY)
     names = {(r.subset, r.name) for r in planned}
     missing = [r for r in wanted if (r.subset, r.name) not in names]

@@ -41,7 +41,7 @@ class TeacherWriter(UnitWriter):
     def render(self, record: Record) -> tuple[np.ndarray, np.ndarray]:
         return render_record(record, self.samples, self.config.size_of(record.subset))
 
-    def teach(self, records: Batch, rendered: list[Any]) -> list[Any]:
+    def process_batch(self, records: Batch, rendered: list[Any]) -> list[Any]:
         """Of every record its view as rendered, and the teacher's features of it."""
         features = self.features(np.stack([image for image, _ in rendered]))
         return [(view, {level: f[i] for level, f in features.items()}) for i, view in enumerate(rendered)]

@@ -20,13 +20,13 @@ import numpy as np
 
 from pipeline.cache.config import CacheConfig
 from pipeline.cache.errors import ExtractionError
-from pipeline.cache.extraction.prefetch import ahead, pools
+from pipeline.cache.extraction.prefetch import pools, start_ahead
 from pipeline.cache.extraction.statistics import LevelTally, Statistics, finite, statistics
 from pipeline.cache.format.arrays import array_specs
 from pipeline.cache.format.compression import pack
 from pipeline.cache.format.shards import ShardWriter, shard_path
 from pipeline.cache.manifest.records import Record, Unit, compression_of, receipt_path
-from pipeline.cache.storage.mirror import seal
+from pipeline.cache.storage.mirror import write_receipt
 from pipeline.cache.store import full_label_path
 from pipeline.files import publish, write_atomic
 from pipeline.types import Arrays, Progress
@@ -53,15 +53,15 @@ class UnitWriter:
         self.packed = compression_of(plans) != "none"
 
     def render(self, record: Record) -> Any:
-        """What ``teach`` needs of one record; called in threads, ahead."""
+        """What ``process_batch`` needs of one record; called in threads, ahead."""
         raise NotImplementedError
 
-    def teach(self, records: Batch, rendered: list[Any]) -> Sequence[Any]:
+    def process_batch(self, records: Batch, rendered: list[Any]) -> Sequence[Any]:
         """What ``encode`` needs of each record, from what ``render`` gave; one batch after the other, in one thread."""
         raise NotImplementedError
 
     def encode(self, record: Record, taught: Any) -> Encoded:
-        """A record as it is stored, from what ``teach`` gave; called in threads."""
+        """A record as it is stored, from what ``process_batch`` gave; called in threads."""
         raise NotImplementedError
 
     def full_label(self, record: Record) -> bytes:
@@ -76,7 +76,7 @@ class UnitWriter:
         """What made these bytes, for people; never compared."""
         raise NotImplementedError
 
-    def published(self, unit: Unit, made: dict[str, Any]) -> bool:
+    def claim_or_confirm(self, unit: Unit, made: dict[str, Any]) -> bool:
         """Whether another execution has published the unit, with these bytes: only where several write one store."""
         return False
 
@@ -87,7 +87,7 @@ class UnitWriter:
             pending: Future[None] | None = None
             records = self.encoded([batch for unit in units for batch in self.batches(unit)], pool, teacher)
             for unit in units:
-                before_it, pending = pending, committer.submit(self.compute(unit, records))
+                before_it, pending = pending, committer.submit(self.write_records(unit, records))
                 if before_it:
                     before_it.result()
                 done, before, began = done + len(unit.records), began, time.monotonic()
@@ -106,21 +106,23 @@ class UnitWriter:
         another one is in the teacher, and further ones are rendered: that bounds the memory for features."""
         if self.config.threads == 0:
             for batch in batches:
-                yield from map(self.encode, batch, self.teach(batch, [self.render(record) for record in batch]))
+                yield from map(self.encode, batch, self.process_batch(batch, [self.render(record) for record in batch]))
             return
 
         def render(batch: Batch) -> tuple[Batch, list[Future[Any]]]:
             return batch, [pool.submit(self.render, record) for record in batch]
 
         def teach(batch: Batch, rendered: list[Future[Any]]) -> list[Future[Encoded]]:
-            taught = self.teach(batch, [future.result() for future in rendered])
+            taught = self.process_batch(batch, [future.result() for future in rendered])
             return [pool.submit(self.encode, *each) for each in zip(batch, taught, strict=True)]
 
         encoding = -(-self.config.threads // self.config.batch_size)  # batches
-        for going in ahead(1 + encoding, lambda begun: teacher.submit(teach, *begun), ahead(2, render, batches)):
+        for going in start_ahead(
+            1 + encoding, lambda begun: teacher.submit(teach, *begun), start_ahead(2, render, batches)
+        ):
             yield from (future.result() for future in going.result())
 
-    def compute(self, unit: Unit, records: Iterator[Encoded]) -> Callable[[], None]:
+    def write_records(self, unit: Unit, records: Iterator[Encoded]) -> Callable[[], None]:
         """Write all records of a unit, the next ones of ``records``, under tmp/; returns the call that commits them."""
         specs = array_specs(self.config.codec, self.channels, self.config.size_of(unit.subset))
         files = {
@@ -174,7 +176,7 @@ class UnitWriter:
             raise
         finals = {name: self.path / file.relative_to(self.scratch / unit.name) for name, file in files.items()}
         made = {"files": {str(final.relative_to(self.path)): sums[name] for name, final in finals.items()}} | facts
-        if self.published(unit, made):
+        if self.claim_or_confirm(unit, made):
             return
         receipt: dict[str, Any] = {
             "unit": unit.name,
@@ -190,7 +192,7 @@ class UnitWriter:
                 write_atomic(label, png)
                 sums_of_png = {"bytes": len(png), "crc32c": google_crc32c.value(png)}
                 receipt["files"][str(label.relative_to(self.path))] = sums_of_png
-        seal(self.path, receipt_path(self.path, unit.name), receipt)
+        write_receipt(self.path, receipt_path(self.path, unit.name), receipt)
 
 
 def abandon(writers: dict[str, ShardWriter]) -> None:

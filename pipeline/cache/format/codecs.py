@@ -77,7 +77,7 @@ class FP16(Codec):
         return {level: (shape, "float16")}
 
     def encode(self, level: str, features: np.ndarray) -> dict[str, np.ndarray]:
-        return {level: half(level, features, "use codec int16 or bf16")}
+        return {level: to_float16(level, features, "use codec int16 or bf16")}
 
     def decode(self, level: str, parts: dict[str, Tensor], size: tuple[int, int]) -> Tensor:
         return parts[level].float()
@@ -102,7 +102,7 @@ class BF16(Codec):
         return parts[level].view(torch.bfloat16).float()
 
 
-class Scaled(Codec):
+class MinMaxCodec(Codec):
     """Levels between the minimum and maximum of each (record, channel); error ≤ range / (2 × the largest level)."""
 
     top: ClassVar[int]
@@ -132,7 +132,7 @@ class Scaled(Codec):
         return torch.addcmul(offset, parts[level].float(), scale)
 
 
-class Int16(Scaled):
+class Int16(MinMaxCodec):
     """16-bit levels: the bytes of fp16, about a quarter of its rounding on Hiera-T; error ≤ range / 131070."""
 
     kind: Literal["int16"] = "int16"
@@ -141,7 +141,7 @@ class Int16(Scaled):
     dtype: ClassVar[str] = "uint16"
 
 
-class Int8(Scaled):
+class Int8(MinMaxCodec):
     """8-bit levels; error ≤ range / 510."""
 
     kind: Literal["int8"] = "int8"
@@ -150,7 +150,7 @@ class Int8(Scaled):
     dtype: ClassVar[str] = "uint8"
 
 
-class Grouped(Codec):
+class BlockMinMaxCodec(Codec):
     """Few-bit levels between the minimum and maximum of each 8×8 block of a channel (blocks of 4×4 or less where 8 does
     not divide the map); scale and offset are half precision. Error ≤ range of the block / 2^(bits + 1)."""
 
@@ -168,9 +168,9 @@ class Grouped(Codec):
 
     def encode(self, level: str, features: np.ndarray) -> dict[str, np.ndarray]:
         groups = to_groups(features, group_side(*features.shape[1:]))
-        offset = half(level, groups.min(-1), "use codec int8 or bf16")
+        offset = to_float16(level, groups.min(-1), "use codec int8 or bf16")
         top, spread = 2**self.bits - 1, groups.max(-1) - offset.astype(np.float32)
-        scale = half(level, np.maximum(spread / top, np.finfo(np.float16).tiny), "use codec int8 or bf16")
+        scale = to_float16(level, np.maximum(spread / top, np.finfo(np.float16).tiny), "use codec int8 or bf16")
         steps = (groups - offset.astype(np.float32)[..., None]) / scale.astype(np.float32)[..., None]
         levels = np.clip(np.rint(steps), 0, top).astype(np.uint8)
         return {level: pack(levels, self.bits), f"{level}_scale": scale, f"{level}_offset": offset}
@@ -182,7 +182,7 @@ class Grouped(Codec):
         return from_groups(torch.addcmul(offset, levels, scale), side)
 
 
-class Int6(Grouped):
+class Int6(BlockMinMaxCodec):
     """6 bits: 0.81 bytes a value at 8×8 blocks."""
 
     kind: Literal["int6"] = "int6"
@@ -191,7 +191,7 @@ class Int6(Grouped):
     bits: ClassVar[int] = 6
 
 
-class Int4(Grouped):
+class Int4(BlockMinMaxCodec):
     """4 bits: 0.56 bytes a value at 8×8 blocks."""
 
     kind: Literal["int4"] = "int4"
@@ -200,7 +200,7 @@ class Int4(Grouped):
     bits: ClassVar[int] = 4
 
 
-def half(level: str, values: np.ndarray, remedy: str) -> np.ndarray:
+def to_float16(level: str, values: np.ndarray, remedy: str) -> np.ndarray:
     """The values as float16. Raises StorageOverflow beyond ±65504."""
     if (largest := max(values.max(), -values.min())) > np.finfo(np.float16).max:
         raise StorageOverflow(f"{level}: |{largest:.6g}| exceeds fp16's 65504; {remedy}")

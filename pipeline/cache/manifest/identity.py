@@ -1,7 +1,7 @@
 """What a store is: its configuration and its content identity, and how two identities are compared.
 
 Whatever changes the bytes is in the identity; layout (shards, place) and provenance (versions, device) are
-not. `declared` is what a configuration alone can say, so stage 2 can check it without teacher or images.
+not. `identity_from_config` is what a configuration alone can say, so stage 2 can check it without teacher or images.
 """
 
 import hashlib
@@ -17,10 +17,10 @@ from sward.contracts import TEACHER_LEVELS
 
 SCHEMA = 1
 REPACKED = "repacked.from"  # content id and precisions of the store that a repacked one was encoded from
-GROWS = ("views.count", "data.split_digest", "records")  # what an extension may change
+MAY_GROW = ("views.count", "data.split_digest", "records")  # what an extension may change
 
 
-def declared(config: CacheConfig) -> dict[str, Any]:
+def identity_from_config(config: CacheConfig) -> dict[str, Any]:
     """The identity fields a configuration determines without opening weights or images."""
     views = {f"views.{k}": v for k, v in config.views.model_dump(mode="json").items()}
     return views | {

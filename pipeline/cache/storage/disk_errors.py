@@ -21,7 +21,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
+def explain_disk_errors(path: Path) -> Iterator[None]:
     """Give errors of writing the store at ``path`` a reason and a remedy.
 
     Raises:
@@ -38,7 +38,7 @@ def explained(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def freeing(path: Path) -> Iterator[None]:
+def clear_tmp_on_disk_error(path: Path) -> Iterator[None]:
     """While the lock of the store at ``path`` is held: where it cannot be written, what was in flight makes room."""
     try:
         yield

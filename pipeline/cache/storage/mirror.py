@@ -18,9 +18,9 @@ from typing import Any
 from pipeline.cache.errors import CacheMismatch, RemoteError
 from pipeline.cache.manifest.records import TIMING
 from pipeline.cache.manifest.sealed import sealed, write_sealed
-from pipeline.cache.storage.object_store import Facts, Remote, at_once
+from pipeline.cache.storage.object_store import ObjectInfo, Remote, at_once
 from pipeline.files import read_json, write_atomic, write_json
-from pipeline.paths import URLS, spoken
+from pipeline.paths import URLS, with_urls
 
 OWN = ".remote"  # folder of what is the mirror's own
 COPYING = "copying.json"  # a copy that is not whole yet: no store for anybody else (`copying.py`)
@@ -35,7 +35,7 @@ class Mirror:
         self.path, self.url, self.remote = path, url, Remote(url)
         self.timed = time.monotonic()
 
-    def pull(self) -> dict[str, Facts]:
+    def pull(self) -> dict[str, ObjectInfo]:
         """Make the folder what the store's small objects are now; returns every object of the store.
 
         Raises:
@@ -160,7 +160,7 @@ def size_of(file: Path) -> int | None:
     return file.stat().st_size if file.is_file() else None
 
 
-def attached(path: Path) -> Mirror | None:
+def mirror_of(path: Path) -> Mirror | None:
     """The store at a URL that the folder stands for; None for a folder that is a store itself."""
     url = URLS.get(str(path))
     if url is None and (path / OWN / "url.json").is_file():
@@ -173,9 +173,9 @@ def _mirror(path: Path, url: str) -> Mirror:
     return Mirror(path, url)
 
 
-def seal(path: Path, file: Path, receipt: dict[str, Any]) -> None:
+def write_receipt(path: Path, file: Path, receipt: dict[str, Any]) -> None:
     """Write a unit's receipt, the last act of making it; of a store at a URL after its files, and there."""
-    if mirror := attached(path):
+    if mirror := mirror_of(path):
         mirror.commit(str(file.relative_to(path)), receipt)
     else:
         write_sealed(file, receipt)
@@ -184,5 +184,5 @@ def seal(path: Path, file: Path, receipt: dict[str, Any]) -> None:
 def require_local(path: Path, verb: str) -> None:
     """Raises ValueError for a store at a URL, where ``verb`` works on local stores alone."""
     if str(path) in URLS:
-        url = spoken(path)
+        url = with_urls(path)
         raise ValueError(f"{verb} works on local stores, not on {url}; copy it here first: sward copy {url} FOLDER")

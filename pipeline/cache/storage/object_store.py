@@ -30,7 +30,7 @@ AGAIN = "what is finished is kept: the same command continues"
 
 
 @dataclass(frozen=True)
-class Facts:
+class ObjectInfo:
     """Of an object: bytes, what changes with its content, and the service's own name of this version of it, if any."""
 
     bytes: int
@@ -57,7 +57,7 @@ class Remote:
         retry: Any = RETRY | {"retry_timeout": timedelta(seconds=4 * self.seconds)}
         self._store = self._ask("", lambda: from_url(url, client_options=options, retry_config=retry))
 
-    def objects(self) -> dict[str, Facts]:
+    def objects(self) -> dict[str, ObjectInfo]:
         """Every object below the URL."""
         return {o["path"]: facts(o) for o in self._ask("", self._listed)}
 
@@ -170,8 +170,8 @@ def plain_http() -> bool:
     return (os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT") or "").startswith("http://")
 
 
-def facts(meta: Any) -> Facts:
-    return Facts(meta["size"], meta["e_tag"] or str(meta["last_modified"]), meta["e_tag"])
+def facts(meta: Any) -> ObjectInfo:
+    return ObjectInfo(meta["size"], meta["e_tag"] or str(meta["last_modified"]), meta["e_tag"])
 
 
 def http_status(error: Exception) -> int | None:

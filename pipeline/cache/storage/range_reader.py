@@ -21,7 +21,7 @@ from pipeline.cache.format.shards import (
 )
 from pipeline.cache.manifest.records import Record
 from pipeline.cache.storage.chunk_cache import ChunkCache, key
-from pipeline.cache.storage.object_store import AT_ONCE, Facts, Remote
+from pipeline.cache.storage.object_store import AT_ONCE, ObjectInfo, Remote
 from pipeline.paths import cache_root
 from pipeline.types import Arrays
 
@@ -40,7 +40,12 @@ class RangeReader:
     """
 
     def __init__(
-        self, remote: Remote, shard_records: int, objects: dict[str, Facts], content_id: str, cache_bytes: int | None
+        self,
+        remote: Remote,
+        shard_records: int,
+        objects: dict[str, ObjectInfo],
+        content_id: str,
+        cache_bytes: int | None,
     ) -> None:
         self.remote, self.shard_records, self.objects = remote, shard_records, objects
         limit = USUAL if cache_bytes is None else cache_bytes
@@ -49,8 +54,8 @@ class RangeReader:
         self.index = lru_cache(maxsize=None)(self._read_index)
         self.pool = ThreadPoolExecutor(AT_ONCE, "range")
 
-    def read(self, record: Record, out: Arrays, packed: Callable[[str], bool]) -> None:
-        """Read the arrays named in ``out`` of one record into its (C-contiguous) buffers; ``packed``: compressed ones.
+    def read(self, record: Record, out: Arrays, is_compressed: Callable[[str], bool]) -> None:
+        """Read the arrays named in ``out`` of one record into its buffers, which are C-contiguous.
 
         Raises:
             StoreDamaged: bytes are missing, or do not unpack.
@@ -58,11 +63,11 @@ class RangeReader:
         """
         shard, chunk = divmod(record.row, self.shard_records)
         names = {n: shard_path(Path(), record.subset, n, shard, b.ndim + 1).as_posix() for n, b in out.items()}
-        missing = [n for n, f in names.items() if packed(n) or not self.cache.read(self.key(f, chunk), out[n])]
-        fetch = {n: self._fetch_packed if packed(n) else self._fetch for n in missing}
+        missing = [n for n, f in names.items() if is_compressed(n) or not self.cache.read(self.key(f, chunk), out[n])]
+        fetch = {n: self._fetch_packed if is_compressed(n) else self._fetch for n in missing}
         list(self.pool.map(lambda n: fetch[n](names[n], chunk, out[n]), missing))
 
-    def request(self, record: Record, like: Arrays) -> None:
+    def prefetch(self, record: Record, like: Arrays) -> None:
         """Nothing: of what is far away, several ranges are fetched at once as it is."""
 
     def kept_open(self) -> AbstractContextManager[None]:

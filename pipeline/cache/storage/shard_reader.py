@@ -48,8 +48,8 @@ class ShardReader:
                 if self._users == 0:
                     self.file = File
 
-    def read(self, record: Record, out: Arrays, packed: Callable[[str], bool]) -> None:
-        """Read the arrays named in ``out`` of one record into its (C-contiguous) buffers; ``packed``: compressed ones.
+    def read(self, record: Record, out: Arrays, is_compressed: Callable[[str], bool]) -> None:
+        """Read the arrays named in ``out`` of one record into its buffers, which are C-contiguous.
 
         Raises:
             StoreDamaged: a chunk is absent, of another length, or does not unpack to its buffer; or a file ends early.
@@ -59,7 +59,7 @@ class ShardReader:
         for name, buffer in out.items():
             path, index = self.shard(record.subset, name, number, buffer.ndim)
             file = self.file(path)
-            stored = room(index, chunk, file.size()) if packed(name) else buffer
+            stored = room(index, chunk, file.size()) if is_compressed(name) else buffer
             spans.append(Span(file, chunk_offset(path, index, chunk, stored.nbytes), stored.data.cast("B")))
             if stored is not buffer:
                 unpacked.append((path, stored, buffer))
@@ -70,7 +70,7 @@ class ShardReader:
         for path, stored, buffer in unpacked:
             unpack_chunk(path, chunk, stored, buffer)
 
-    def request(self, record: Record, like: Arrays) -> None:
+    def prefetch(self, record: Record, like: Arrays) -> None:
         """Have the disk begin with what reading the record into such buffers will need; returns at once."""
         number, chunk = divmod(record.row, self.shard_records)
         for name, buffer in like.items():

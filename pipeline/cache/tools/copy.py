@@ -23,11 +23,11 @@ from pipeline.cache.manifest.appended import plan_path, unit_receipt_path
 from pipeline.cache.manifest.identity import digest, require_apart
 from pipeline.cache.manifest.records import TIMING, read_plans, receipt_path
 from pipeline.cache.manifest.zarr_metadata import ensure_metadata
-from pipeline.cache.storage.disk_errors import explained
-from pipeline.cache.storage.mirror import COPYING, attached
+from pipeline.cache.storage.disk_errors import explain_disk_errors
+from pipeline.cache.storage.mirror import COPYING, mirror_of
 from pipeline.cache.store import Store
 from pipeline.cache.tools.upload import upload
-from pipeline.files import atomic, locked, read_json, sweep, sync_folder, write_atomic, write_json
+from pipeline.files import atomic, locked, read_json, remove_partials, sync_folder, write_atomic, write_json
 from pipeline.types import Progress
 
 
@@ -53,14 +53,14 @@ def copy(source: Path, target: Path, progress: Progress = lambda done, total: No
     store = Store(source)
     receipts = [*store.receipts.values(), *(store.appended["receipts"].values() if store.appended else [])]
     files = {file: facts for receipt in receipts for file, facts in receipt["files"].items()}
-    if mirror := attached(target):
+    if mirror := mirror_of(target):
         marker = {"copy of": store_digest(store)}
         copied = upload(store, mirror, marker, files, small_files(store), progress)
         return Copy(target, len(files), sum(f["bytes"] for f in files.values()), copied)
     require_place(store, target)
     total, done, copied = sum(f["bytes"] for f in files.values()), 0, 0
-    with explained(target), locked(target):
-        sweep(target)
+    with explain_disk_errors(target), locked(target):
+        remove_partials(target)
         if not read_plans(target):
             write_json(target / COPYING, {"copy of": store_digest(store)})
         for file, facts in files.items():
@@ -114,7 +114,7 @@ def copy_checked(store: Store, file: str, target: Path, facts: dict[str, int]) -
         if crc != facts["crc32c"]:
             sums = f"crc32c {crc:08x}, its receipt says {facts['crc32c']:08x}"
             raise StoreDamaged(
-                f"damaged file: {store.place}/{file} ({sums}); `sward verify` names all of them and the remedy"
+                f"damaged file: {store.location}/{file} ({sums}); `sward verify` names all of them and the remedy"
             )
 
 

@@ -19,7 +19,7 @@ def inspect(path: Path) -> dict[str, Any]:
     planned = Counter(u.subset for u in store.units for _ in u.records)
     files = [facts for r in store.receipts.values() for facts in r["files"].values()]
     return {
-        "path": store.place,
+        "path": store.location,
         "complete": not store.missing,
         "shards": {"done": len(store.units) - len(store.missing), "planned": len(store.units)},
         "records": {s: {"readable": len(store.records[s]), "planned": planned[s]} for s in store.records},

@@ -14,7 +14,7 @@ from pipeline.cache.format.codecs import CODECS
 from pipeline.cache.manifest.appended import APPEND_AGAIN, appended_specs, plan_path, unit_receipt_path
 from pipeline.cache.manifest.records import TIMING, plan_units, read_plans, receipt_path
 from pipeline.cache.manifest.sealed import read_sealed
-from pipeline.cache.storage.disk_errors import explained
+from pipeline.cache.storage.disk_errors import explain_disk_errors
 from pipeline.cache.storage.mirror import require_local
 from pipeline.files import locked
 
@@ -31,7 +31,7 @@ def prune(path: Path, remove: bool = False) -> dict[Path, int]:
     require_local(path, "sward prune")
     if not read_plans(path):
         raise FileNotFoundError(f"no feature store at {path}: nothing is removed from other folders")
-    with explained(path), locked(path):
+    with explain_disk_errors(path), locked(path):
         kept = set(referenced(path))
         files = [p for p in sorted(path.rglob("*")) if (p.is_file() or p.is_symlink()) and p not in kept]
         found = {p: p.lstat().st_size for p in files}

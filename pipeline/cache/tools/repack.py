@@ -15,7 +15,7 @@ import torch
 
 from pipeline.cache.config import CacheConfig
 from pipeline.cache.errors import StoreDamaged
-from pipeline.cache.extraction.extract import complete, require_own_folder
+from pipeline.cache.extraction.extract import require_own_folder, write_missing_units
 from pipeline.cache.extraction.record_plan import make_plan
 from pipeline.cache.extraction.statistics import statistics
 from pipeline.cache.extraction.timing import extraction_cost, note
@@ -24,7 +24,7 @@ from pipeline.cache.format.codecs import CODECS
 from pipeline.cache.manifest.identity import REPACKED, differences, precisions, require_apart, require_same
 from pipeline.cache.manifest.records import Record, Unit, read_plans, receipt_path
 from pipeline.cache.manifest.sealed import write_sealed
-from pipeline.cache.storage.disk_errors import explained, freeing
+from pipeline.cache.storage.disk_errors import clear_tmp_on_disk_error, explain_disk_errors
 from pipeline.cache.storage.mirror import require_local
 from pipeline.cache.store import Store, full_label_path
 from pipeline.cache.tools.verify import wrong_sums
@@ -74,10 +74,10 @@ def repack(
     require_apart(source, out, "give the new store a folder of its own")
     require_own_folder(out)
     plan = new_plan(store, config)
-    with explained(out), locked(out), freeing(out):
+    with explain_disk_errors(out), locked(out), clear_tmp_on_disk_error(out):
         write_plan(out, plan)
         plans = read_plans(out)
-        written = complete(Repacker(out, config, plans, store), plans, progress)
+        written = write_missing_units(Repacker(out, config, plans, store), plans, progress)
     left_out = tuple(store.appended["channels"]) if store.appended else ()
     return Repacked(out, plan["content_id"], sum(len(u["records"]) for u in plan["units"]), written, left_out)
 
@@ -148,7 +148,7 @@ class Repacker(UnitWriter):
         levels = [name for level in self.source.channels for name in self.source.level_arrays(level)]
         return ["image", "label", *levels]
 
-    def teach(self, records: Batch, rendered: list[Any]) -> list[Arrays]:
+    def process_batch(self, records: Batch, rendered: list[Any]) -> list[Arrays]:
         """Nothing is to be learned: the records as they were read, from files that are seen to be right."""
         for record in records:
             self.check(record)

@@ -12,7 +12,7 @@ import google_crc32c
 from pipeline.cache.errors import CacheMismatch, StoreDamaged
 from pipeline.cache.format.shards import crc32c_of
 from pipeline.cache.storage.mirror import COPYING, Mirror
-from pipeline.cache.storage.object_store import Facts, at_once
+from pipeline.cache.storage.object_store import ObjectInfo, at_once
 from pipeline.cache.store import Store
 from pipeline.files import canonical
 from pipeline.types import Progress
@@ -53,7 +53,7 @@ def upload(
     return put
 
 
-def require_place(store: Store, mirror: Mirror, there: dict[str, Facts], marker: bytes) -> None:
+def require_place(store: Store, mirror: Mirror, there: dict[str, ObjectInfo], marker: bytes) -> None:
     """Nothing, a torn copy of this store, or a whole one. Raises CacheMismatch: it is something else."""
     torn = COPYING in there and mirror.remote.get(COPYING) == marker
     plans = sorted(name for name in there if name.startswith("plan/"))
@@ -61,12 +61,12 @@ def require_place(store: Store, mirror: Mirror, there: dict[str, Facts], marker:
     whole = plans == own and all(mirror.remote.get(name) == (store.path / name).read_bytes() for name in own)
     if there and not torn and not whole:
         raise CacheMismatch(
-            f"{mirror.url} holds something else than (a part of) a copy of {store.place}: "
+            f"{mirror.url} holds something else than (a part of) a copy of {store.location}: "
             f"{', '.join(sorted(there)[:3])}; copy to a new prefix, or remove that one"
         )
 
 
-def is_there(mirror: Mirror, there: dict[str, Facts], name: str, facts: dict[str, int]) -> bool:
+def is_there(mirror: Mirror, there: dict[str, ObjectInfo], name: str, facts: dict[str, int]) -> bool:
     if name not in there or there[name].bytes != facts["bytes"]:
         return False
     return crc32c_of(mirror.remote.pieces(name, facts["bytes"])) == facts["crc32c"]
@@ -80,7 +80,7 @@ def put_checked(store: Store, mirror: Mirror, name: str, facts: dict[str, int]) 
         data += piece
     if crc != facts["crc32c"]:
         raise StoreDamaged(
-            f"damaged file: {store.place}/{name} (crc32c {crc:08x}, its receipt says {facts['crc32c']:08x}); "
+            f"damaged file: {store.location}/{name} (crc32c {crc:08x}, its receipt says {facts['crc32c']:08x}); "
             "`sward verify` names all of them and the remedy"
         )
     mirror.remote.put(name, bytes(data))

@@ -121,7 +121,7 @@ def wrong_sums(store: Store, receipt: dict[str, Any], remedy: str) -> list[str]:
     sums = {file: store.checksum(file) for file in receipt["files"]}
     found = {file: "of nothing" if crc is None else f"{crc:08x}" for file, crc in sums.items()}
     return [
-        f"damaged file: {store.place}/{file} (crc32c {found[file]}, its receipt says {f['crc32c']:08x}); {remedy}"
+        f"damaged file: {store.location}/{file} (crc32c {found[file]}, its receipt says {f['crc32c']:08x}); {remedy}"
         for file, f in receipt["files"].items()
         if found[file] != f"{f['crc32c']:08x}"
     ]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pipeline.training.distributed.fabric import Fabric
 
 
-def average(fabric: Fabric, parameters: Iterable[nn.Parameter]) -> None:
+def average_gradients(fabric: Fabric, parameters: Iterable[nn.Parameter]) -> None:
     """Make the gradients of ``parameters`` their means over the processes: what DDP does for the student."""
     if fabric.world_size == 1:
         return
@@ -26,10 +26,10 @@ def average(fabric: Fabric, parameters: Iterable[nn.Parameter]) -> None:
 def backward_and_average(fabric: Fabric, parameters: list[nn.Parameter], loss: Tensor, **options: Any) -> None:
     """Fabric's backward, where DDP was told not to average, and the mean over the processes."""
     fabric.backward(loss, **options)
-    average(fabric, parameters)
+    average_gradients(fabric, parameters)
 
 
-def anywhere(fabric: Fabric, asked: bool) -> bool:
+def any_rank(fabric: Fabric, asked: bool) -> bool:
     """Whether any process was asked."""
     if fabric.world_size == 1:
         return asked
@@ -38,7 +38,7 @@ def anywhere(fabric: Fabric, asked: bool) -> bool:
     return bool(count > 0)
 
 
-def of_all(fabric: Fabric, lines: list[str]) -> list[str]:
+def gather_lists(fabric: Fabric, lines: list[str]) -> list[str]:
     """The lists of all processes, joined in their order."""
     if fabric.world_size == 1:
         return lines

@@ -19,7 +19,7 @@ CHECKPOINT_EVERY = 500
 Lines = list[dict[str, float]]
 
 
-def descend(
+def train_sgd(
     stage: Prestage, stream: Stream, head: Student | None, ckpt: Path, facts: dict[str, Any], progress: TrainProgress
 ) -> Lines:
     """All steps of ``stage``; returns up to 101 lines of its terms, first and last included.

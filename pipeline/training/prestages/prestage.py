@@ -18,7 +18,7 @@ from pipeline.cache.manifest.identity import digest
 from pipeline.files import Busy, locked, read_json, write_atomic, write_json
 from pipeline.training.batch_order import Order
 from pipeline.training.config import TrainConfig
-from pipeline.training.prestages.loop import descend
+from pipeline.training.prestages.loop import train_sgd
 from pipeline.training.run_folder import commit
 from pipeline.training.stream import Stream
 from pipeline.training.teacher.heads import HeadMissing, HeadSource, fitted_head
@@ -53,13 +53,13 @@ def run_prestages(
     for name, part in method.named_modules():
         stage = part.prestage() if isinstance(part, Method) else None
         if stage is not None:
-            state = learned(config, stream, stage, head, progress)
-            part.adopt({key: tensor.to(stream.device) for key, tensor in state.items()})
+            state = load_or_train(config, stream, stage, head, progress)
+            part.load_prestage({key: tensor.to(stream.device) for key, tensor in state.items()})
             adopted[f"prestage.{name or stage.key['kind']}"] = state_digest(state)
     return adopted
 
 
-def learned(
+def load_or_train(
     config: TrainConfig, stream: Stream, stage: Prestage, head: HeadSource, progress: TrainProgress
 ) -> dict[str, torch.Tensor]:
     """The finished pre-stage's state: from its folder, or learned now; one run learns, others wait for it.
@@ -84,7 +84,7 @@ def learned(
         try:
             with locked(folder.path):
                 if not folder.card.is_file():
-                    learn(config, stream, stage, network, facts, folder, progress)
+                    train_prestage(config, stream, stage, network, facts, folder, progress)
         except Busy:
             if not told:
                 log.warning("waiting for another run that is learning %s", folder.path)
@@ -115,7 +115,7 @@ def head_of(config: TrainConfig, stream: Stream, head: HeadSource) -> Student | 
     return network
 
 
-def learn(
+def train_prestage(
     config: TrainConfig,
     stream: Stream,
     stage: Prestage,
@@ -128,7 +128,7 @@ def learn(
     settings, device, began = stage.settings, stream.device, time.monotonic()
     order = Order(stream.order.records, settings.batch_size, settings.seed, config.per_epoch)
     own = Stream(stream.store, order, stage.needs, device, config.workers, config.prefetch, stream.head, stream.teacher)
-    losses = descend(stage.to(device), own, head, folder.path / "last.ckpt", {"prestage": digest(facts)}, progress)
+    losses = train_sgd(stage.to(device), own, head, folder.path / "last.ckpt", {"prestage": digest(facts)}, progress)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in stage.state_dict().items()}
     write_atomic(folder.weights, save(state))
     seconds = round(time.monotonic() - began, 2)

@@ -16,7 +16,7 @@ from torch import nn
 from pipeline.files import write_json
 from pipeline.training.profiling.backward import last_number, watch
 from pipeline.training.profiling.parts import RECORDER, WHOLE, Recorder, Spent, part
-from pipeline.training.setup import Run
+from pipeline.training.setup import TrainingRun
 from sward.contracts import Method
 
 WARM_UP, TRACED = 3, 3  # steps
@@ -26,7 +26,7 @@ PROFILE, TRACE = "profile.json", "trace.json.gz"
 
 
 @contextmanager
-def profiling(run: Run, first: int, steps: int) -> Iterator[None]:
+def profiling(run: TrainingRun, first: int, steps: int) -> Iterator[None]:
     """Profile ``run`` from its step ``first`` on, over ``steps`` steps.
 
     Raises:
@@ -52,7 +52,7 @@ def profiling(run: Run, first: int, steps: int) -> Iterator[None]:
 class Profile:
     """Leads a recorder through the phases; ``steps``: N."""
 
-    def __init__(self, run: Run, first: int, steps: int) -> None:
+    def __init__(self, run: TrainingRun, first: int, steps: int) -> None:
         self.run, self.first, self.steps = run, first, steps
         self.recorder = Recorder(run.fabric.device)
         self.taken, self.began = 0, dict[str, float]()  # calls of the objective; phase -> when it began

@@ -27,12 +27,12 @@ from pipeline.cache.manifest.identity import digest
 from pipeline.cache.manifest.records import Record, Unit
 from pipeline.cache.manifest.sealed import write_sealed
 from pipeline.cache.manifest.zarr_metadata import ensure_metadata, remove_other
-from pipeline.cache.storage.disk_errors import explained, freeing
+from pipeline.cache.storage.disk_errors import clear_tmp_on_disk_error, explain_disk_errors
 from pipeline.cache.storage.mirror import require_local
 from pipeline.cache.store import Store
 from pipeline.config import load_config
 from pipeline.devices import resolve_device
-from pipeline.files import locked, publish, sweep
+from pipeline.files import locked, publish, remove_partials
 from pipeline.training.batch_order import Order
 from pipeline.training.config import TrainConfig, is_head
 from pipeline.training.run_folder import RunFolder
@@ -62,13 +62,13 @@ def append(
         raise ValueError(f"--append takes {', '.join(HEAD_TENSORS)}; found {unknown or 'nothing'}")
     require_local(path, "sward extract --append")
     config = head_config(head_folder)
-    with explained(path), locked(path), freeing(path):
+    with explain_disk_errors(path), locked(path), clear_tmp_on_disk_error(path):
         store, where = Store(path), resolve_device(device)
         if not RunFolder(head_folder).finished_from(store):
             raise HeadMissing(f"{head_folder} is not a finished head; fit it first: sward fit-head CONFIG")
         head = load_head(config, RunFolder(head_folder), store).to(where)
         plan = planned(store, names, config.identity(), head)
-        sweep(path)
+        remove_partials(path)
         remove_other(path, plan, HEAD_TENSORS)
         ensure_metadata(path, store.plans, plan)
         units = [unit for unit in store.units if unit_receipt(path, unit, plan) is None]
@@ -126,7 +126,7 @@ def tensors_of(
     """Name -> (C, h, w) float32 on the CPU, of each record of a unit."""
     stream = Stream(store, Order(unit.records, batch_size, 0), names, device, head=head)
     for start in range(0, len(unit.records), batch_size):
-        batch = stream.of(list(unit.records[start : start + batch_size]))
+        batch = stream.batch_of(list(unit.records[start : start + batch_size]))
         for i in range(len(batch.ids)):
             yield {name: batch.features[name][i].cpu() for name in names}
 

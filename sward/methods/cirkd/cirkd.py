@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sward.align import labels_on_grid
 from sward.contracts import HEAD_TENSORS, IGNORE, Batch, Channels, StudentOutput
-from sward.methods.base import TapConfig, TapMethod, TensorName, apply, conv, grid, initialise, tensors
+from sward.methods.base import FeatureConfig, FeatureMethod, TensorName, apply, conv, grid, initialise, tensors
 from sward.methods.cirkd.adapters import Projection, SelfAttention
 from sward.methods.cirkd.config import CIRKDQueues, CIRKDWeights
 from sward.methods.cirkd.queues import ChannelQueue, ClassQueues, Draws, first_permuted
@@ -24,7 +24,7 @@ MEMORIES = ("pixel", "region", "channel_memory")
 NOT_PREPARED, NOTHING_FILED = -2, -1  # of ``filed``
 
 
-class CIRKDConfig(TapConfig):
+class CIRKDConfig(FeatureConfig):
     """Version, weights, temperatures, queues and pooling."""
 
     kind: Literal["cirkd"] = Field(default="cirkd", description="Cross-image relations of pixels, v2 also of channels.")
@@ -67,7 +67,7 @@ class CIRKDConfig(TapConfig):
         return CIRKD(self, teacher, tensors(student, num_classes, penultimate), num_classes)
 
 
-class CIRKD(TapMethod):
+class CIRKD(FeatureMethod):
     """Terms ``kd``, ``pairs``, ``pixel``, ``region``; v2 also ``hint``, ``channel_pairs``, ``channel_memory``,
     ``channel_mse``. Those of weight 0 are left out.
 
@@ -102,7 +102,7 @@ class CIRKD(TapMethod):
         RuntimeError: at a call, where a term has a memory, and neither ``prepare`` nor a prepared state filled it.
     """
 
-    order_free = False  # draws and places in the queues go by the place in the batch
+    order_invariant = False  # draws and places in the queues go by the place in the batch
     filed: Tensor
 
     def __init__(self, config: CIRKDConfig, teacher: Channels, student: Channels, num_classes: int) -> None:

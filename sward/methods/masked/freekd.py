@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from sward.contracts import BaseMethodConfig, Batch, Channels, Method, Prestage, PrestageConfig, StudentOutput
-from sward.methods.base import TapConfig, TapMethod, apply, conv, initialise, require, tensors
+from sward.methods.base import FeatureConfig, FeatureMethod, apply, conv, initialise, require, tensors
 from sward.methods.masked import haar
 from sward.methods.masked.mask_tokens import dice, draw, logits_with, masks, read_by_head
 from sward.objective import cross_entropy
@@ -84,7 +84,7 @@ class FreeKD(Method):
     d are a wavelet level's details (B, C, 3, h, w) and M_l = sigmoid(prompt_l . x_l) with x_l the teacher's details
     summed over orientations; the mean is over samples, tokens, channels, orientations and positions, taken as
     |d_s - d_t| times the mean mask. The low band is not compared. Prompts come from the pre-stage
-    (``FrequencyPrompts``), frozen; before ``adopt`` they are at their random start.
+    (``FrequencyPrompts``), frozen; before ``load_prestage`` they are at their random start.
     Paper: Zhang et al., CVPR 2024. Code: Gumpest/FreeKD e0874f5 (Apache-2.0), formula checked there; written anew.
     The code names the three wavelet levels as if they were orientations; the paper's overlap is there Dice, its
     position-aware weight is absent. Published for detection only, with prompts but without their pre-stage, here
@@ -92,7 +92,7 @@ class FreeKD(Method):
     Needs: the stages; the pre-stage also labels, the whole trunk and the head. The student is resized bilinearly to the
     teacher's grid.
     Parameters by stage, e.g. s32: ``stages.s32.align.weight`` (C_t, C_s, 1, 1), ``stages.s32.align.bias``, dropped
-    after training; frozen: ``stages.s32.prompt`` (4, T, C_t), which ``adopt`` takes under the pre-stage's name,
+    after training; frozen: ``stages.s32.prompt`` (4, T, C_t), which ``load_prestage`` takes under the pre-stage's name,
     ``prompts.s32``.
     """
 
@@ -111,7 +111,7 @@ class FreeKD(Method):
     def prestage(self) -> Prestage | None:
         return FrequencyPrompts(self.config, self.teacher) if self.config.prompts == "learned" else None
 
-    def adopt(self, state: dict[str, Tensor]) -> None:
+    def load_prestage(self, state: dict[str, Tensor]) -> None:
         for level, stage in self.stages.items():
             stage.get_parameter("prompt").data.copy_(state[f"prompts.{level}"])
 
@@ -124,7 +124,7 @@ class FreeKD(Method):
         return {name: sum((terms[name] for terms in found[1:]), found[0][name]) for name in found[0]}
 
 
-class Stage(TapMethod):
+class Stage(FeatureMethod):
     """FreeKD's two terms at one stage."""
 
     def __init__(
@@ -134,7 +134,7 @@ class Stage(TapMethod):
         teacher_channels: dict[str, int],
         student_channels: dict[str, int],
     ) -> None:
-        super().__init__(TapConfig(level=level), teacher_channels, student_channels)
+        super().__init__(FeatureConfig(level=level), teacher_channels, student_channels)
         self.align = conv(self.student_channels, self.teacher_channels)
         self.prompt = start(config, level, self.teacher_channels).requires_grad_(False)
 

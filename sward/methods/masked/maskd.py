@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from sward import seeds
 from sward.contracts import HEAD_TENSORS, Batch, Channels, Prestage, PrestageConfig
-from sward.methods.base import TapConfig, TapMethod, TensorName, apply, conv, initialise, tensors
+from sward.methods.base import FeatureConfig, FeatureMethod, TensorName, apply, conv, initialise, tensors
 from sward.methods.masked.mask_tokens import dice, draw, logits_with, masks, read_by_head
 from sward.objective import cross_entropy
 
 DETECTION = {"form": "detection", "tokens": 6, "token_weights": True, "student_masks_after": 1000}
 
 
-class MasKDConfig(TapConfig):
+class MasKDConfig(FeatureConfig):
     """Form, tokens and their pre-stage. Unstated fields of the detection form take the authors' detection values:
     6 tokens, with token weights, and with the student's masks from step 1000."""
 
@@ -111,12 +111,12 @@ class MaskTokens(Prestage):
         return apply(self.choose, apply(self.near, f_t).mean((2, 3), keepdim=True))[..., 0, 0].softmax(1)
 
 
-class MasKD(TapMethod):
+class MasKD(FeatureMethod):
     """Term ``masked`` = 1/2 mean over samples, tokens and channels of sum_n (M_t (f_s - f_t))^2 / (sum_n M_t + 1e-5).
 
-    M_t = sigmoid(tokens_t . f_t), tokens from the pre-stage (``MaskTokens``), frozen; before ``adopt`` at their random
-    start. The detection form has neither the half nor eps (a mask of zeros counts 0), may weigh the tokens, and from
-    a step on multiplies M by the student's own masks, without gradient.
+    M_t = sigmoid(tokens_t . f_t), tokens from the pre-stage (``MaskTokens``), frozen; before ``load_prestage`` at their
+    random start. The detection form has neither the half nor eps (a mask of zeros counts 0), may weigh the tokens, and
+    from a step on multiplies M by the student's own masks, without gradient.
     Paper: Huang et al., ICLR 2023. Code: hunto/MasKD b5af34f (Apache-2.0), formula checked there; written anew. The
     paper presents masks of features; the segmentation code masks the logits, as here by default. It adds 0.4 times the
     same on auxiliary logits, which these students do not have, and leaves the teacher's batch norm in training mode in
@@ -125,8 +125,8 @@ class MasKD(TapMethod):
     trunk). The student is resized bilinearly to its grid.
     Parameters: ``align.weight`` (C_t, C_s, 1, 1), ``align.bias`` (absent in the segmentation form where channels are
     equal, as on logits), dropped after training; frozen: ``masks.tokens`` (T, C_t), and with token weights
-    ``masks.near`` (C_t, C_t, 3, 3), ``masks.choose`` (T, C_t, 1, 1), ``weight`` and ``bias`` each. ``adopt`` takes them
-    under the pre-stage's names, without ``masks.``: ``tokens``, ``near.weight``, ...
+    ``masks.near`` (C_t, C_t, 3, 3), ``masks.choose`` (T, C_t, 1, 1), ``weight`` and ``bias`` each. ``load_prestage``
+    takes them under the pre-stage's names, without ``masks.``: ``tokens``, ``near.weight``, ...
     """
 
     per_sample = True
@@ -147,7 +147,7 @@ class MasKD(TapMethod):
     def prestage(self) -> Prestage | None:
         return MaskTokens(self.config, self.teacher) if self.config.masks == "learned" else None
 
-    def adopt(self, state: dict[str, Tensor]) -> None:
+    def load_prestage(self, state: dict[str, Tensor]) -> None:
         self.masks.load_state_dict(state)
 
     def prepare(self, batch: Batch, statistics: dict[str, tuple[Tensor, Tensor]]) -> None:

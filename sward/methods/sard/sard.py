@@ -11,11 +11,11 @@ from torch import Tensor
 
 from sward import seeds
 from sward.contracts import Batch, Channels
-from sward.methods.base import TapConfig, TapMethod, apply, conv, initialise, tensors
+from sward.methods.base import FeatureConfig, FeatureMethod, apply, conv, initialise, tensors
 from sward.methods.sard.attention_map import StructureConfig, structure_map
 
 
-class SARDConfig(TapConfig):
+class SARDConfig(FeatureConfig):
     """Weights (the paper's), and the repairs of what cannot work as printed."""
 
     kind: Literal["sard"] = Field(default="sard", description="Structure-weighted features and denoising.")
@@ -40,7 +40,7 @@ class SARDConfig(TapConfig):
         return SARD(self, teacher, tensors(student, num_classes, penultimate))
 
 
-class SARD(TapMethod):
+class SARD(FeatureMethod):
     """Terms ``consistency`` = sum_i W(i) |P_S f_s - P_T f_t|^2 and ``denoising`` = sum_i W(i) |g(.)(i) - e(i)|^2.
 
     Both are means over the batch; W sums to 1 over an image's positions (``sard_map``). The noised teacher is
@@ -58,7 +58,7 @@ class SARD(TapMethod):
     1, 1) on [P_S f_s; noised teacher], with ``denoise: literal`` (C, C, 1, 1), and ``g2`` (C, C, 1, 1). All dropped.
     """
 
-    order_free = False  # draws go by the place in the batch
+    order_invariant = False  # draws go by the place in the batch
 
     def __init__(self, config: SARDConfig, teacher_channels: dict[str, int], student_channels: dict[str, int]) -> None:
         super().__init__(config, teacher_channels, student_channels)

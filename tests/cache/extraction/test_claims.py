@@ -7,14 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from faults import content
-from pipeline.cache.errors import ExtractionError
 from tiny import tiny_cache, tiny_weights, tree
 
+from pipeline.cache.errors import ExtractionError
 from pipeline.cache.extraction import unit_writer as units
 from pipeline.cache.extraction.extract import extract
-from pipeline.cache.extraction.on_dask.claims import Room
-from pipeline.cache.extraction.on_dask.scheduler import Spread
-from pipeline.cache.extraction.on_dask.worker import Attempt, Loaded, make_unit, teacher_of
+from pipeline.cache.extraction.on_dask.claims import CallFolder
+from pipeline.cache.extraction.on_dask.scheduler import DaskExtraction
+from pipeline.cache.extraction.on_dask.worker import SharedTeacher, WorkerUnitWriter, make_unit, teacher_of
 from pipeline.cache.extraction.prefetch import pools
 from pipeline.cache.manifest.records import plan_units, read_plans
 from pipeline.cache.tools.verify import verify
@@ -30,26 +30,26 @@ class Scene:
         config = tiny_cache(folder, runner={"kind": "dask"})
         self.store = extract(tiny_cache(folder)).path
         plans, dataset = read_plans(self.store), load_dataset(config.dataset, config.split)
-        spread = Spread(self.store, config, plans, dataset, load_teacher(config.teacher).digest())
+        spread = DaskExtraction(self.store, config, plans, dataset, load_teacher(config.teacher).digest())
         self.job, self.whole = spread.job, content(self.store)
         self.unit = next(u for u in plan_units(plans[0]) if u.subset == "val")
         self.samples = [s for s in dataset.samples if s.subset == "val"]
-        self.room = Room(self.store, self.job.call)
+        self.room = CallFolder(self.store, self.job.call)
         self.room.open()
         for left in [f"receipts/{self.unit.name}.json", *self.unit.receipt(self.store)["files"]]:
             (self.store / left).unlink()
 
     def computed(self, teacher=None):
         """The unit computed by a worker that then stands still; what it will call to commit it."""
-        attempt = Attempt(self.job, self.unit, self.samples, teacher or teacher_of(self.job.config))
+        attempt = WorkerUnitWriter(self.job, self.unit, self.samples, teacher or teacher_of(self.job.config))
         with pools(1, 1) as (pool, teaching):
-            return attempt.compute(self.unit, attempt.encoded(attempt.batches(self.unit), pool, teaching))
+            return attempt.write_records(self.unit, attempt.encoded(attempt.batches(self.unit), pool, teaching))
 
     def other(self, folder):
         """A teacher that is not the plan's, as a machine that computes otherwise."""
         weights = str(tiny_weights(folder / "other.safetensors", seed=1))
-        return Loaded(load_teacher(self.job.config.teacher.model_copy(update={"weights": weights, "digest": None})),
-                      torch.device("cpu"))  # fmt: skip
+        other = self.job.config.teacher.model_copy(update={"weights": weights, "digest": None})
+        return SharedTeacher(load_teacher(other), torch.device("cpu"))
 
     def published(self):
         """Every file of the store that readers look at."""
@@ -71,7 +71,7 @@ def test_a_unit_committed_by_two_workers_is_the_one_of_a_single_process(scene):
 
 def test_a_worker_that_is_given_a_finished_unit_computes_nothing(scene, monkeypatch):
     make_unit(scene.job, scene.unit, scene.samples)
-    monkeypatch.setattr(Attempt, "compute", None)
+    monkeypatch.setattr(WorkerUnitWriter, "write_records", None)
     make_unit(scene.job, scene.unit, scene.samples)
     assert scene.published() == scene.whole
 

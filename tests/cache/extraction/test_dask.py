@@ -13,10 +13,10 @@ import pytest
 import torch
 from distributed import LocalCluster
 from faults import content
-from pipeline.cache.errors import ClusterLost, ExtractionError
 from pydantic import ValidationError
 from tiny import tiny_cache, tiny_train, tiny_weights
 
+from pipeline.cache.errors import ClusterLost, ExtractionError
 from pipeline.cache.extraction.extract import extract
 from pipeline.cache.extraction.on_dask import cluster
 from pipeline.cache.extraction.teacher_writer import TeacherWriter
@@ -198,7 +198,7 @@ def test_each_own_worker_has_a_gpu_of_its_own_and_announces_it(place, monkeypatc
         assert sorted(seen.values()) == ["GPU-a", "GPU-b"]
         found = client.sync(client.scheduler.identity, n_workers=-1)["workers"]
         assert [w["resources"] for w in found.values()] == [{"GPU": 1}] * 2
-        assert cluster.Crew(client, config).places() == 4
+        assert cluster.WorkerSlots(client, config).capacity() == 4
     more = tiny_cache(Path(), runner={"kind": "dask", "workers": 4}, device="cuda")
     with pytest.raises(ValueError, match=r"runner\.workers: 4, but there are 3 GPUs"), cluster.opened(more):
         pass

@@ -5,13 +5,13 @@ import pytest
 import tensorstore
 import torch
 import zarr
-from pipeline.training.batch_order import Order
 from tiny import tiny_cache
 
 from pipeline.cache.extraction.extract import extract
 from pipeline.cache.format.codecs import CODECS
 from pipeline.cache.store import Store
 from pipeline.cache.tools.verify import verify
+from pipeline.training.batch_order import Order
 from pipeline.training.stream import Stream
 
 
@@ -53,7 +53,7 @@ def test_what_the_bytes_mean_is_said_where_their_type_does_not(store):
 def test_the_stream_gives_the_same_maps_as_the_store(store):
     records = store.records["train"][:3]
     stream = Stream(store, Order(tuple(records), 3, 0), ("s4", "s32"), torch.device("cpu"))
-    batch = stream.of(records)
+    batch = stream.batch_of(records)
     for i, record in enumerate(records):
         alone = store.features(record, ["s4", "s32"])
         assert all(torch.equal(batch.features[level][i], alone[level]) for level in alone)

@@ -5,12 +5,12 @@ import os
 import subprocess
 
 import pytest
-from pipeline.cache.errors import NotWritable, StoreIncomplete
 from tiny import tiny_cache, tree
 
+from pipeline.cache.errors import NotWritable, StoreIncomplete
 from pipeline.cache.extraction.extract import extract
 from pipeline.cache.format.shards import ShardWriter
-from pipeline.cache.storage.disk_errors import explained
+from pipeline.cache.storage.disk_errors import explain_disk_errors
 from pipeline.cache.store import Store
 from pipeline.estimates.calibration import measure_disk
 
@@ -101,7 +101,10 @@ def test_what_a_kill_before_the_first_plan_leaves_is_no_obstacle(place, tmp_path
 
 def test_an_error_about_another_file_is_not_blamed_on_the_store(tmp_path):
     error = PermissionError(errno.EACCES, "Permission denied", "/elsewhere/image.png")
-    with pytest.raises(PermissionError, match=r"/elsewhere/image\.png") as raised, explained(tmp_path / "store.zarr"):
+    with (
+        pytest.raises(PermissionError, match=r"/elsewhere/image\.png") as raised,
+        explain_disk_errors(tmp_path / "store.zarr"),
+    ):
         raise error
     assert raised.value is error
 

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 import torch
 from faults import readable
-from pipeline.cache.errors import CacheMismatch, RemoteError
 from s3server import client_of, environment, objects, serving, without_place
 from tiny import HEAD, tiny_cache, tiny_train, tree
 
+from pipeline.cache.errors import CacheMismatch, RemoteError
 from pipeline.cache.extraction.extract import extract
 from pipeline.cache.store import Store
 from pipeline.cache.tools.copy import copy
 from pipeline.cache.tools.verify import verify
 from pipeline.cli.main import main
-from pipeline.paths import locate, place
+from pipeline.paths import read_path, write_path
 from pipeline.training.loop import train
 
 NEEDS_HEAD = {"kind": "combined", "parts": {"SWARD": {"kind": "sward"}, "KD": {"kind": "kd"}}}
@@ -45,9 +45,9 @@ def test_extraction_to_a_url_gives_the_bytes_of_a_local_one_and_extends(remote, 
         assert far.computed == near.computed
     assert without_place(objects(url)) == without_place(tree(tmp_path / "l"))
     assert extract(tiny_cache(tmp_path, store=url)).computed == 0
-    assert readable(Store(locate(url))) == readable(Store(tmp_path / "l"))
-    assert not [f for f in place(url).rglob("*") if "c" in f.parts[-6:-1] and f.is_file()]
-    assert verify(locate(url)).ok
+    assert readable(Store(read_path(url))) == readable(Store(tmp_path / "l"))
+    assert not [f for f in write_path(url).rglob("*") if "c" in f.parts[-6:-1] and f.is_file()]
+    assert verify(read_path(url)).ok
 
 
 def test_a_tenth_of_all_requests_failing_changes_no_byte_and_no_weight(remote, tmp_path):
@@ -72,20 +72,20 @@ def test_a_tenth_of_all_requests_failing_changes_no_byte_and_no_weight(remote, t
 def test_what_was_read_is_not_asked_for_again(remote, tmp_path):
     url, door = remote
     extract(tiny_cache(tmp_path, store=url))
-    first = readable(Store(locate(url)))
-    again = Store(locate(url))
+    first = readable(Store(read_path(url)))
+    again = Store(read_path(url))
     before = door.counts["all"]
     assert readable(again) == first
     assert door.counts["all"] == before
-    assert readable(Store(locate(url), cache_bytes=0)) == first
+    assert readable(Store(read_path(url), cache_bytes=0)) == first
 
 
 def test_a_compressed_store_reads_the_same_from_a_url_and_from_what_was_kept_of_it(remote, tmp_path):
     url, _ = remote
     local = extract(tiny_cache(tmp_path, compression="zstd")).path
-    copy(local, place(url))
+    copy(local, write_path(url))
     for _ in range(2):
-        assert readable(Store(locate(url))) == readable(Store(local))
+        assert readable(Store(read_path(url))) == readable(Store(local))
 
 
 def test_a_copy_goes_there_and_comes_back_to_the_byte(remote, tmp_path, capsys):
@@ -99,7 +99,7 @@ def test_a_copy_goes_there_and_comes_back_to_the_byte(remote, tmp_path, capsys):
     there, here = objects(url), tree(tmp_path / "store.zarr")
     assert there == {name: data for name, data in here.items() if name != ".lock"}
     assert {n: d for n, d in tree(tmp_path / "back").items() if n != ".lock"} == there
-    assert copy(tmp_path / "store.zarr", place(url)).copied == 0
+    assert copy(tmp_path / "store.zarr", write_path(url)).copied == 0
 
 
 def test_a_torn_copy_is_no_store_and_is_continued(remote, tmp_path, monkeypatch):
@@ -113,11 +113,11 @@ def test_a_torn_copy_is_no_store_and_is_continued(remote, tmp_path, monkeypatch)
         broken.setattr("pipeline.cache.tools.upload.at_once", torn)
         assert main(["copy", str(tmp_path / "store.zarr"), url]) == 130
     with pytest.raises(FileNotFoundError, match=f"no feature store at {url}"):
-        Store(locate(url))
+        Store(read_path(url))
     with pytest.raises(CacheMismatch, match=f"{url} is not a store, but holds copying.json"):
         extract(tiny_cache(tmp_path, store=url))
-    assert copy(tmp_path / "store.zarr", place(url)).copied == 0
-    assert readable(Store(locate(url))) == readable(Store(tmp_path / "store.zarr"))
+    assert copy(tmp_path / "store.zarr", write_path(url)).copied == 0
+    assert readable(Store(read_path(url))) == readable(Store(tmp_path / "store.zarr"))
 
 
 def test_other_zarr_readers_open_the_objects(remote, tmp_path):
@@ -127,7 +127,7 @@ def test_other_zarr_readers_open_the_objects(remote, tmp_path):
     url, _ = remote
     extract(tiny_cache(tmp_path, store=url))
     store, group = (
-        Store(locate(url)),
+        Store(read_path(url)),
         zarr.open_group(ObjectStore(client_of(url), read_only=True), mode="r"),
     )
     for record in store.records["train"][:3]:
@@ -160,7 +160,7 @@ def test_a_missing_or_changed_object_is_named_with_its_url_and_made_again(remote
 def test_a_shard_replaced_under_a_reader_is_refused_and_never_kept(remote, tmp_path):
     url, _ = remote
     extract(tiny_cache(tmp_path, store=url))
-    store = Store(locate(url))
+    store = Store(read_path(url))
     record, name = store.records["train"][0], "train/s8/c/0/0/0/0"
     store.mirror.remote.put(name, bytes(store.objects[name].bytes))
     with pytest.raises(RemoteError, match=f"{name}.*was replaced since the store was opened"):

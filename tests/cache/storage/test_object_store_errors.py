@@ -11,7 +11,7 @@ from tiny import tiny_cache
 from pipeline.cache.extraction.extract import extract
 from pipeline.cli.main import main
 from pipeline.config import ConfigError, validate
-from pipeline.paths import cache_root, locate
+from pipeline.paths import cache_root, read_path
 from pipeline.training.config import TrainConfig
 
 
@@ -100,7 +100,7 @@ def test_tools_that_work_on_local_stores_say_so(said, tmp_path, verb):
 @pytest.mark.parametrize("url", ["s3://key:word@bucket/a", "ftp://host/a", "s3://", "s3://bucket/a?x=word"])
 def test_a_url_of_another_kind_is_refused_without_repeating_a_password(url):
     with pytest.raises(ValueError, match=r"expected s3://bucket/prefix, gs://bucket/prefix or az://") as raised:
-        locate(url)
+        read_path(url)
     assert "key" not in str(raised.value)
 
 
@@ -108,9 +108,9 @@ def test_the_folders_that_stand_for_urls_lie_in_the_users_cache(monkeypatch, tmp
     monkeypatch.delenv("SWARD_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_root() == tmp_path / "sward"
-    here = locate("s3://bucket/a/store.zarr")
+    here = read_path("s3://bucket/a/store.zarr")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://elsewhere")
-    assert locate("s3://bucket/a/store.zarr") != here  # the same name on another server is another store
+    assert read_path("s3://bucket/a/store.zarr") != here  # the same name on another server is another store
 
 
 def test_the_size_of_the_read_cache_has_a_unit():

@@ -6,13 +6,13 @@ import signal
 import pytest
 import torch
 from faults import CONTEXT, cache
-from pipeline.cache.errors import StoreIncomplete
 from s3server import environment, objects, serving, without_place
 from tiny import extract_quietly, tree
 
+from pipeline.cache.errors import StoreIncomplete
 from pipeline.cache.extraction.extract import extract
 from pipeline.cache.store import Store
-from pipeline.paths import locate
+from pipeline.paths import read_path
 
 
 def extract_with(variables, config):
@@ -57,10 +57,10 @@ def test_killed_at_any_request_that_writes_it_continues_to_the_same_objects(scen
     left = without_place(objects(url))
     if "plan/0000.json" in left:
         with pytest.raises(StoreIncomplete):
-            Store(locate(url))
+            Store(read_path(url))
     receipts = [name for name in left if name.startswith("receipts/")]
     assert {name: right[name] for name in receipts} == {name: left[name] for name in receipts}
-    assert len(Store(locate(url), partial=True).receipts if "plan/0000.json" in left else []) == len(receipts)
+    assert len(Store(read_path(url), partial=True).receipts if "plan/0000.json" in left else []) == len(receipts)
     computed = extract(config).computed
     assert computed > 0
     assert without_place(objects(url)) == right

@@ -11,15 +11,15 @@ import tensorstore
 import torch
 import yaml
 import zarr
-from pipeline.cache.errors import CacheMismatch, ExtractionError
-from pipeline.training.batch_order import Order
 from safetensors.torch import load_file, save_file
 from tiny import HEAD, tiny_cache, tiny_train, tree
 
+from pipeline.cache.errors import CacheMismatch, ExtractionError
 from pipeline.cache.extraction.extract import extract
 from pipeline.cache.store import Store
 from pipeline.cache.tools.verify import verify
 from pipeline.files import read_json
+from pipeline.training.batch_order import Order
 from pipeline.training.checkpoint import CheckpointMismatch
 from pipeline.training.loop import train
 from pipeline.training.stream import Stream
@@ -50,7 +50,7 @@ def copied(made, tmp_path):
 BLOCKED = """
 import sys
 sys.modules["sam2"] = sys.modules["hydra"] = None
-from pipeline.cli import main
+from pipeline.cli.main import main
 sys.exit(main(["fit-head", sys.argv[1]]))
 """
 
@@ -102,7 +102,7 @@ def batch_of(config, store):
     source = head_source(config, store, CPU)
     order = Order(tuple(store.records["train"]), 4, 0)
     stream = Stream(store, order, ("s32", "penultimate", "logits"), CPU, head=source.network)
-    return source, stream.fixed(4)
+    return source, stream.calibration_batch(4)
 
 
 def test_recomputed_tensors_are_the_heads_on_the_stored_levels(made):

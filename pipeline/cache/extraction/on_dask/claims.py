@@ -17,7 +17,7 @@ from pipeline.cache.manifest.records import Unit
 from pipeline.files import canonical, sync_folder
 
 
-class Room:
+class CallFolder:
     """A call's folder under the store's tmp/, by path alone: workers on other machines see the same."""
 
     def __init__(self, store: Path, call: str) -> None:
@@ -40,7 +40,7 @@ class Room:
                 "agree; use runner: {kind: local}, or put the store elsewhere"
             ) from error
 
-    def require(self) -> None:
+    def require_visible(self) -> None:
         """Raise ExtractionError unless the call is going on, and is seen from here."""
         if not self.claims.is_dir():
             raise ExtractionError(
@@ -52,7 +52,7 @@ class Room:
         """A folder for one execution of a unit; no other execution gets the same."""
         return self.folder / f"{unit.name}-{uuid4().hex}"
 
-    def published(self, unit: Unit, made: dict[str, Any]) -> bool:
+    def claim_or_confirm(self, unit: Unit, made: dict[str, Any]) -> bool:
         """Whether the unit is finished, with these bytes; if it is not, it is claimed for them.
 
         Args:

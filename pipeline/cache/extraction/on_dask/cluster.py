@@ -25,7 +25,7 @@ TICK = 1.0  # seconds between looks at who is there
 IN_FLIGHT = 2  # units of a worker at a time
 KEPT = "what is finished is kept: the same command continues"
 # Ctrl-C in a terminal reaches the workers as well; only the process that started them answers it.
-DEAF = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+IGNORE_SIGINT = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 SETTINGS = {
     "distributed.scheduler.allowed-failures": 10,  # workers that die on one unit before it is given up
     "distributed.deploy.lost-worker-timeout": "5 minutes",  # a killed worker is back after its imports
@@ -35,12 +35,12 @@ SETTINGS = {
 }
 
 
-def gone(runner: DaskRunner) -> ClusterLost:
+def scheduler_lost(runner: DaskRunner) -> ClusterLost:
     """The scheduler does not answer any more."""
     return ClusterLost(f"the Dask scheduler of {runner.address or 'this machine'} is gone; {KEPT}")
 
 
-def needs(config: CacheConfig) -> dict[str, float]:
+def unit_resources(config: CacheConfig) -> dict[str, float]:
     """The resources that a unit takes of a worker."""
     return {"GPU": 1 / IN_FLIGHT} if on_gpu(config) else {}
 
@@ -92,10 +92,10 @@ def own_cluster(config: CacheConfig) -> Iterator[SpecCluster]:
         each = common | {
             "nthreads": IN_FLIGHT,
             "memory_limit": None,  # a unit's memory is bounded, and the system's limit is the one that counts
-            "preload": [DEAF],
+            "preload": [IGNORE_SIGINT],
             "silence_logs": logging.CRITICAL,  # what a worker raises is told once, by this process
         }
-        specs = [{"cls": Nanny, "options": each | own} for own in private(config)]
+        specs = [{"cls": Nanny, "options": each | own} for own in worker_options(config)]
         scheduler = {"cls": Scheduler, "options": common | {"port": 0, "dashboard": False}}
         with SpecCluster(
             workers=dict(enumerate(specs)), scheduler=scheduler, security=security, silence_logs=logging.CRITICAL
@@ -103,7 +103,7 @@ def own_cluster(config: CacheConfig) -> Iterator[SpecCluster]:
             yield cluster
 
 
-def private(config: CacheConfig) -> list[dict[str, Any]]:
+def worker_options(config: CacheConfig) -> list[dict[str, Any]]:
     """What distinguishes each worker of this machine from the others: its GPU.
 
     Raises:
@@ -126,7 +126,7 @@ def visible_gpus() -> list[str]:
     return (names or [str(i) for i in range(torch.cuda.device_count())])[: torch.cuda.device_count()]
 
 
-class Crew:
+class WorkerSlots:
     """How many units the workers there are now can compute at once."""
 
     def __init__(self, client: Client, config: CacheConfig) -> None:
@@ -135,7 +135,7 @@ class Crew:
         self.count, self.looked = 0, -TICK
         self.alone: float | None = None  # when it was first seen that nobody is there
 
-    def places(self) -> int:
+    def capacity(self) -> int:
         """Looks at most once a tick.
 
         Raises:
@@ -155,11 +155,11 @@ class Crew:
         # the place of the answer
         scheduler = self.client.scheduler
         if scheduler is None:
-            raise gone(self.runner)
+            raise scheduler_lost(self.runner)
         try:
             return list(self.client.sync(scheduler.identity, n_workers=-1)["workers"].values())
         except OSError as error:
-            raise gone(self.runner) from error
+            raise scheduler_lost(self.runner) from error
 
     def of(self, worker: dict[str, Any]) -> int:
         """Of one worker."""

@@ -20,22 +20,30 @@ from distributed.comm import CommClosedError
 
 from pipeline.cache.config import CacheConfig
 from pipeline.cache.errors import ExtractionError
-from pipeline.cache.extraction.on_dask.claims import Room
-from pipeline.cache.extraction.on_dask.cluster import KEPT, TICK, Crew, gone, needs, on_gpu, opened
-from pipeline.cache.extraction.on_dask.worker import Job, Made, make_unit
+from pipeline.cache.extraction.on_dask.claims import CallFolder
+from pipeline.cache.extraction.on_dask.cluster import (
+    KEPT,
+    TICK,
+    WorkerSlots,
+    on_gpu,
+    opened,
+    scheduler_lost,
+    unit_resources,
+)
+from pipeline.cache.extraction.on_dask.worker import Job, UnitTiming, make_unit
 from pipeline.cache.extraction.teacher_writer import Samples
 from pipeline.cache.extraction.timing import note
 from pipeline.cache.manifest.records import Unit
 from pipeline.datasets import Dataset, Sample
-from pipeline.files import sweep
-from pipeline.paths import locate
+from pipeline.files import remove_partials
+from pipeline.paths import read_path
 from pipeline.stopping import stop_requests
 from pipeline.types import Progress
 
 AHEAD = 2  # units with the workers for each that can be computed at once: the next one is there already
 
 
-class Spread:
+class DaskExtraction:
     """Computes units on the workers of a Dask cluster."""
 
     def __init__(
@@ -59,28 +67,30 @@ class Spread:
         progress(done, total)
         if not units:
             return
-        room = Room(self.path, self.job.call)
+        room = CallFolder(self.path, self.job.call)
         room.open()
         try:
             with stop_requests() as asked, opened(self.config) as client:
-                for unit, made in self.made(client, deque(units), asked):
+                for unit, made in self.completed_units(client, deque(units), asked):
                     note(self.path, unit.name, len(unit.records), made.seconds, made.device)
                     done += len(unit.records)
                     progress(done, total)
         finally:
             shutil.rmtree(room.folder, ignore_errors=True)  # a worker that is cut off can claim nothing from here on
             with suppress(FileNotFoundError):  # one that is just committing takes its own away
-                sweep(self.path)  # what killed workers were writing
+                remove_partials(self.path)  # what killed workers were writing
 
-    def made(self, client: Client, waiting: deque[Unit], asked: Callable[[], bool]) -> Iterator[tuple[Unit, Made]]:
+    def completed_units(
+        self, client: Client, waiting: deque[Unit], asked: Callable[[], bool]
+    ) -> Iterator[tuple[Unit, UnitTiming]]:
         """Every unit when it is committed; only a few are with the workers at a time."""
         going: dict[Future, Unit] = {}
-        crew = Crew(client, self.config)
+        crew = WorkerSlots(client, self.config)
         try:
             while waiting or going:
                 if asked():
                     raise KeyboardInterrupt
-                places = crew.places()
+                places = crew.capacity()
                 while waiting and len(going) < AHEAD * places:
                     unit = waiting.popleft()
                     going[self.submit(client, unit)] = unit
@@ -88,7 +98,7 @@ class Spread:
                     unit = going.pop(future)
                     yield unit, outcome(future, unit)
         except (CommClosedError, CancelledError) as error:
-            raise gone(self.runner) from error
+            raise scheduler_lost(self.runner) from error
         finally:
             client.cancel(list(going), force=True)
 
@@ -101,7 +111,7 @@ class Spread:
             samples,
             key=f"sward-{self.job.call}-{unit.name}",  # of this call: no result of an earlier one stands in for it
             pure=False,
-            resources=needs(self.config),
+            resources=unit_resources(self.config),
         )
 
 
@@ -113,7 +123,7 @@ def absolute(sample: Sample) -> Sample:
 def pinned(config: CacheConfig, digest: str) -> CacheConfig:
     """The configuration as every worker understands it, wherever it was started."""
     weights = config.teacher.weights
-    there = weights if weights.startswith("hub:") else str(locate(weights).absolute())
+    there = weights if weights.startswith("hub:") else str(read_path(weights).absolute())
     changes: dict[str, Any] = {"teacher": config.teacher.model_copy(update={"weights": there, "digest": digest})}
     if config.workers is None and not on_gpu(config):
         changes["workers"] = 1  # a worker has a core, where it has no GPU
@@ -132,7 +142,7 @@ def finished(client: Client, going: dict[Future, Unit]) -> list[Future]:
         return []
 
 
-def outcome(future: Future, unit: Unit) -> Made:
+def outcome(future: Future, unit: Unit) -> UnitTiming:
     """What the worker returned; what it raised is raised here."""
     if future.status != "error":
         return future.result()

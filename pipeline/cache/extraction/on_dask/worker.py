@@ -20,7 +20,7 @@ import torch
 
 from pipeline.cache.config import CacheConfig
 from pipeline.cache.errors import ExtractionError
-from pipeline.cache.extraction.on_dask.claims import Room
+from pipeline.cache.extraction.on_dask.claims import CallFolder
 from pipeline.cache.extraction.teacher_writer import TeacherWriter, device_name
 from pipeline.cache.manifest.records import Record, Unit
 from pipeline.datasets import Sample, sample_digest
@@ -42,14 +42,14 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Made:
+class UnitTiming:
     """What a unit took: seconds since this worker's last one, and on which device."""
 
     seconds: float
     device: str
 
 
-class Loaded:
+class SharedTeacher:
     """A process's teacher: one forward at a time, whoever asks."""
 
     def __init__(self, teacher: Callable[[torch.Tensor], Any], device: torch.device) -> None:
@@ -68,12 +68,12 @@ class Loaded:
         return now - max(began, last)
 
 
-class Attempt(TeacherWriter):
+class WorkerUnitWriter(TeacherWriter):
     """One execution of one unit: its own folder, its own samples, the process's teacher."""
 
-    def __init__(self, job: Job, unit: Unit, samples: list[Sample], loaded: Loaded) -> None:
+    def __init__(self, job: Job, unit: Unit, samples: list[Sample], loaded: SharedTeacher) -> None:
         super().__init__(job.store, job.config, [job.layout], samples, loaded, loaded.device)
-        self.room = Room(job.store, job.call)
+        self.room = CallFolder(job.store, job.call)
         self.scratch = self.room.attempt(unit)
         self.checked: set[str] = set()
 
@@ -83,14 +83,14 @@ class Attempt(TeacherWriter):
             self.checked.add(record.digest)
         return super().render(record)
 
-    def published(self, unit: Unit, made: dict[str, Any]) -> bool:
-        return self.room.published(unit, made)
+    def claim_or_confirm(self, unit: Unit, made: dict[str, Any]) -> bool:
+        return self.room.claim_or_confirm(unit, made)
 
     def note(self, unit: Unit, seconds: float) -> None:
         """Nothing: who started the extraction keeps the books."""
 
 
-def make_unit(job: Job, unit: Unit, samples: list[Sample]) -> Made:
+def make_unit(job: Job, unit: Unit, samples: list[Sample]) -> UnitTiming:
     """Compute a unit and commit it; does nothing where it has its receipt.
 
     Raises:
@@ -99,33 +99,33 @@ def make_unit(job: Job, unit: Unit, samples: list[Sample]) -> Made:
         OSError, DatasetError: as in a local extraction.
     """
     began = time.monotonic()
-    Room(job.store, job.call).require()
+    CallFolder(job.store, job.call).require_visible()
     torch.set_num_threads(job.threads)  # of this process: the teacher's thread, made after it, takes it over
     loaded = teacher_of(job.config)
     if unit.receipt(job.store) is None:
-        attempt = Attempt(job, unit, samples, loaded)
+        attempt = WorkerUnitWriter(job, unit, samples, loaded)
         try:
             attempt.run([unit], len(unit.records), lambda done, total: None)
         finally:
             shutil.rmtree(attempt.scratch, ignore_errors=True)
-    return Made(loaded.seconds_since(began), device_name(loaded.device))
+    return UnitTiming(loaded.seconds_since(began), device_name(loaded.device))
 
 
 _one_loads = threading.Lock()
 
 
-def teacher_of(config: CacheConfig) -> Loaded:
+def teacher_of(config: CacheConfig) -> SharedTeacher:
     """This process's teacher; loaded at the first call."""
     with _one_loads:
         return _loaded(config.teacher, config.device)
 
 
 @lru_cache(maxsize=1)
-def _loaded(config: TeacherConfig, device: str) -> Loaded:
+def _loaded(config: TeacherConfig, device: str) -> SharedTeacher:
     keep_freed_memory()
     try:
         where = resolve_device(device)
-        return Loaded(load_teacher(config).to(where), where)
+        return SharedTeacher(load_teacher(config).to(where), where)
     except WeightsError as error:
         raise WeightsError(f"the worker on {socket.gethostname()} cannot take part: {error}") from error
 
