@@ -113,6 +113,6 @@ def stop_with_parent(parent: int, grace: float = GRACE) -> None:
 
 if __name__ == "__main__":
     stop_with_parent(int(sys.argv[1]))
-    from pipeline.cli.main import main
+    from pipeline.cli import main
 
     sys.exit(main(sys.argv[2:]))

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from pipeline.cache.config import CacheConfig
 from pipeline.cache.extraction.extract import extract
-from pipeline.datasets.procedural.config import render
+from pipeline.datasets.procedural import render
 from pipeline.training.config import TrainConfig
 from sward.teachers.hiera import make_trunk
 

@@ -1,1 +1,5 @@
 """The `sward` command."""
+
+from pipeline.cli.main import main
+
+__all__ = ["main"]

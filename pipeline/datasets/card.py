@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 from pipeline import paths
 from pipeline.datasets.mask_encodings import Encoding, Indexed, Palette
 from pipeline.datasets.problems import DatasetError, Problem
-from pipeline.datasets.procedural.config import Procedural
+from pipeline.datasets.procedural import Procedural
 from sward.contracts import Config
 
 Subset = Literal["train", "val", "test"]

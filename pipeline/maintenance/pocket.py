@@ -18,7 +18,7 @@ import torch.nn.functional as F
 import yaml
 from torch import Tensor, nn
 
-from pipeline.datasets.procedural.config import render
+from pipeline.datasets.procedural import render
 from pipeline.files import write_atomic
 from pipeline.training.config import OptimizerConfig, learning_rate
 from pipeline.training.evaluate import full_prediction

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from tiny import tiny_cache
 
-from pipeline.cli.main import main
+from pipeline.cli import main
 
 VERBS = ["plan", "extract", "train", "compare", "quality", "inspect", "verify", "repack", "copy", "prune", "evaluate",
          "report", "predict", "export", "quickstart"]  # fmt: skip

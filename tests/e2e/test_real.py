@@ -12,7 +12,7 @@ from sam2.modeling.backbones.hieradet import Hiera
 from pipeline.cache.config import CacheConfig
 from pipeline.cache.extraction.extract import extract
 from pipeline.cache.store import Store
-from pipeline.cli.main import main
+from pipeline.cli import main
 from pipeline.config import load_config
 from pipeline.datasets import load_dataset, read_image, read_label
 from pipeline.training.config import TrainConfig

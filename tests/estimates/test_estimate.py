@@ -7,7 +7,7 @@ from tiny import HEAD, tiny_cache, tiny_train
 from pipeline.cache.extraction.extract import extract
 from pipeline.cache.format.codecs import CODECS
 from pipeline.cache.tools.inspect import inspect
-from pipeline.cli.main import main
+from pipeline.cli import main
 from pipeline.config import parse_size
 from pipeline.estimates import student_speed
 from pipeline.estimates.budget import Choice, choices, recommend

@@ -6,11 +6,11 @@ import shutil
 
 import pytest
 import yaml
-from pipeline.experiments.compare_config import TEACHER, CompareConfig
 
-from pipeline.cli.main import main
+from pipeline.cli import main
 from pipeline.config import ConfigError, load_config, validate
 from pipeline.experiments.compare import compare, heads, planned_rows, running_order
+from pipeline.experiments.compare_config import TEACHER, CompareConfig
 from pipeline.files import read_json, write_json
 from pipeline.results.runs import RunError
 from pipeline.training.config import HeadFit

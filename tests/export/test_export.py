@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from pydantic import TypeAdapter
 
-from pipeline.cli.main import main
-from pipeline.datasets.procedural.config import render
+from pipeline.cli import main
+from pipeline.datasets.procedural import render
 from pipeline.export import export as module
 from pipeline.export import speed
 from pipeline.export.check import TOLERANCE, check

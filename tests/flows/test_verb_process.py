@@ -38,11 +38,10 @@ def verb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Verb:
     """Replaces the command by a script of the test's own, behind the same leash."""
 
     def use(script: str) -> None:
-        module = tmp_path / "pipeline" / "cli" / "main.py"
-        module.parent.mkdir(parents=True)
+        module = tmp_path / "pipeline" / "cli.py"
+        module.parent.mkdir()
         module.write_text("import os, signal, sys, time\ndef main(arguments):\n" + textwrap.indent(script, "    "))
         (module.parent / "__init__.py").touch()
-        (module.parents[1] / "__init__.py").touch()
         monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
         monkeypatch.chdir(tmp_path)
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.cli.main import main
+from pipeline.cli import main
 from pipeline.datasets.image_files import decode_image
-from pipeline.datasets.procedural.config import render
+from pipeline.datasets.procedural import render
 from pipeline.export.onnx_student import OnnxError
 from pipeline.prediction.images import explain, output_names, read_any
 from pipeline.prediction.predict import open_model, predict, predict_image

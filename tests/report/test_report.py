@@ -12,7 +12,7 @@ from PIL import Image
 from tiny import tiny_cache, tiny_train
 
 from pipeline.cache.extraction.extract import extract
-from pipeline.cli.main import main
+from pipeline.cli import main
 from pipeline.files import locked, read_json, write_json
 from pipeline.report.report import write_report
 from pipeline.results.runs import RunError

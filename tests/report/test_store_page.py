@@ -10,7 +10,7 @@ from tiny import tiny_cache
 
 from pipeline.cache.extraction.extract import extract
 from pipeline.cache.tools.repack import repack
-from pipeline.cli.main import main
+from pipeline.cli import main
 from pipeline.report.store_page import principal_colours, write_card
 
 

@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from pipeline.cli.main import main
+from pipeline.cli import main
 from pipeline.files import read_json, write_json
 from pipeline.results.runs import RunError, evaluate_run, load_run, load_student, rebuild
 

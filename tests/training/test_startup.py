@@ -20,7 +20,7 @@ UNUSED = [
 # Stops at the first logged step: what was imported until then, and the processor's seconds that it took.
 FIRST_STEP = """
 import json, resource, sys
-from pipeline.cli.main import main
+from pipeline.cli import main
 import pipeline.training.loop as loop
 def first(*arguments):
     spent = resource.getrusage(resource.RUSAGE_SELF)

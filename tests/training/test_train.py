@@ -200,7 +200,7 @@ class Blocked:
         if name.split(".")[0] in ("sam2", "hydra", "prefect"):
             raise ModuleNotFoundError(f"{name} is blocked")
 sys.meta_path.insert(0, Blocked())
-from pipeline.cli.main import main
+from pipeline.cli import main
 status = main(["train", sys.argv[1]])
 assert not {"sam2", "hydra"} & set(sys.modules), "stage 2 imported the teacher"
 sys.exit(status)

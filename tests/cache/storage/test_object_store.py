@@ -12,7 +12,7 @@ from pipeline.cache.extraction.extract import extract
 from pipeline.cache.store import Store
 from pipeline.cache.tools.copy import copy
 from pipeline.cache.tools.verify import verify
-from pipeline.cli.main import main
+from pipeline.cli import main
 from pipeline.paths import read_path, write_path
 from pipeline.training.loop import train
 

@@ -9,7 +9,7 @@ from s3server import SECRETS, client_of, environment, serving
 from tiny import tiny_cache
 
 from pipeline.cache.extraction.extract import extract
-from pipeline.cli.main import main
+from pipeline.cli import main
 from pipeline.config import ConfigError, validate
 from pipeline.paths import cache_root, read_path
 from pipeline.training.config import TrainConfig

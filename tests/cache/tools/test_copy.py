@@ -8,14 +8,14 @@ import sys
 import time
 
 import pytest
-from pipeline.cache.errors import CacheMismatch, StoreDamaged, StoreIncomplete
 from tiny import HEAD, tiny_cache, tiny_train, tree
 
+from pipeline.cache.errors import CacheMismatch, StoreDamaged, StoreIncomplete
 from pipeline.cache.extraction.extract import extract
 from pipeline.cache.store import Store
 from pipeline.cache.tools.copy import copy
 from pipeline.cache.tools.verify import verify
-from pipeline.cli.main import main
+from pipeline.cli import main
 from pipeline.training.loop import train
 from pipeline.training.teacher.append import append
 

@@ -9,7 +9,7 @@ from pipeline.cache.extraction.extract import extract
 from pipeline.cache.store import Store
 from pipeline.cache.tools.prune import prune
 from pipeline.cache.tools.verify import verify
-from pipeline.cli.main import main
+from pipeline.cli import main
 from pipeline.files import Busy, locked
 from pipeline.training.loop import train
 from pipeline.training.teacher.append import append

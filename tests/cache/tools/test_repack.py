@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 from faults import CONTEXT, readable
-from pipeline.cache.errors import CacheMismatch, StoreDamaged, StoreIncomplete
 from tiny import tiny_cache, tiny_train, tree
 
+from pipeline.cache.errors import CacheMismatch, StoreDamaged, StoreIncomplete
 from pipeline.cache.extraction.extract import extract
 from pipeline.cache.extraction.timing import extraction_cost
 from pipeline.cache.format.codecs import CODECS
 from pipeline.cache.store import Store
 from pipeline.cache.tools.repack import repack
 from pipeline.cache.tools.verify import verify
-from pipeline.cli.main import main
+from pipeline.cli import main
 from pipeline.training.loop import train
 
 

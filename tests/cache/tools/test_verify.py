@@ -10,7 +10,7 @@ from tiny import tiny_cache, tiny_weights
 from pipeline.cache.extraction.extract import extract
 from pipeline.cache.extraction.teacher_writer import render_record
 from pipeline.cache.tools.verify import verify
-from pipeline.cli.main import main
+from pipeline.cli import main
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import yaml
 from tiny import tiny_train
 
 from pipeline import console
-from pipeline.cli.main import main
+from pipeline.cli import main
 from pipeline.training import loop
 from pipeline.training.loop import train
 from pipeline.training.profiling.backward import last_number, owners

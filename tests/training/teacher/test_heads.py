@@ -50,7 +50,7 @@ def copied(made, tmp_path):
 BLOCKED = """
 import sys
 sys.modules["sam2"] = sys.modules["hydra"] = None
-from pipeline.cli.main import main
+from pipeline.cli import main
 sys.exit(main(["fit-head", sys.argv[1]]))
 """
 

@@ -80,7 +80,7 @@ def test_it_is_the_only_way_in_which_training_opens_weights(cache, tmp_path):
     gone = cache.model_dump(mode="json")
     config = tiny_train(tmp_path, cache, steps=2).model_dump(mode="json") | {"cache": gone}
     (tmp_path / "train.yaml").write_text(yaml.safe_dump(config))
-    script = 'import sys; sys.modules["sam2"] = None; from pipeline.cli.main import main; sys.exit(main(sys.argv[1:]))'
+    script = 'import sys; sys.modules["sam2"] = None; from pipeline.cli import main; sys.exit(main(sys.argv[1:]))'
     command = [sys.executable, "-c", script, "train", str(tmp_path / "train.yaml")]
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
     online = subprocess.run([*command, "--set", "teacher=online"], capture_output=True, text=True, check=False)
