@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pipeline.cache.errors import StoreIncomplete
 from tiny import HEAD, tiny_cache, tiny_dataset, tiny_train, tiny_weights, tree
 
 from pipeline.cache.config import CacheConfig
+from pipeline.cache.errors import StoreIncomplete
 from pipeline.cache.extraction.extract import extract
 from pipeline.cache.format.shards import ShardWriter
 from pipeline.cache.store import Store

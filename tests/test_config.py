@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pipeline.experiments.compare_config import CompareConfig
 
 from pipeline.cache.config import CacheConfig
 from pipeline.config import ConfigError, as_overrides, load_config, override, parse_value, read_yaml, validate
+from pipeline.experiments.compare_config import CompareConfig
 from pipeline.experiments.quality import QualityConfig
 from pipeline.training.config import TrainConfig
 

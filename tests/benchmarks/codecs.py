@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pipeline.cache.errors import CacheMismatch
 from synthetic import CHANNELS
 from torch import Tensor
 
 from pipeline.cache.config import CacheConfig
+from pipeline.cache.errors import CacheMismatch
 from pipeline.cache.format.codecs import CODECS, Codec
 from pipeline.cache.manifest.records import Record
 from pipeline.cache.store import Store

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from faults import Scene, cache, content, readable
-from pipeline.cache.errors import StoreDamaged, StoreIncomplete
 
+from pipeline.cache.errors import StoreDamaged, StoreIncomplete
 from pipeline.cache.extraction.extract import extract
 from pipeline.cache.store import Store
 from pipeline.cache.tools.verify import verify

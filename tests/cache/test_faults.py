@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from faults import OPERATIONS, Scene, killed_after, killed_at_call, killed_at_write
+
 from pipeline.cache.errors import NotWritable
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")

@@ -11,9 +11,9 @@ from contextlib import suppress
 import pytest
 import torch
 from faults import CONTEXT, Scene, cache, content, readable
-from pipeline.cache.errors import StoreIncomplete
 from tiny import tiny_train, tree
 
+from pipeline.cache.errors import StoreIncomplete
 from pipeline.cache.extraction.extract import extract
 from pipeline.cache.store import Store
 from pipeline.cache.tools.inspect import inspect

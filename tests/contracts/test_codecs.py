@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from pipeline.cache.errors import StorageOverflow
 
+from pipeline.cache.errors import StorageOverflow
 from pipeline.cache.format.bit_packing import from_groups, group_side, pack, to_groups, unpack
 from pipeline.cache.format.codecs import CODECS, FP16
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from pipeline.experiments.compare_config import CompareConfig
 from table import CONFIGS
 
 from pipeline.config import validate
+from pipeline.experiments.compare_config import CompareConfig
 from pipeline.files import read_json
 from pipeline.results.runs import load_run
 from sward.methods.combined import CombinedConfig

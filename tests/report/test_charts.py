@@ -4,11 +4,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from pipeline.report.tables import Table
 
 from pipeline.report.charts import COLOURS, DASHES, look
 from pipeline.report.curves import learning_curves, line_chart, series, term_curves
 from pipeline.report.metric_charts import confusion_chart, distribution_chart
+from pipeline.report.tables import Table
 from pipeline.report.tsne import plane, sample_pixels
 from pipeline.results.runs import load_run
 

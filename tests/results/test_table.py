@@ -4,10 +4,10 @@ import csv
 import io
 
 import pytest
-from pipeline.experiments.compare_config import CompareConfig
 
 from pipeline.config import ConfigError, validate
 from pipeline.experiments.compare import add_paper
+from pipeline.experiments.compare_config import CompareConfig
 from pipeline.results.table import NONE, caption, cells, comparison_csv, header, steps_text
 
 

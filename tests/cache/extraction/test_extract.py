@@ -17,9 +17,9 @@ import yaml
 import zarr
 from faults import CONTEXT
 from PIL import Image
-from pipeline.cache.errors import CacheMismatch, ExtractionError, StoreDamaged, StoreIncomplete
 from tiny import extract_quietly, tiny_cache, tiny_dataset, tiny_weights, tree
 
+from pipeline.cache.errors import CacheMismatch, ExtractionError, StoreDamaged, StoreIncomplete
 from pipeline.cache.extraction.extract import extract
 from pipeline.cache.extraction.teacher_writer import TeacherWriter
 from pipeline.cache.extraction.timing import extraction_cost

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from pipeline.cache.errors import StoreDamaged
 from tiny import tiny_cache, tiny_train, tree
 
+from pipeline.cache.errors import StoreDamaged
 from pipeline.cache.extraction.extract import extract
 from pipeline.cache.format.compression import pack, unpack
 from pipeline.cache.store import Store
