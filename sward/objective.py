@@ -1,19 +1,18 @@
 """The training objective, paper Eq. 20: the one place where terms are weighted and summed."""
 
-# B batch, K classes, h w of the logits, H W of the labels
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sward.contracts import IGNORE, Batch, Method, StudentOutput
-from sward.distributed.collectives import current_slice, gather_over_ranks, mean_over_ranks, sum_over_ranks, use_slice
+from sward.contracts import Batch, Method, StudentOutput
+from sward.distributed.collectives import current_slice, gather_over_ranks, mean_over_ranks, use_slice
+from sward.task import TaskConfig, task_loss
 
 TASK = "task"
+CROSS_ENTROPY = TaskConfig()
 
 
 @dataclass
@@ -30,11 +29,16 @@ class NonFiniteError(RuntimeError):
 
 
 class Objective(nn.Module):
-    """Task cross-entropy plus the method's terms, weighted by ``method.weights`` (with ``task``)."""
+    """Task loss plus the method's terms, weighted by ``method.weights`` (with ``task``).
 
-    def __init__(self, method: Method) -> None:
+    Args:
+        method: gives the terms beside the task's.
+        task: weights within the task loss.
+    """
+
+    def __init__(self, method: Method, task: TaskConfig = CROSS_ENTROPY) -> None:
         super().__init__()
-        self.method = method
+        self.method, self.task = method, task
 
     def forward(self, output: StudentOutput, batch: Batch, step: int) -> Losses:
         """Losses of one step, of the whole batch where processes share it.
@@ -45,7 +49,7 @@ class Objective(nn.Module):
             output, batch = _whole(output, batch)
             with use_slice(None):
                 return self(output, batch, step)
-        terms = {TASK: cross_entropy(output.logits, batch.labels), **self.method(output, batch, step)}
+        terms = {TASK: task_loss(self.task, output.logits, batch.labels), **self.method(output, batch, step)}
         weights = self.method.weights
         if terms.keys() != weights.keys():
             raise ValueError(
@@ -97,20 +101,6 @@ class Objective(nn.Module):
         tensors |= {f"student {level}": f for level, f in output.features.items()}
         tensors |= {f"term {name}": term for name, term in self(output, batch, step).terms.items()}
         return [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
-
-
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy over the pixels that are not ``IGNORE``, in float32 or wider; 0 where all are.
-
-    Args:
-        logits: (B, K, h, w), upsampled bilinearly to the labels' size (corners not aligned; CIRKD's code aligns them).
-        labels: (B, H, W) int64.
-    """
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    if logits.shape[-2:] != labels.shape[-2:]:
-        logits = F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)
-    total = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
-    return sum_over_ranks(total) / sum_over_ranks((labels != IGNORE).sum()).clamp_min(1)
 
 
 def _whole(output: StudentOutput, batch: Batch) -> tuple[StudentOutput, Batch]:

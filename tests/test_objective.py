@@ -11,7 +11,8 @@ from torch import Tensor
 from sward.contracts import IGNORE, Batch, Method, StudentOutput
 from sward.methods.sward import SwardConfig
 from sward.mwad.monitors import alarms, normalised_entropy, relational_signal
-from sward.objective import Losses, NonFiniteError, Objective, cross_entropy, gradient_shares
+from sward.objective import Losses, NonFiniteError, Objective, gradient_shares
+from sward.task import cross_entropy
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:

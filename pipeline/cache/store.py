@@ -16,6 +16,7 @@ and receipts are never changed.
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from pipeline.cache.format.arrays import array_specs
 from pipeline.cache.format.codecs import CODECS, ArraySpecs, Codec
 from pipeline.cache.format.shards import crc32c_of, pieces
 from pipeline.cache.manifest.appended import APPENDED, appended_specs, read_appended
+from pipeline.cache.manifest.folds import count_folds, role
 from pipeline.cache.manifest.records import WITHDRAW, Record, compression_of, plan_units, read_plans, receipt_path
 from pipeline.cache.storage.mirror import mirror_of
 from pipeline.cache.storage.range_reader import RangeReader
@@ -54,6 +56,7 @@ class Store:
 
     def __init__(self, path: str | Path, partial: bool = False, cache_bytes: int | None = None) -> None:
         self.path = Path(path)
+        self.fold: int | None = None
         self.mirror = mirror_of(self.path)
         self.objects = self.mirror.pull() if self.mirror else {}
         self.plans = read_plans(self.path)
@@ -90,12 +93,24 @@ class Store:
 
     @cached_property
     def records(self) -> dict[str, list[Record]]:
-        """Readable records by subset, in row order."""
+        """Readable records by subset, in row order; of a fold, those it trains, validates and tests on."""
         found: dict[str, list[Record]] = {"train": [], "val": [], "test": []}
         for unit in self.units:
-            if unit.name in self.receipts:
-                found[unit.subset].extend(unit.records)
+            if unit.name in self.receipts and (subset := role(unit, self.fold, self.folds)):
+                found[subset].extend(unit.records)
         return {subset: sorted(records, key=lambda r: r.row) for subset, records in found.items()}
+
+    @cached_property
+    def folds(self) -> int:
+        """Number of parts of the split's cross-validation; 0: the split has none."""
+        return count_folds(self.units)
+
+    def of_fold(self, fold: int) -> "Store":
+        """The same store as one fold sees it: ``records`` and ``statistics`` are the fold's (`manifest/folds.py`)."""
+        same = copy(self)
+        same.fold = fold
+        same.__dict__.pop("records", None)
+        return same
 
     @property
     def classes(self) -> list[str]:
@@ -184,7 +199,8 @@ class Store:
 
     def statistics(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Level -> per-channel (mean, std) of the teacher over all training records, each (C,) float32."""
-        receipts = [self.receipts[u.name] for u in self.units if u.subset == "train" and u.name in self.receipts]
+        training = [unit for unit in self.units if role(unit, self.fold, self.folds) == "train"]
+        receipts = [self.receipts[unit.name] for unit in training if unit.name in self.receipts]
         found = {}
         for level in self.channels:
             count = sum(r["levels"][level]["count"] for r in receipts)

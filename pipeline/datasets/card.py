@@ -68,7 +68,23 @@ class Matched(Config):
     patterns: dict[Subset, str] = Field(min_length=1, description="Subset -> pattern of its ids.")
 
 
-Split = Annotated[Drawn | Listed | Matched, Field(discriminator="kind")]
+class Folds(Config):
+    """Cross-validation: every image is tested in one fold; a run names its fold (``fold: 0``).
+
+    A store of such a split holds each image's training views and its evaluation view. Fold k tests on part k, validates
+    on part k + 1 (the first after the last) and trains on the others.
+    """
+
+    kind: Literal["folds"] = "folds"
+    count: int = Field(default=5, ge=3, le=20, description="Number of parts; one tests, one validates.")
+    by: Literal["image", "sequence"] = Field(default="sequence", description="What is never divided between parts.")
+    seed: int = Field(default=0, ge=0, description="Key of the order in which equally large groups are dealt.")
+    duplicates: Literal["error", "first"] = Field(
+        default="error", description="Of images with the same bytes, take only the first id (first), or stop (error)."
+    )
+
+
+Split = Annotated[Drawn | Listed | Matched | Folds, Field(discriminator="kind")]
 Source = Annotated[Files | Procedural, Field(discriminator="kind")]
 
 

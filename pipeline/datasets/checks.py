@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.datasets.card import Card, Drawn, Listed, Matched
+from pipeline.datasets.card import Card, Drawn, Folds, Listed, Matched
 from pipeline.datasets.file_listing import Found
 from pipeline.datasets.image_files import Sample, decode_image, decode_label, explain, sample_digest
 from pipeline.datasets.problems import Problem
@@ -40,6 +40,7 @@ def check_membership(pairs: Membership, split: str, card: Card, sequences: dict[
     """Empty subsets, ids that stand twice, frames without a sequence, sequences in two subsets."""
     rule = card.splits[split]
     wanted = tuple(rule.patterns) if isinstance(rule, Matched) else ("train", "val", "test")
+    wanted = ("train",) if isinstance(rule, Folds) else wanted
     subsets = defaultdict(list)
     for subset, i in pairs:
         subsets[i].append(subset)
@@ -55,7 +56,7 @@ def check_membership(pairs: Membership, split: str, card: Card, sequences: dict[
 
 def _whole_sequences(rule: Any) -> bool:
     drawn = rule.drawn if isinstance(rule, Listed) else rule
-    return isinstance(drawn, Drawn) and drawn.by == "sequence"
+    return isinstance(drawn, Drawn | Folds) and drawn.by == "sequence"
 
 
 def _leaks(pairs: Membership, sequences: dict[str, str]) -> list[Problem]:

@@ -25,6 +25,8 @@ class Sample:
 
     id: name within the set, for people. subset: train, val or test. sequence: the video it comes from.
     digest: sha256 of the image's and the mask's bytes, each preceded by its length: the sample's identity.
+    fold: the part of a cross-validation that it belongs to; None in other splits. group: what is kept whole
+    there, the sequence or the image itself.
     """
 
     id: str
@@ -34,6 +36,8 @@ class Sample:
     sequence: str
     digest: str
     encoding: Encoding
+    fold: int | None = None
+    group: str | None = None
 
 
 def sample_digest(image: bytes, mask: bytes) -> str:

@@ -5,17 +5,17 @@ image, label = read_image(dataset.samples[0]), read_label(dataset.samples[0])
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline import paths
-from pipeline.datasets.card import SUBSETS, Card, Files, Subset, find_card, read_card
+from pipeline.datasets.card import SUBSETS, Card, Files, Folds, Subset, find_card, read_card
 from pipeline.datasets.checks import check_membership, inspect_files, pair_up
 from pipeline.datasets.file_listing import Found, list_files, prefix, read_sequences
 from pipeline.datasets.image_files import Sample
 from pipeline.datasets.problems import DatasetError, Problem
 from pipeline.datasets.procedural.config import ensure
-from pipeline.datasets.splits import resolve
+from pipeline.datasets.splits import assign_folds, resolve
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,9 @@ class Dataset:
 
     @property
     def split_digest(self) -> str:
-        """sha256 of the sorted lines "<subset> <id>"."""
-        lines = sorted(f"{sample.subset} {sample.id}" for sample in self.samples)
+        """sha256 of the sorted lines "<subset> <id>", with a third word, the fold, where there are folds."""
+        folds = {s.id: "" if s.fold is None else f" {s.fold}" for s in self.samples}
+        lines = sorted(f"{sample.subset} {sample.id}{folds[sample.id]}" for sample in self.samples)
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     @property
@@ -113,7 +114,18 @@ def _scan(dataset: str | Path, split: str, decode: bool) -> tuple[Dataset, list[
     problems += check_membership(pairs, split, card, sequences)
     samples, unpaired = pair_up(pairs, images, masks, sequences, card)
     samples, broken = inspect_files(samples, decode)
+    if isinstance(rule := card.splits[split], Folds):
+        samples = _in_folds(samples, rule, sequences)
     return Dataset(card, split, samples), problems + unpaired + broken
+
+
+def _in_folds(samples: list[Sample], rule: Folds, sequences: dict[str, str]) -> list[Sample]:
+    """Every sample twice: for its training views, and for the view it is validated and tested on."""
+    groups = {s.id: sequences.get(s.id, s.id) if rule.by == "sequence" else s.id for s in samples}
+    folds = assign_folds(groups, rule)
+    placed = [replace(s, fold=folds[s.id], group=groups[s.id]) for s in samples]
+    placed.sort(key=lambda s: (folds[s.id], s.id))
+    return [*placed, *(replace(sample, subset="test") for sample in placed)]
 
 
 def _sequences(card: Card, folder: Path) -> tuple[dict[str, str], list[Problem]]:

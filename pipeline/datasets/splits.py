@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pipeline import paths
-from pipeline.datasets.card import SUBSETS, Drawn, Listed, Split, Subset
+from pipeline.datasets.card import SUBSETS, Drawn, Folds, Listed, Split, Subset
 from pipeline.datasets.file_listing import Found
 from pipeline.datasets.problems import DatasetError, Problem
 from sward import seeds
@@ -71,9 +71,32 @@ def resolve(
     ids = sorted({*images, *masks})
     if isinstance(rule, Drawn):
         return draw(distinct(ids, images) if rule.duplicates == "first" else ids, rule, sequences)
+    if isinstance(rule, Folds):
+        return [("train", i) for i in (distinct(ids, images) if rule.duplicates == "first" else ids)]
     if isinstance(rule, Listed):
         return _read_lists(split, folder)
     return [(s, i) for s, pattern in rule.patterns.items() for i in ids if fnmatchcase(i, pattern)]
+
+
+def assign_folds(groups: dict[str, str], rule: Folds) -> dict[str, int]:
+    """Fold of every id: groups from large to small, each to the fold with the fewest images so far.
+
+    Groups of one size come in the order of their hash, so the result does not depend on the order of the ids.
+
+    Args:
+        groups: id -> the group (sequence, or the image itself) that is kept whole.
+        rule: number of folds and seed.
+    """
+    members: dict[str, list[str]] = {}
+    for i in sorted(groups):
+        members.setdefault(groups[i], []).append(i)
+    folds: dict[str, int] = {}
+    sizes = [0] * rule.count
+    for name in sorted(_shuffled(list(members), rule.seed), key=lambda name: -len(members[name])):
+        smallest = sizes.index(min(sizes))
+        sizes[smallest] += len(members[name])
+        folds |= dict.fromkeys(members[name], smallest)
+    return folds
 
 
 def distinct(ids: list[str], images: Found) -> list[str]:

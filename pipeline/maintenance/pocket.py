@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from pipeline.datasets.procedural import render
 from pipeline.files import write_atomic
-from pipeline.training.config import OptimizerConfig, learning_rate
 from pipeline.training.evaluate import full_prediction
+from pipeline.training.optimizer import OptimizerConfig, learning_rate
 from sward import seeds
 from sward.contracts import TEACHER_LEVELS
 from sward.metrics import SegmentationMetrics

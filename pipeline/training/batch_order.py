@@ -29,17 +29,18 @@ class Order:
     def steps_per_epoch(self) -> int:
         """Batches equal to within one record, of at most ``batch_size`` (or one more, where one would be alone:
         batch normalisation of pooled features needs two)."""
-        count = -(-self._epoch_size // self.batch_size)
-        alone = self.batch_size > 1 and count > 1 and self._epoch_size // count == 1
+        count = -(-self.epoch_size // self.batch_size)
+        alone = self.batch_size > 1 and count > 1 and self.epoch_size // count == 1
         return count - 1 if alone else count
 
     @cached_property
-    def _epoch_size(self) -> int:
+    def epoch_size(self) -> int:
+        """Records of one epoch, over all ranks."""
         return len(self.records) if self.per_epoch == "all" else len({r.digest for r in self.records})
 
     def size(self, step: int) -> int:
         """Records of a step's batch, over all ranks."""
-        small, larger = divmod(self._epoch_size, self.steps_per_epoch)
+        small, larger = divmod(self.epoch_size, self.steps_per_epoch)
         return small + (step % self.steps_per_epoch < larger)
 
     def epoch(self, epoch: int) -> list[list[Record]]:

@@ -22,7 +22,13 @@ def save(path: Path, **parts: Any) -> None:
 
 
 def snapshot(
-    *, student: nn.Module, method: nn.Module, optimizer: torch.optim.Optimizer, step: int, facts: dict[str, Any]
+    *,
+    student: nn.Module,
+    method: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    facts: dict[str, Any],
+    mean: nn.Module | None = None,
 ) -> dict[str, Any]:
     """A copy of everything in host memory; ``facts`` (config identity, store id, best metric) must match on load.
 
@@ -35,7 +41,7 @@ def snapshot(
         "step": step,
         "generators": generator_states(),
         "facts": facts,
-    }
+    } | ({"mean": copied(mean.state_dict())} if mean else {})
 
 
 def copied(value: Any) -> Any:
@@ -55,7 +61,13 @@ def write(path: Path, state: dict[str, Any]) -> None:
 
 
 def load(
-    path: Path, *, student: nn.Module, method: nn.Module, optimizer: torch.optim.Optimizer, expected: dict[str, Any]
+    path: Path,
+    *,
+    student: nn.Module,
+    method: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    expected: dict[str, Any],
+    mean: nn.Module | None = None,
 ) -> dict[str, Any]:
     """Restore in place; returns the facts, with the step added.
 
@@ -76,6 +88,8 @@ def load(
     student.load_state_dict(state["student"])
     method.load_state_dict(state["method"])
     optimizer.load_state_dict(state["optimizer"])
+    if mean and "mean" in state:
+        mean.load_state_dict(state["mean"])
     restore_generators(state["generators"])
     return state["facts"] | {"step": state["step"]}
 
@@ -101,7 +115,7 @@ def warm_up_file(config: TrainConfig) -> Path | None:
     share.
     """
     steps, unused = config.method.warm_up(config.steps)
-    if not unused or not 0 < steps < config.steps or 0 < config.eval_every <= steps:
+    if not unused or not 0 < steps < config.steps or 0 < config.validates_every <= steps:
         return None
     fields = type(config.method).model_fields
     method = config.method.model_copy(update={name: fields[name].default for name in unused})

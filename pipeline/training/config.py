@@ -1,18 +1,19 @@
 """The configuration of one training run."""
 
-import math
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline.cache.config import CacheConfig
 from pipeline.cache.manifest.identity import digest
 from pipeline.config import parse_size
+from pipeline.training.optimizer import OptimizerConfig
 from sward.contracts import Channels, Config, Student
 from sward.methods import MethodConfig
 from sward.methods.plain import PlainConfig
 from sward.students import StudentConfig, build_student
+from sward.task import TaskConfig
 from sward.teachers import HeadConfig
 from sward.teachers.head import TeacherHeadConfig
 from sward.teachers.resunetpp_head import ResUNetPPHeadConfig
@@ -34,28 +35,32 @@ def build_trainable(config: TrainableConfig, teacher_channels: Channels, num_cla
     return build_student(config, num_classes, seed)
 
 
-class OptimizerConfig(Config):
-    """AdamW with a learning-rate schedule over the run's steps (paper: polyps 5e-4 cosine, Cityscapes 1e-3 poly)."""
+NEUTRAL: dict[str, Any] = {  # settings that came later: at these values a run is what it was without them
+    "task": TaskConfig().model_dump(mode="json"),
+    "fold": None,
+    "epochs": None,
+    "accumulate": 1,
+    "ema": 0,
+    "patience": 0,
+}
 
-    lr: float = Field(5e-4, gt=0, description="initial learning rate")
-    weight_decay: float = Field(1e-4, ge=0, description="AdamW's decoupled weight decay")
-    schedule: Literal["cosine", "poly", "constant"] = Field("cosine", description="how the rate falls to 0")
-    power: float = Field(0.9, gt=0, description="exponent of poly")
-    warmup_steps: int = Field(0, ge=0, description="linear warm-up")
-    clip_norm: float | None = Field(5.0, gt=0, description="gradient norm limit; null: none")
+
+def without_neutral(values: dict[str, Any]) -> dict[str, Any]:
+    """A run's dumped settings as its identity has them: without what changes nothing, so older runs keep theirs."""
+    kept = {k: v for k, v in values.items() if k not in NEUTRAL or v != NEUTRAL[k]}
+    if kept.get("epochs") is not None:
+        kept.pop("steps")  # it follows from epochs and the store
+    if isinstance(head := kept.get("head"), dict):
+        dropped = ({"epochs"} if head["steps"] else {"steps"}) | ({"task"} if head["task"] is None else set())
+        kept["head"] = {k: v for k, v in head.items() if k not in dropped}
+        kept["head"]["optimizer"] = head["optimizer"] and without_momentum(head["optimizer"])
+    return kept | {"optimizer": without_momentum(values["optimizer"])}
 
 
-def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
-    """The rate at ``step`` of ``steps``: warm-up, then the schedule to 0."""
-    if step < config.warmup_steps:
-        return config.lr * (step + 1) / config.warmup_steps
-    fraction = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
-    factor = {
-        "cosine": 0.5 * (1 + math.cos(math.pi * fraction)),
-        "poly": (1 - fraction) ** config.power,
-        "constant": 1.0,
-    }
-    return config.lr * factor[config.schedule]
+def without_momentum(optimizer: dict[str, Any]) -> dict[str, Any]:
+    """An optimiser's settings without those that AdamW, the only one at first, does not have."""
+    later = {"kind", "momentum"} if optimizer["kind"] == "adamw" else set()
+    return {k: v for k, v in optimizer.items() if k not in later}
 
 
 class HeadFit(Config):
@@ -65,7 +70,9 @@ class HeadFit(Config):
     """
 
     network: HeadConfig = TeacherHeadConfig()
-    steps: int = Field(ge=1, description="optimiser steps")
+    steps: int = Field(0, ge=0, description="Optimiser steps; 0: as many as `epochs` take.")
+    epochs: float = Field(20, gt=0, description="Passes over the training records, where `steps` does not say.")
+    task: TaskConfig | None = Field(None, description="Task loss; null: as the student's.")
     batch_size: int | None = Field(None, ge=1, description="records a step; null: as the student")
     optimizer: OptimizerConfig | None = Field(None, description="null: as the student")
     seed: int = Field(0, ge=0, description="initialisation and order; one head serves students of all seeds")
@@ -93,14 +100,24 @@ class TrainConfig(Config):
     teacher: Literal["cached", "online"] = Field(
         "cached", description="features from the store, or (for comparison) the teacher run on the store's views"
     )
-    steps: int = Field(ge=1, description="optimiser steps")
+    task: TaskConfig = TaskConfig()
+    fold: int | None = Field(None, ge=0, description="Which part of a cross-validation tests; null: no such split.")
+    steps: int = Field(0, ge=0, description="Optimiser steps; 0: as many as `epochs` take.")
+    epochs: float | None = Field(None, gt=0, description="Passes over the training records, in place of `steps`.")
     batch_size: int = Field(8, ge=1, description="records a step, over all ranks")
+    accumulate: int = Field(1, ge=1, description="Batches whose gradients are averaged in one optimiser step.")
+    ema: float = Field(0, ge=0, lt=1, description="Decay of a running mean of the weights, which is kept; 0: none.")
     seed: int = Field(0, ge=0, description="initialisation, order, offsets, dropout")
     views: int | None = Field(None, ge=1, description="train on the first N views only; null: all in the store")
     per_epoch: Literal["all", "one"] = Field(
         "all", description="an epoch is every record, or one view an image, rotating"
     )
-    eval_every: int = Field(0, ge=0, description="steps between validations; 0: only at the end")
+    eval_every: int | None = Field(
+        None,
+        ge=0,
+        description="Steps between validations; 0: at the end alone; null: ten times, from 200 steps on.",
+    )
+    patience: int = Field(0, ge=0, description="Stop after so many validations without a better one; 0: never.")
     checkpoint_every: int = Field(200, ge=1, description="steps between checkpoints (last.ckpt)")
     log_every: int = Field(10, ge=1, description="steps between logged lines")
     signal_every: int = Field(100, ge=0, description="steps between measurements of the relational signal; 0: never")
@@ -117,6 +134,26 @@ class TrainConfig(Config):
     precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="Fabric precision; losses stay float32")
     channels_last: bool = Field(False, description="maps in channels-last order, 0.7-0.9 of a CPU step; bf16 always is")
     compile: bool = Field(False, description="torch.compile of the student, for long runs on GPUs")
+
+    @property
+    def validates_every(self) -> int:
+        """Steps between validations, 0 for one at the end."""
+        if self.eval_every is not None:
+            return self.eval_every
+        return self.steps // 10 if self.steps >= 200 else 0
+
+    def with_steps(self, epoch_records: int) -> "TrainConfig":
+        """The same run with ``steps`` counted out of ``epochs``; unchanged where ``steps`` says it.
+
+        Args:
+            epoch_records: records of one epoch.
+        """
+        if self.epochs is None:
+            return self
+        steps = max(1, round(self.epochs * epoch_records / (self.batch_size * self.accumulate)))
+        counted = self.model_copy(update={"steps": steps})
+        counted.require_turn()
+        return counted
 
     @property
     def processes(self) -> int:
@@ -136,13 +173,23 @@ class TrainConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _has_a_length(self) -> "TrainConfig":
+        if self.steps == 0 and self.epochs is None:
+            raise ValueError("how long to train is not said; give steps: 1000, or epochs: 20")
+        return self
+
+    @model_validator(mode="after")
     def _the_method_gets_its_turn(self) -> "TrainConfig":
-        if (length := self.method.warm_up(self.steps)[0]) >= self.steps:
+        self.require_turn()
+        return self
+
+    def require_turn(self) -> None:
+        """Raise ValueError where the method's warm-up takes the whole run."""
+        if self.steps and (length := self.method.warm_up(self.steps)[0]) >= self.steps:
             raise ValueError(
                 f"method.warmup_steps is {length}, the run has {self.steps} steps: the method would never act; "
                 "set it below, or leave it out (10 %)"
             )
-        return self
 
     @model_validator(mode="after")
     def _one_process_compiles(self) -> "TrainConfig":
@@ -162,7 +209,8 @@ class TrainConfig(Config):
         free |= {"head"} if not self.method.uses_head else set()
         free |= {"teacher"} if self.teacher == "cached" else set()
         free |= {"channels_last"} | (set() if self.compile else {"compile"})
-        values = self.model_dump(mode="json", exclude=free)
+        values = without_neutral(self.model_dump(mode="json", exclude=free))
+        values |= {"eval_every": self.eval_every if self.epochs else self.validates_every}
         for key in ("store", "shard_records", "compression", "batch_size", "workers", "device", "runner"):
             values["cache"].pop(key)
         return digest(values | ({"channels_last": True} if self.puts_channels_last else {}))  # it rounds otherwise
@@ -185,6 +233,11 @@ class TrainConfig(Config):
             "method": PlainConfig(),
             "head": None,
             "steps": self.head.steps,
+            "epochs": None if self.head.steps else self.head.epochs,
+            "task": self.head.task or self.task,
+            "accumulate": 1,
+            "ema": 0,
+            "patience": 0,
             "batch_size": self.head.batch_size or self.batch_size,
             "optimizer": self.head.optimizer or self.optimizer,
             "seed": self.head.seed if seed is None else seed,

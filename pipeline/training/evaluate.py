@@ -55,7 +55,8 @@ def evaluate(
         for record, z in zip(records, logits, strict=True):
             label = store.full_label(record)
             prediction = full_prediction(z, label.shape)
-            metrics.update(prediction, label, record.id)
+            row = metrics.update(prediction, label, record.id)
+            row |= {} if record.group is None else {"group": record.group}
             if predictions:
                 save_mask(prediction_file(predictions, record.id), prediction)
     if share[1] > 1:

@@ -1,8 +1,8 @@
 """Stage 2: trains a student from a store. The teacher is never loaded.
 
-Five steps to read: `train` (checks, builds), `fit` (the loop), `validate`, `finish` (test split, student file),
-and small helpers. Interrupted and resumed equals uninterrupted, bit for bit on CPU: every draw is keyed by the
-step, and a checkpoint holds the rest.
+To read: `train` (checks, builds), `fit` (the loop), then `validate` and `finish` in `validation.py`.
+Interrupted and resumed equals uninterrupted, bit for bit on CPU: every draw is keyed by the step, a checkpoint holds
+the rest.
 """
 
 import logging
@@ -16,19 +16,21 @@ from typing import Any
 import torch
 from torch import nn
 
+from pipeline.cache.store import Store
 from pipeline.files import locked
 from pipeline.stopping import stop_requests
 from pipeline.training import checkpoint
 from pipeline.training.checkpoint import warm_up_file
 from pipeline.training.checkpoint_writer import CheckpointWriter
-from pipeline.training.config import TrainConfig, learning_rate
+from pipeline.training.config import TrainConfig, is_head
 from pipeline.training.distributed import processes
 from pipeline.training.distributed.collectives import any_rank, average_gradients, backward_and_average, gather_lists
-from pipeline.training.evaluate import evaluate, headline
+from pipeline.training.optimizer import learning_rate
 from pipeline.training.profiling.parts import part
 from pipeline.training.profiling.profile import profiling
 from pipeline.training.run_folder import ReadOnlyRunFolder, RunFolder
-from pipeline.training.setup import TrainingRun, open_store, require_same_head, setup
+from pipeline.training.setup import TrainingRun, open_store, require_same_head, setup, training_order
+from pipeline.training.validation import finish, is_exhausted, validate
 from pipeline.types import TrainProgress
 from sward import seeds
 from sward.contracts import Batch, StudentOutput
@@ -36,6 +38,7 @@ from sward.distributed.synced_layers import sharing
 from sward.mwad.monitors import alarms
 from sward.objective import Losses, NonFiniteError, gradient_shares
 
+SHORT_HEAD = 5  # epochs
 log = logging.getLogger(__name__)
 
 
@@ -61,6 +64,7 @@ def train(
         Interrupted: after SIGTERM or Ctrl-C, with a checkpoint written.
     """
     store, first_process = open_store(config), processes.rank() == 0
+    config = with_length(config, store)
     folder = (RunFolder if first_process else ReadOnlyRunFolder)(config.folder)
     if folder.finished_from(store):
         require_same_head(config, store, folder)
@@ -79,9 +83,23 @@ def train(
         watched = profiling(run, first, profile_steps) if profile_steps else nullcontext()
         with stop_requests() as stopping, folder.logging(first), watched:
             with CheckpointWriter(folder) as writer:
-                fit(run, first, writer, stopping, progress)
-            finish(run)
+                done = fit(run, first, writer, stopping, progress)
+            finish(run, done)
     return folder.path
+
+
+def with_length(config: TrainConfig, store: Store) -> TrainConfig:
+    """The run with its number of steps; warns where a teacher's head would hardly be trained."""
+    records = training_order(config, store).epoch_size
+    config = config.with_steps(records)
+    if is_head(config.student) and (epochs := config.steps * config.batch_size / records) < SHORT_HEAD:
+        log.warning(
+            "%s: the teacher's head sees each record %.1f times only, and methods that read its logits would distil a "
+            "teacher that was hardly trained; 20 epochs or more are usual (head.epochs)",
+            config.name,
+            epochs,
+        )
+    return config
 
 
 def resume(run: TrainingRun) -> int:
@@ -94,12 +112,12 @@ def resume(run: TrainingRun) -> int:
         if file != run.folder.last:
             log.info("%s continues from the warm-up %s", run.config.name, file)
         facts = checkpoint.load(
-            file, student=run.student, method=run.objective, optimizer=run.optimizer, expected=expected
+            file, student=run.student, method=run.objective, optimizer=run.optimizer, expected=expected, mean=run.mean
         )
-        run.best, first = facts["best"], facts["step"]
+        run.best, run.best_step, first = facts["best"], facts.get("best_step", 0), facts["step"]
         spent = facts.get("seconds", 0.0)
     run.folder.create(run.config, run.store, run.sources, spent)
-    run.folder.drop_log_after(first)
+    run.folder.drop_log_after(first, validated=first < run.config.steps)
     return first
 
 
@@ -109,22 +127,30 @@ def warm_up_facts(run: TrainingRun) -> dict[str, Any]:
 
 def fit(
     run: TrainingRun, first: int, writer: CheckpointWriter, stopping: Callable[[], bool], progress: TrainProgress
-) -> None:
-    """The loop: steps ``first`` to the end, with logs, validations and checkpoints."""
-    config = run.config
-    for step, batch in enumerate(run.stream.batches(first, config.steps), start=first):
-        torch.manual_seed(seeds.torch_seed(config.seed, "step", step))  # dropout: a function of (seed, step)
+) -> int:
+    """The loop: steps ``first`` to the end, with logs, validations and checkpoints; returns the steps that are done."""
+    config, n = run.config, run.config.accumulate
+    batches = run.stream.batches(first * n, config.steps * n)
+    for step in range(first, config.steps):
+        if is_exhausted(run, step):
+            return step
         for group in run.optimizer.param_groups:
             group["lr"] = learning_rate(config.optimizer, step, config.steps)
-        output, losses, shares = forward_backward(run, batch, step)
+        shares: dict[str, float] = {}
+        for number, batch in zip(range(step * n, (step + 1) * n), batches):  # noqa: B905 (the steps end it)
+            torch.manual_seed(seeds.torch_seed(config.seed, "step", number))  # dropout: a function of (seed, batch)
+            output, losses, measured = forward_backward(run, batch, step, signal=number == step * n)
+            shares |= measured
         clip(run, batch, step, losses, output)
         with part("optimiser"):
             run.optimizer.step()
             run.optimizer.zero_grad()
+            if run.mean:
+                run.mean.update_parameters(run.student.module)  # type: ignore[arg-type]  # Fabric's wrapper
         done = step + 1
         if done % config.log_every == 0 or done == config.steps or shares:
             progress(done, config.steps, log_step(run, done, losses, shares))
-        if done < config.steps and config.eval_every and done % config.eval_every == 0:
+        if done < config.steps and config.validates_every and done % config.validates_every == 0:
             validate(run, done)
         if done == config.method.warm_up(config.steps)[0] and (warm := warm_up_file(config)) and not warm.is_file():
             save_checkpoint(run, writer, done, warm, warm_up_facts(run) | {"seconds": run.folder.seconds()})
@@ -136,11 +162,14 @@ def fit(
             run.folder.mark_stopped()
             run.fabric.barrier()  # nobody leaves before the first process has written it
             raise Interrupted(f"stopped after step {done}; the same command continues from there")
+    return config.steps
 
 
-def forward_backward(run: TrainingRun, batch: Batch, step: int) -> tuple[StudentOutput, Losses, dict[str, float]]:
+def forward_backward(
+    run: TrainingRun, batch: Batch, step: int, signal: bool
+) -> tuple[StudentOutput, Losses, dict[str, float]]:
     """Forward and backward; of several processes each ends with the whole batch's losses and gradients."""
-    signal = run.config.signal_every > 0 and step % run.config.signal_every == 0
+    signal = signal and run.config.signal_every > 0 and step % run.config.signal_every == 0
     by_hand = signal or not run.overlap
     run.student.train()
     wrapped: Any = run.student  # by Fabric
@@ -150,7 +179,7 @@ def forward_backward(run: TrainingRun, batch: Batch, step: int) -> tuple[Student
         losses = run.objective(output, batch, step)
     shares = measure_signal(run, losses, step) if signal else {}
     with part("backward"):
-        run.fabric.backward(losses.total)
+        run.fabric.backward(losses.total if run.config.accumulate == 1 else losses.total / run.config.accumulate)
         average_gradients(run.fabric, run.parameters if by_hand else run.objective.parameters())
     run.overlap = run.overlap or all(p.grad is not None for p in run.student.parameters() if p.requires_grad)
     return output, losses, shares
@@ -192,17 +221,6 @@ def measure_signal(run: TrainingRun, losses: Losses, step: int) -> dict[str, flo
     return {f"share/{k}": v for k, v in shares.items()} | monitors
 
 
-@part("evaluation")
-def validate(run: TrainingRun, step: int) -> None:
-    """Metrics on the validation split; keeps the best student."""
-    result = evaluate(run.student, run.store, "val", run.fabric.device, run.config.batch_size, share=run.share)
-    score = result["metrics"][headline(len(run.store.classes))]
-    run.folder.log(step, {f"val/{k}": v for k, v in result["metrics"].items()})
-    if score > run.best:
-        run.best = score
-        run.folder.save_student(run.student, run.config, run.store, run.teacher_channels, step, result["metrics"])
-
-
 @part("checkpoint")
 def save_checkpoint(run: TrainingRun, writer: CheckpointWriter, step: int, file: Path, facts: dict[str, Any]) -> None:
     """Everything to resume from ``step``, and the time spent so far; every process has the same."""
@@ -214,25 +232,6 @@ def save_checkpoint(run: TrainingRun, writer: CheckpointWriter, step: int, file:
         method=run.objective,
         optimizer=run.optimizer,
         step=step,
-        facts=facts | {"best": run.best},
+        facts=facts | {"best": run.best, "best_step": run.best_step},
+        mean=run.mean,
     )
-
-
-def finish(run: TrainingRun) -> None:
-    """Validate the last student; evaluate the best one on test (val where test has no labels); mark the run."""
-    validate(run, run.config.steps)
-    run.fabric.barrier()  # the first process has written it
-    run.folder.load_student(run.student)
-    with part("evaluation"):
-        result = evaluate(
-            run.student,
-            run.store,
-            run.store.evaluation_subset,
-            run.fabric.device,
-            run.config.batch_size,
-            predictions=run.folder.path / "predictions",
-            share=run.share,
-        )
-    run.folder.save_evaluation(result)
-    run.folder.mark_finished({"test": result["metrics"], "subset": result["subset"], "best_val": run.best})
-    run.fabric.barrier()  # so that every process finds it finished

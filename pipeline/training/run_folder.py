@@ -133,12 +133,18 @@ class RunFolder:
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
 
-    def drop_log_after(self, step: int) -> None:
-        """Forget lines of steps that will be done again, and a torn last line."""
+    def drop_log_after(self, step: int, validated: bool = True) -> None:
+        """Forget lines of steps that will be done again, and a torn last line.
+
+        Args:
+            validated: whether the validation of ``step`` itself is done; else its line goes too.
+        """
         if not self.log_file.is_file():
             return
         lines = [line for line in self.log_file.read_text().splitlines() if line.endswith("}")]
         kept = [line for line in lines if json.loads(line)["step"] <= step]
+        if not validated:
+            kept = [line for line in kept if json.loads(line)["step"] < step or "val/" not in line]
         write_atomic(self.log_file, "".join(line + "\n" for line in kept))
 
     def save_student(
@@ -201,7 +207,7 @@ class ReadOnlyRunFolder(RunFolder):
 
     def log(self, step: int, values: dict[str, float]) -> None: ...
 
-    def drop_log_after(self, step: int) -> None: ...
+    def drop_log_after(self, step: int, validated: bool = True) -> None: ...
 
     def save_student(self, *args: Any) -> None: ...
 

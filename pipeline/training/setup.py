@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from pipeline.cache.manifest.identity import differences, identity_from_config, require_same
 from pipeline.cache.store import Store
@@ -17,6 +18,8 @@ from pipeline.training.checkpoint import CheckpointMismatch
 from pipeline.training.compile import compile_student
 from pipeline.training.config import TrainConfig, build_trainable
 from pipeline.training.distributed.fabric import Fabric, make_fabric
+from pipeline.training.ema import running_mean
+from pipeline.training.optimizer import build_optimizer
 from pipeline.training.prestages.prestage import run_prestages
 from pipeline.training.run_folder import RunFolder
 from pipeline.training.stream import Stream
@@ -29,6 +32,9 @@ from sward.objective import Objective
 
 REMEDY = """Point cache.store at the store you mean, or make this one anew with `sward extract`.
 Where the store has grown: describe it as it is now (cache.views.count); `views` trains on the first views only."""
+
+
+FOLD_REMEDY = "Name the fold in the training config (`fold: 0`), or leave it out where the split has no folds."
 
 
 @dataclass
@@ -48,13 +54,20 @@ class TrainingRun:
     folder: RunFolder
     sources: dict[str, str]
     teacher_channels: Channels
+    mean: AveragedModel | None = None
     best: float = -math.inf
+    best_step: int = 0
     overlap: bool = False
 
     @property
     def parameters(self) -> list[nn.Parameter]:
         """All that is trained: the student's parameters and the adapters'."""
         return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    @property
+    def kept(self) -> Student:
+        """The student that is validated and kept: the running mean of the weights, where there is one."""
+        return self.mean.module if self.mean else self.student  # type: ignore[return-value]
 
     @property
     def share(self) -> tuple[int, int]:
@@ -69,8 +82,11 @@ class TrainingRun:
 def open_store(config: TrainConfig) -> Store:
     """The expected store, its identity checked field by field."""
     store = Store(read_path(config.cache.store), cache_bytes=config.cache_bytes)
+    require_same(store.path, fold_mistakes(config.fold, store.folds), FOLD_REMEDY)
     lines = differences(identity_from_config(config.cache), store.identity) + unpinned_teacher(config, store)
     require_same(store.path, lines, REMEDY)
+    if config.fold is not None:
+        store = store.of_fold(config.fold)
     empty = [f"records: the store has no {s} records" for s in ("train", "val") if not store.records[s]]
     require_same(store.path, empty, "Training needs both subsets: name them in the card's split and extract again.")
     if config.views is not None and config.views > store.identity["views.count"]:
@@ -80,6 +96,17 @@ def open_store(config: TrainConfig) -> Store:
             "Raise cache.views.count and run `sward extract`: it adds the missing views.",
         )
     return store
+
+
+def fold_mistakes(fold: int | None, count: int) -> list[str]:
+    """What is wrong with the run's fold in a store of ``count`` folds (0: none)."""
+    if fold is None:
+        return (
+            [f"fold: expected one of 0 … {count - 1} (the store's split has {count} folds), found none"]
+            if count
+            else []
+        )
+    return [] if fold < count else [f"fold: expected {f'0 … {count - 1}' if count else 'none'}, found {fold}"]
 
 
 def unpinned_teacher(config: TrainConfig, store: Store) -> list[str]:
@@ -105,25 +132,31 @@ def setup(
     head = head_source(config, store, fabric.device)
     method = build_method(config, store, student, head)
     tensors = tuple(store.channels) if student.reads == "features" else method.needs
-    records = [r for r in store.records["train"] if config.views is None or r.view.number < config.views]
-    order = Order(
-        tuple(records), config.batch_size, config.seed, config.per_epoch, fabric.world_size, fabric.global_rank
-    )
+    order = training_order(config, store, fabric.world_size, fabric.global_rank)
     require_a_record_each(order)
     online = OnlineTeacher(config.cache, store, fabric.device) if config.teacher == "online" and tensors else None
     stream = Stream(store, order, tensors, fabric.device, config.workers, config.prefetch, head.network, online)
-    objective = Objective(method).to(fabric.device)
+    objective = Objective(method, config.task).to(fabric.device)
     sources = {"head": head.digest} if head.digest else {}
     sources |= run_prestages(config, stream, method, head, progress)
     method.prepare(
-        stream.calibration_batch(min(16, len(records))),
+        stream.calibration_batch(min(16, len(order.records))),
         {k: (m.to(fabric.device), s.to(fabric.device)) for k, (m, s) in store.statistics().items()},
     )
     trained = [p for m in (student, objective) for p in m.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=config.optimizer.lr, weight_decay=config.optimizer.weight_decay)
+    optimizer = build_optimizer(config.optimizer, trained)
+    mean = running_mean(student, config.ema)
     student, optimizer = fabric.setup(student, optimizer)
     teacher_channels = store.channels | head.channels
-    return TrainingRun(config, store, stream, fabric, student, objective, optimizer, folder, sources, teacher_channels)
+    return TrainingRun(
+        config, store, stream, fabric, student, objective, optimizer, folder, sources, teacher_channels, mean
+    )
+
+
+def training_order(config: TrainConfig, store: Store, world: int = 1, rank: int = 0) -> Order:
+    """Which of the store's training records make up which batch."""
+    records = [r for r in store.records["train"] if config.views is None or r.view.number < config.views]
+    return Order(tuple(records), config.batch_size, config.seed, config.per_epoch, world, rank)
 
 
 def require_a_record_each(order: Order) -> None:

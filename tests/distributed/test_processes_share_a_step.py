@@ -19,8 +19,9 @@ from sward import seeds
 from sward.contracts import IGNORE, StudentOutput
 from sward.distributed.collectives import BatchSlice, current_slice
 from sward.distributed.synced_layers import sharing
-from sward.objective import Objective, cross_entropy
+from sward.objective import Objective
 from sward.students import StudentConfig, build_student
+from sward.task import cross_entropy
 
 WHOLE = 3  # of two processes, one has two records
 STUDENTS = {

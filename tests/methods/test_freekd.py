@@ -9,7 +9,7 @@ from rivals import CLASSES, STUDENT, TEACHER, assert_equals_loops, build, maps, 
 from sward.contracts import Batch, StudentOutput
 from sward.methods.masked import haar
 from sward.methods.masked.freekd import FreeKDConfig
-from sward.objective import cross_entropy
+from sward.task import cross_entropy
 
 
 def frequency_by_loops(y_s, f_t, prompt):

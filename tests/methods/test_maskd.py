@@ -8,7 +8,7 @@ from rivals import CLASSES, STUDENT, TEACHER, assert_equals_loops, build, labels
 from sward.contracts import Batch, StudentOutput
 from sward.methods.masked.mask_tokens import dice, masks
 from sward.methods.masked.maskd import MasKDConfig
-from sward.objective import cross_entropy
+from sward.task import cross_entropy
 
 SEGMENTATION = {"level": "s32", "form": "segmentation", "tokens": 3}
 DETECTION = {"level": "s32", "tokens": 3}

@@ -22,8 +22,9 @@ from pipeline.results.runs import RunError, load_run
 from pipeline.training import loop
 from pipeline.training.batch_order import Order
 from pipeline.training.checkpoint import CheckpointMismatch
-from pipeline.training.config import OptimizerConfig, TrainConfig, learning_rate
+from pipeline.training.config import TrainConfig
 from pipeline.training.loop import Interrupted, train
+from pipeline.training.optimizer import OptimizerConfig, learning_rate
 from pipeline.training.stream import Stream
 from sward.objective import NonFiniteError
 

@@ -36,7 +36,7 @@ def wanted_records(config: CacheConfig, dataset: Dataset) -> list[Record]:
         size, full = config.size_of(sample.subset), image_size(sample)
         for number in range(config.views.count if sample.subset == "train" else 1):
             view = draw(config.views, size, full, sample.digest, number)
-            records.append(Record(sample.subset, -1, sample.id, sample.digest, full, view))
+            records.append(Record(sample.subset, -1, sample.id, sample.digest, full, view, sample.fold, sample.group))
     return records
 
 
@@ -59,8 +59,8 @@ def update_plan(
     if plans:
         lines = identity.differences(found, plans[-1]["identity"], ignore=identity.MAY_GROW)
         identity.require_same(path, _shorten(lines + _unwanted(planned, wanted)), GROW_ONLY)
-    names = {(r.subset, r.name) for r in planned}
-    missing = [r for r in wanted if (r.subset, r.name) not in names]
+    names = {(r.subset, r.name, r.fold) for r in planned}
+    missing = [r for r in wanted if (r.subset, r.name, r.fold) not in names]
     _require_extracted(path, plans, missing)
     if not missing:
         return False
@@ -104,21 +104,24 @@ def _planned(plans: Plans) -> list[Record]:
 
 def _unwanted(planned: list[Record], wanted: list[Record]) -> list[str]:
     """Why each record of the store is not among the wanted ones."""
-    names = {(r.subset, r.name) for r in wanted}
-    by_id: dict[tuple[str, str], set[str]] = defaultdict(set)
+    names = {(r.subset, r.name, r.fold) for r in wanted}
+    by_id: dict[tuple[str, str], set[tuple[str, int | None]]] = defaultdict(set)
     for r in wanted:
-        by_id[r.subset, r.id].add(r.digest)
-    lines = [_why(r, by_id.get((r.subset, r.id))) for r in planned if (r.subset, r.name) not in names]
+        by_id[r.subset, r.id].add((r.digest, r.fold))
+    lines = [_why(r, by_id.get((r.subset, r.id))) for r in planned if (r.subset, r.name, r.fold) not in names]
     return list(dict.fromkeys(lines))
 
 
-def _why(record: Record, digests: set[str] | None) -> str:
+def _why(record: Record, wanted: set[tuple[str, int | None]] | None) -> str:
     name = f"{record.subset}/{record.id}"
-    if digests is None:
+    if wanted is None:
         return f"records: {name} is in the store, but no longer in the split"
+    digests, folds = ({pair[i] for pair in wanted} for i in (0, 1))
     if record.digest not in digests:
-        then, now = record.digest[:12], min(digests)[:12]
+        then, now = record.digest[:12], min(map(str, digests))[:12]
         return f"records: image or mask {name} has changed since extraction (digest {then} in the store, {now} now)"
+    if record.fold not in folds:
+        return f"records: {name} is in another fold of the split now (folds are dealt anew when images are added)"
     remedy = "to train on fewer views set `views` in the training config"
     return f"views.count: view {record.view.number} of {name} is in the store, but not wanted ({remedy})"
 
@@ -128,14 +131,15 @@ def _shorten(lines: list[str], most: int = 10) -> list[str]:
 
 
 def group_units(records: list[Record], plans: Plans, shard_records: int) -> list[dict[str, Any]]:
-    """Group records into whole shards that start after the last planned one of their subset."""
+    """Group records into whole shards that start after the last planned one of their subset; a shard is of one fold."""
     first: dict[str, int] = defaultdict(int)
     for unit in (u for plan in plans for u in plan_units(plan)):
         first[unit.subset] = max(first[unit.subset], unit.shard + 1)
     units = []
     for subset in ("train", "val", "test"):
         chosen = [r for r in records if r.subset == subset]
-        pieces = [chosen[i : i + shard_records] for i in range(0, len(chosen), shard_records)]
+        parts = [[r for r in chosen if r.fold == fold] for fold in dict.fromkeys(r.fold for r in chosen)]
+        pieces = [part[i : i + shard_records] for part in parts for i in range(0, len(part), shard_records)]
         units += [_unit(subset, shard, piece, shard_records) for shard, piece in enumerate(pieces, start=first[subset])]
     return units
 

@@ -19,7 +19,10 @@ WITHDRAW = "An extension planned by mistake is withdrawn by deleting the newest 
 
 @dataclass(frozen=True)
 class Record:
-    """One (sample, view): where it is and how its view was made."""
+    """One (sample, view): where it is and how its view was made.
+
+    In a cross-validation also ``fold``, the part it belongs to, and ``group``, the sequence (or image) kept whole there.
+    """
 
     subset: str
     row: int
@@ -27,6 +30,8 @@ class Record:
     digest: str
     image_size: tuple[int, int]
     view: View
+    fold: int | None = None
+    group: str | None = None
 
     @property
     def name(self) -> str:
@@ -93,7 +98,7 @@ def plan_units(plan: dict[str, Any]) -> Iterator[Unit]:
 
 
 def record_from_json(subset: str, r: dict[str, Any]) -> Record:
-    return Record(subset, r["row"], r["id"], r["digest"], tuple(r["image_size"]), View(**r["view"]))
+    return Record(subset, r["row"], r["id"], r["digest"], tuple(r["image_size"]), View(**r["view"]), r.get("fold"), r.get("group"))
 
 
 def record_to_json(record: Record) -> dict[str, Any]:
@@ -104,7 +109,7 @@ def record_to_json(record: Record) -> dict[str, Any]:
         "digest": record.digest,
         "image_size": list(record.image_size),
         "view": record.view.to_json(),
-    }
+    } | ({} if record.fold is None else {"fold": record.fold, "group": record.group})
 
 
 def receipt_path(path: Path, unit: str) -> Path:

@@ -77,7 +77,7 @@ def load_or_train(
         "teacher": config.teacher,
         "head": state_digest(network.state_dict()) if network else None,
         "made": list(stream.made) if set(stage.needs) & set(HEAD_TENSORS) else [],
-    }
+    } | ({} if config.fold is None else {"fold": config.fold})
     folder = Folder(Path(config.runs) / "shared" / f"prestage-{stage.key['kind']}-{digest(facts)[:10]}")
     told = False
     while not folder.card.is_file():

@@ -11,7 +11,7 @@ from sward.contracts import BaseMethodConfig, Batch, Channels, Method, Prestage,
 from sward.methods.base import FeatureConfig, FeatureMethod, apply, conv, initialise, require, tensors
 from sward.methods.masked import haar
 from sward.methods.masked.mask_tokens import dice, draw, logits_with, masks, read_by_head
-from sward.objective import cross_entropy
+from sward.task import cross_entropy
 
 LEVELS = 3  # of the wavelet transform; a prompt has one slice for each and one for the low band
 

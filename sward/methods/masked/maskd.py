@@ -12,7 +12,7 @@ from sward import seeds
 from sward.contracts import HEAD_TENSORS, Batch, Channels, Prestage, PrestageConfig
 from sward.methods.base import FeatureConfig, FeatureMethod, TensorName, apply, conv, initialise, tensors
 from sward.methods.masked.mask_tokens import dice, draw, logits_with, masks, read_by_head
-from sward.objective import cross_entropy
+from sward.task import cross_entropy
 
 DETECTION = {"form": "detection", "tokens": 6, "token_weights": True, "student_masks_after": 1000}
 
