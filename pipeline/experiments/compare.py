@@ -16,11 +16,15 @@ import yaml
 from pipeline import console
 from pipeline.cache.store import Store
 from pipeline.experiments.compare_config import TEACHER, CompareConfig, TeacherRow, row_labels
+from pipeline.experiments.settings import with_settings
+from pipeline.experiments.tune import tune
 from pipeline.files import read_json, write_atomic, write_json
 from pipeline.report.report import write_report
-from pipeline.results.runs import load_run, require_store
+from pipeline.results.nearest_mask import copied_masks
+from pipeline.results.rows import Row
+from pipeline.results.runs import evaluate_elsewhere, load_run, require_store
 from pipeline.results.step_costs import add_costs
-from pipeline.results.summary import Row, summarise
+from pipeline.results.summary import lookup_row, summarise
 from pipeline.results.table import cells, comparison_csv, comparison_markdown, conclusions, header, markdown
 from pipeline.training.config import HeadFit, TrainableConfig, TrainConfig
 from pipeline.training.loop import train
@@ -44,13 +48,17 @@ def compare(config: CompareConfig) -> str:
         CacheMismatch, StoreIncomplete, StoreDamaged: the store is not usable.
         RunError: a finished run that would be reused comes from another store.
     """
-    rows, store = planned_rows(config), open_store(config.train)
+    config, store = tuned(config), open_store(in_fold(config.train, config))
+    rows = planned_rows(config)
     started = [c.folder for row in rows for c in row.configs if (c.folder / "run.json").is_file()]
     require_store(started, store.content_id)
     for run in [*heads(config), *running_order(rows)]:
         run_one(run)
+        test_elsewhere(config, run)
     finished = [Row(r.label, r.baseline, tuple(load_run(c.folder) for c in r.configs)) for r in rows]
-    comparison = summarise(config.name, finished)
+    comparison = summarise(config.name, finished, config.margin / 100)
+    if config.nearest:
+        comparison["rows"].append(nearest_row(config, comparison))
     add_paper(config, comparison)
     relate_folders(config.folder, comparison["rows"])
     before = last_saved(config)
@@ -64,14 +72,14 @@ def compare(config: CompareConfig) -> str:
 
 def planned_rows(config: CompareConfig) -> list[PlannedRow]:
     """The teacher's row, then the methods of every student."""
-    rows = [teacher_row(config.train, config.teacher)] if config.teacher else []
+    rows = [teacher_row(config, config.teacher)] if config.teacher else []
     students: dict[str, TrainableConfig] = {**config.students} or {"": config.train.student}
     for name, student in students.items():
         labels = row_labels(name, [config.baseline, *config.methods])
         baseline = labels[config.baseline]
         for method, label in labels.items():
             common = {"student": student, "method": config.methods[method]} | own_optimizer(config, method)
-            configs = seeded(config.train, label, config.seeds, common)
+            configs = seeded(config, label, config.seeds, common, config.changes.get(method, {}))
             rows.append(PlannedRow(label, baseline if label != baseline else None, configs))
     return rows
 
@@ -85,23 +93,69 @@ def own_optimizer(config: CompareConfig, method: str) -> dict[str, Any]:
     return {"optimizer": config.optimizers[method], "head": head and head.model_copy(update=same)}
 
 
-def teacher_row(train_config: TrainConfig, teacher: TeacherRow) -> PlannedRow:
-    fit = train_config.head or HeadFit.model_validate(
+def teacher_row(config: CompareConfig, teacher: TeacherRow) -> PlannedRow:
+    fit = config.train.head or HeadFit.model_validate(
         {"network": teacher.head or TeacherHeadConfig(), "steps": teacher.steps}
     )
-    fitting = train_config.model_copy(update={"head": fit})
-    return PlannedRow(TEACHER, None, tuple(fitting.head_run(seed) for seed in teacher.seeds))
+    fitting = config.train.model_copy(update={"head": fit})
+    runs = [fitting.head_run(seed) for seed in teacher.seeds]
+    return PlannedRow(TEACHER, None, tuple(placed for run in runs for placed in in_folds(run, config)))
 
 
 def heads(config: CompareConfig) -> list[TrainConfig]:
-    """The run that must be finished before the others: the head's, where a method reads it."""
-    return [config.train.head_run()] if any(method.uses_head for method in config.methods.values()) else []
+    """The runs that must be finished before the others: the head's, in every fold, where a method reads it."""
+    needed = any(method.uses_head for method in config.methods.values())
+    return in_folds(config.train.head_run(), config) if needed else []
 
 
-def seeded(config: TrainConfig, label: str, seeds: list[int], changes: dict[str, Any]) -> tuple[TrainConfig, ...]:
-    """The run of each seed, named after label and seed."""
+def in_folds(run: TrainConfig, config: CompareConfig) -> list[TrainConfig]:
+    """The run in every fold of the comparison; itself where it has none."""
+    return [run.model_copy(update={"fold": fold, "name": f"{run.name}-fold{fold}"}) for fold in config.folds] or [run]
+
+
+def in_fold(run: TrainConfig, config: CompareConfig) -> TrainConfig:
+    """The run in the comparison's first fold; itself where it has none."""
+    return in_folds(run, config)[0]
+
+
+def seeded(
+    config: CompareConfig, label: str, seeds: list[int], common: dict[str, Any], changes: dict[str, Any]
+) -> tuple[TrainConfig, ...]:
+    """The run of each seed and fold, named after label, seed and fold."""
     name = re.sub(r"[^A-Za-z0-9.]+", "-", label).strip("-") or "row"
-    return tuple(config.model_copy(update=changes | {"seed": s, "name": f"{name}-seed{s}"}) for s in seeds)
+    base = config.train.model_copy(update=common)
+    runs = [base.model_copy(update={"seed": s, "name": f"{name}-seed{s}"}) for s in seeds]
+    return tuple(with_settings(p, changes, label) if changes else p for run in runs for p in in_folds(run, config))
+
+
+def tuned(config: CompareConfig) -> CompareConfig:
+    """The comparison with every row's tuned settings, which are saved in tuning.json."""
+    if config.tune is None:
+        return config
+    fold = config.folds[0] if config.tune.fold is None and config.folds else config.tune.fold
+    trying = config.model_copy(update={"folds": [] if fold is None else [fold], "seeds": [config.tune.seed]})
+    for head in heads(trying):
+        run_one(head)
+    rows = {row.label: row.configs[0] for row in planned_rows(trying) if row.label in config.methods}
+    found = tune(config.tune, rows, run_one)
+    write_json(config.folder / "tuning.json", {"fold": fold, "seed": config.tune.seed, "rows": found})
+    return config.model_copy(
+        update={"changes": {label: config.changes.get(label, {}) | f["chosen"] for label, f in found.items()}}
+    )
+
+
+def test_elsewhere(config: CompareConfig, run: TrainConfig) -> None:
+    """Test a finished run on every external set; what is there is kept."""
+    for name, place in config.external.items():
+        file = run.folder / f"external-{name}.json"
+        if not file.is_file():
+            write_json(file, {"store": place} | evaluate_elsewhere(run.folder, place))
+
+
+def nearest_row(config: CompareConfig, comparison: dict[str, Any]) -> dict[str, Any]:
+    """The row of copied masks, over the same test images as the others."""
+    stores = [open_store(run) for run in in_folds(config.train, config)]
+    return lookup_row([copied_masks(store) for store in stores], comparison)
 
 
 def running_order(rows: list[PlannedRow]) -> list[TrainConfig]:

@@ -1,11 +1,13 @@
 """Configuration of a comparison: its rows, seeds and what they share."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.training.config import OptimizerConfig, TrainConfig
+from pipeline.experiments.tune import TuneConfig
+from pipeline.training.config import TrainConfig
+from pipeline.training.optimizer import OptimizerConfig
 from sward.contracts import Config
 from sward.methods import MethodConfig
 from sward.students import StudentConfig
@@ -14,6 +16,8 @@ from sward.teachers import HeadConfig
 TEACHER = "teacher"  # label of the teacher's own row
 Label = Annotated[str, Field(pattern=r"^[^\s_|$][^|$\n]*$", max_length=60)]
 Seed = Annotated[int, Field(ge=0)]
+Fold = Annotated[int, Field(ge=0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")]
 Percent = Annotated[float, Field(ge=0, le=100)]
 
 
@@ -46,6 +50,21 @@ class CompareConfig(Config):
         {}, description="label -> student, each with all methods; empty: train's"
     )
     seeds: list[Seed] = Field(min_length=2, description="every method runs once with each")
+    folds: list[Fold] = Field([], description="Folds that every row runs, each with every seed; empty: train's.")
+    changes: dict[Label, dict[str, Any]] = Field(
+        {}, description="Label -> settings of train that differ for this row, e.g. {optimizer.lr: 1.0e-3, steps: 4000}."
+    )
+    tune: TuneConfig | None = Field(None, description="Settings that are tuned for every row; null: none.")
+    external: dict[Name, str] = Field(
+        {}, description="Name -> store (folder or URL) of another data set, on whose test images every run is tested."
+    )
+    nearest: bool = Field(
+        False,
+        description="Whether a row shows the mask of the most alike training image, copied: what lookup alone gives.",
+    )
+    margin: Percent = Field(
+        2.0, description="Difference of the main metric, in points, below which rows count as equivalent."
+    )
     teacher: TeacherRow | None = Field(None, description="the teacher's own row; null: none")
     paper: dict[str, dict[Literal["dice", "iou", "miou", "macc"], Percent]] = Field(
         {}, description="label of a row -> metric -> the paper's figure in per cent, printed beside ours"
@@ -54,11 +73,14 @@ class CompareConfig(Config):
 
     @model_validator(mode="after")
     def _distinct(self) -> "CompareConfig":
-        every = [self.seeds, self.teacher.seeds if self.teacher else []]
-        problems = [f"seeds {s} repeat one; state each once" for s in every if len(set(s)) < len(s)]
+        every = [self.seeds, self.folds, self.teacher.seeds if self.teacher else []]
+        problems = [f"seeds or folds {s} repeat one; state each once" for s in every if len(set(s)) < len(s)]
         problems += self._head_problems()
         if unknown := sorted(set(self.optimizers) - set(self.methods)):
             problems.append(f"optimizers names {unknown}; the methods are {list(self.methods)}")
+        if unknown := sorted(set(self.changes) - set(self.methods)):
+            problems.append(f"changes names {unknown}; the methods are {list(self.methods)}")
+        problems += self.tune.mistakes(list(self.methods)) if self.tune else []
         if self.baseline not in self.methods:
             problems.append(f"baseline is {self.baseline!r}; the methods are {list(self.methods)}")
         if TEACHER in self.methods:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.report.charts import COLOURS, Chart, plain, slug, tag
+from pipeline.results.rows import image_means
 from pipeline.results.runs import SavedRun
-from pipeline.results.summary import image_means
 from pipeline.results.table import NAMES
 from sward import seeds
 

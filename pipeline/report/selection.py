@@ -9,8 +9,9 @@ from pipeline.cache.manifest.identity import dataset_name
 from pipeline.cache.store import Store
 from pipeline.files import Busy, locked, read_json
 from pipeline.paths import read_path, with_urls
+from pipeline.results.rows import Row
 from pipeline.results.runs import RunError, SavedRun, load_run, read_run, require_store, run_facts
-from pipeline.results.summary import Row, summarise
+from pipeline.results.summary import summarise
 from pipeline.training.evaluate import headline
 
 Rows = dict[str, list[SavedRun]]  # label -> runs by seed

@@ -125,6 +125,34 @@ def evaluate_run(folder: str | Path, subset: str = "test") -> dict[str, Any]:
     return evaluate(student.to(device), store, subset, device, run.config.batch_size)
 
 
+def evaluate_elsewhere(folder: str | Path, place: str) -> dict[str, Any]:
+    """Metrics of a run's kept student on the test images of another store (val, where it has no test labels).
+
+    Args:
+        folder: a finished run.
+        place: the other store's folder or URL; its images are normalised as the student was trained.
+
+    Raises:
+        RunError: the other store has other classes.
+    """
+    from pipeline.cache.store import Store
+    from pipeline.devices import resolve_device
+    from pipeline.paths import read_path
+    from pipeline.training.evaluate import evaluate
+
+    run, store = load_run(folder), Store(read_path(place))
+    student, card = load_student(folder)
+    if store.classes != card["classes"]:
+        raise RunError(f"{place} has the classes {store.classes}, the student of {folder} knows {card['classes']}")
+    if store.normalisation != (card["mean"], card["std"]):
+        raise RunError(
+            f"{place} normalises images by {store.normalisation}, {folder} by {card['mean'], card['std']}; "
+            "extract the other set with the mean and std of the first"
+        )
+    device = resolve_device(run.config.device)
+    return evaluate(student.to(device), store, store.evaluation_subset, device, run.config.batch_size)
+
+
 def require_store(folders: list[Path], content_id: str) -> None:
     """Refuse runs made from a store with another content id.
 

@@ -45,7 +45,7 @@ class Estimate:
         return self.mean - half, self.mean + half
 
     def within(self, margin: float) -> bool:
-        """Whether the rows are equivalent: two one-sided tests at 5 % both refuse a difference of ``margin`` or more."""
+        """Whether two one-sided tests at 5 % both refuse a difference of ``margin`` or more: equivalence."""
         low, high = self.interval(0.90)
         return -margin < low and high < margin
 

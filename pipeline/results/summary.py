@@ -1,36 +1,24 @@
-"""From runs to numbers: mean and deviation over seeds, paired differences with their confidence intervals.
+"""Summary of a comparison: everything that its table and report say, ready for JSON."""
 
-Two intervals, two questions. Over seeds (Student's t on the differences of runs with the same seed): would it
-hold if training were repeated? Over images (bootstrap on differences of seed-averaged per-image values): would
-it hold on other images? With two seeds the first is very wide, and is printed so.
-"""
-
+import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from pipeline.cache.manifest.identity import dataset_name
-from pipeline.results.runs import RunError, SavedRun, load_student, require_store
+from pipeline.results.differences import correct, difference, ranks
+from pipeline.results.rows import Row
+from pipeline.results.runs import RunError, SavedRun, load_student, number, require_store
 from pipeline.training.evaluate import headline
-from sward import seeds
+from sward.metrics import PER_IMAGE
 
-RESAMPLES = 5000  # moves a percentile by about 0.01 of the interval's width
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table: runs that differ by seed alone. baseline: label of the row it is compared with."""
-
-    label: str
-    baseline: str | None
-    runs: tuple[SavedRun, ...]
+COPIED = "nearest mask, copied"  # label of the row without training
 
 
-def summarise(name: str, rows: Sequence[Row]) -> dict[str, Any]:
+def summarise(name: str, rows: Sequence[Row], margin: float = 0.02) -> dict[str, Any]:
     """Everything a table or a report says, ready for JSON (undefined numbers are null).
 
     Raises:
@@ -47,19 +35,38 @@ def summarise(name: str, rows: Sequence[Row]) -> dict[str, Any]:
     if len({run.evaluation["subset"] for row in rows for run in row.runs}) > 1:
         raise RunError("some of the runs were evaluated on val, some on test; train them again from one store")
     card = load_student(first.path)[1]
+    metric = headline(len(card["classes"]))
+    lines = [summarise_row(row, rows, metric) for row in rows]
+    correct(lines, margin)
+    every = [run for row in rows for run in row.runs]
     return {
         "name": name,
         "content_id": first.facts["content_id"],
         "data": f"{dataset_name(first.config.cache.dataset)}, split {first.config.cache.split}",
         "subset": first.evaluation["subset"],
-        "images": len(first.evaluation["per_image"]),
+        "images": len(rows[0].by_seed[0].evaluation["per_image"]),
         "classes": card["classes"],
-        "headline": headline(len(card["classes"])),
-        "commits": sorted({str(run.facts["commit"]) for row in rows for run in row.runs}),
+        "headline": metric,
+        "folds": sorted({run.config.fold for run in every if run.config.fold is not None}),
+        "margin": margin,
+        "mixed": mixed(every),
+        "commits": sorted({str(run.facts["commit"]) for run in every}),
         "versions": first.facts["versions"],
         "threads": first.facts["threads"],
-        "rows": [summarise_row(row, rows, headline(len(card["classes"]))) for row in rows],
+        "ranking": ranks(rows, metric),
+        "rows": lines,
     }
+
+
+def mixed(runs: Sequence[SavedRun]) -> list[str]:
+    """What a table's runs do not have in common though they should: commits, uncommitted changes, versions, threads."""
+    commits = sorted({str(run.facts["commit"]) for run in runs})
+    found = [f"{len(commits)} commits ({', '.join(commits)})"] if len(commits) > 1 else []
+    found += [f"uncommitted changes ({c})" for c in commits if c.endswith("-dirty")]
+    for name, key in (("versions", "versions"), ("numbers of threads", "threads")):
+        values = {json.dumps(run.facts[key], sort_keys=True) for run in runs}
+        found += [f"{len(values)} {name} ({'; '.join(sorted(values))})"] if len(values) > 1 else []
+    return found
 
 
 def summarise_row(row: Row, rows: Sequence[Row], metric: str) -> dict[str, Any]:
@@ -74,8 +81,9 @@ def summarise_row(row: Row, rows: Sequence[Row], metric: str) -> dict[str, Any]:
         "method": config.method.kind,
         "steps": config.steps,
         "batch_size": config.batch_size,
-        "seeds": [run.config.seed for run in row.runs],
-        "metrics": {name: over_seeds([run.metrics[name] for run in row.runs]) for name in row.runs[0].metrics},
+        "seeds": [run.config.seed for run in row.by_seed],
+        "metrics": {n: over_seeds([run.metrics[n] for run in row.by_seed]) for n in row.runs[0].metrics},
+        "strata": strata(row.by_seed) if metric == "dice" else {},
         "difference": difference(row, base, metric) if base else None,
         "parameters": parameters,
         "adapter_parameters": adapters,
@@ -89,6 +97,7 @@ def run_line(run: SavedRun) -> dict[str, Any]:
     return {
         "folder": str(run.path),
         "seed": run.config.seed,
+        "fold": run.config.fold,
         "identity": run.facts["identity"],
         "commit": run.facts["commit"],
         "content_id": run.facts["content_id"],
@@ -109,46 +118,34 @@ def over_seeds(values: Sequence[float]) -> dict[str, Any]:
     return {"mean": mean, "sd": sd, "n": n}
 
 
-def difference(row: Row, base: Row, metric: str) -> dict[str, Any]:
-    """Mean of ``metric`` less the baseline's, and both 95 % intervals (low, high)."""
-    if [r.config.seed for r in row.runs] != [r.config.seed for r in base.runs]:
-        raise RunError(f"{row.label} and {base.label} have different seeds; compare runs of the same seeds")
-    paired = [a.metrics[metric] - b.metrics[metric] for a, b in zip(row.runs, base.runs, strict=True)]
-    by_image = image_means(row.runs, metric) - image_means(base.runs, metric)
-    return {
-        "metric": metric,
-        "mean": float(np.mean(paired)),
-        "per_seed": paired,
-        "seeds": t_interval(paired),
-        "images": bootstrap_interval(by_image),
+def strata(runs: Sequence[SavedRun]) -> dict[str, Any]:
+    """What a mean hides: missed lesions, and Dice by size of the lesion; where the runs have saved it."""
+    lines = [line for run in runs for line in run.evaluation["per_image"]]
+    if not lines or "size" not in lines[0]:
+        return {}
+    sized = [(line["size"], line) for line in lines if line["size"] > 0]
+    small, large = np.quantile([size for size, _ in sized], [1 / 3, 2 / 3]) if sized else (0.0, 0.0)
+    parts = {
+        "small": [line for size, line in sized if size <= small],
+        "medium": [line for size, line in sized if small < size <= large],
+        "large": [line for size, line in sized if size > large],
     }
+    missed = [line["dice"] == 0 for _, line in sized]
+    dice = {name: float(np.mean([line["dice"] for line in part])) if part else None for name, part in parts.items()}
+    return {"missed": float(np.mean(missed)) if missed else None, "dice": dice, "bounds": [float(small), float(large)]}
 
 
-def image_means(runs: Sequence[SavedRun], metric: str) -> np.ndarray:
-    """Per-image values averaged over seeds, by image id."""
-    tables = [run.per_image(metric) for run in runs]
-    return np.array([np.mean([table[id] for table in tables]) for id in sorted(tables[0])])
-
-
-def t_interval(differences: Sequence[float]) -> list[float] | None:
-    """95 % interval of the mean by Student's t; None for a single difference."""
-    from scipy.stats import t
-
-    n = len(differences)
-    if n < 2:
-        return None
-    mean, half = np.mean(differences), t.ppf(0.975, n - 1) * np.std(differences, ddof=1) / math.sqrt(n)
-    return [float(mean - half), float(mean + half)]
-
-
-def bootstrap_interval(differences: np.ndarray) -> list[float] | None:
-    """95 % percentile interval of the mean, resampling images; the same for the same numbers. None below 5 images."""
-    n = len(differences)
-    if n < 5:
-        return None
-    chosen = seeds.integers(RESAMPLES * n, n, "bootstrap", n).reshape(RESAMPLES, n)
-    low, high = np.percentile(differences[chosen].mean(1), [2.5, 97.5])
-    return [float(low), float(high)]
+def lookup_row(evaluations: Sequence[dict[str, Any]], comparison: dict[str, Any]) -> dict[str, Any]:
+    """The row of a method without training: its metrics over all its images, no difference tested."""
+    lines = [line for found in evaluations for line in found["per_image"]]
+    names = [name for name in PER_IMAGE if name in lines[0]] or ["miou", "macc"]
+    means = {name: float(np.nanmean([number(line[name]) for line in lines])) for name in names}
+    blank: dict[str, Any] = {"mean": None, "sd": None, "n": 0}
+    metrics = dict.fromkeys(comparison["rows"][0]["metrics"], blank)
+    metrics |= {name: {"mean": defined(value), "sd": None, "n": 1} for name, value in means.items()}
+    facts = {"student": "", "method": "", "steps": 0, "batch_size": 0, "seeds": [], "strata": {}, "runs": []}
+    numbers = {"parameters": 0, "adapter_parameters": 0, "seconds": 0.0}
+    return {"label": COPIED, "baseline": None, "difference": None, "metrics": metrics} | facts | numbers
 
 
 def count_parameters(run: SavedRun) -> tuple[int, int]:

@@ -9,8 +9,10 @@ import pytest
 from scipy import stats
 
 from pipeline.files import read_json
+from pipeline.results.differences import bootstrap_interval, difference, t_interval
+from pipeline.results.rows import Row
 from pipeline.results.runs import RunError, load_run, load_student
-from pipeline.results.summary import Row, bootstrap_interval, difference, over_seeds, summarise, t_interval
+from pipeline.results.summary import over_seeds, summarise
 
 
 @pytest.mark.parametrize("values", [[0.1, 0.3], [0.02, -0.01, 0.05], [0.5, 0.4, 0.45, 0.42, 0.39]])
@@ -99,7 +101,7 @@ def test_runs_of_two_stores_are_never_summarised_together(compared, tmp_path):
 
 
 def test_per_image_values_are_matched_by_name_not_by_place():
-    from pipeline.results.summary import image_means
+    from pipeline.results.rows import image_means
 
     def run(values):
         return SimpleNamespace(per_image=lambda metric: values)

@@ -21,7 +21,7 @@ WITHDRAW = "An extension planned by mistake is withdrawn by deleting the newest 
 class Record:
     """One (sample, view): where it is and how its view was made.
 
-    In a cross-validation also ``fold``, the part it belongs to, and ``group``, the sequence (or image) kept whole there.
+    In a cross-validation also ``fold``, its part, and ``group``, the sequence (or image) that is kept whole.
     """
 
     subset: str
@@ -98,7 +98,9 @@ def plan_units(plan: dict[str, Any]) -> Iterator[Unit]:
 
 
 def record_from_json(subset: str, r: dict[str, Any]) -> Record:
-    return Record(subset, r["row"], r["id"], r["digest"], tuple(r["image_size"]), View(**r["view"]), r.get("fold"), r.get("group"))
+    return Record(
+        subset, r["row"], r["id"], r["digest"], tuple(r["image_size"]), View(**r["view"]), r.get("fold"), r.get("group")
+    )
 
 
 def record_to_json(record: Record) -> dict[str, Any]:

@@ -1,0 +1,70 @@
+"""Equal tuning of every row of a comparison: the same number of trials, chosen on validation images of one fold."""
+
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from pipeline.experiments.settings import with_settings
+from pipeline.files import read_json
+from pipeline.training.config import TrainConfig
+from sward.contracts import Config
+
+Grid = dict[str, list[Any]]
+
+
+class TuneConfig(Config):
+    """Grids of settings, tried for every row on one fold and seed."""
+
+    fold: int | None = Field(
+        None, ge=0, description="Fold whose validation images choose; null: the first of the folds."
+    )
+    seed: int = Field(0, ge=0, description="Seed of the trials.")
+    grid: Grid = Field(description="Dotted name -> values, e.g. {optimizer.lr: [1.0e-3, 2.0e-3]}; all combinations.")
+    rows: dict[str, Grid] = Field({}, description="Label -> that row's own grid, in place of ``grid``.")
+
+    @model_validator(mode="after")
+    def _something_to_try(self) -> "TuneConfig":
+        if empty := [name for grid in (self.grid, *self.rows.values()) for name, values in grid.items() if not values]:
+            raise ValueError(f"{empty} have no values to try; give at least one each")
+        return self
+
+    def trials(self, label: str) -> list[dict[str, Any]]:
+        """Settings of every trial of a row."""
+        grid = self.rows.get(label, self.grid)
+        return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+
+    def mistakes(self, labels: list[str]) -> list[str]:
+        """Rows that do not exist, and rows with another number of trials than the rest."""
+        wrong = [f"tune.rows names {u}; the methods are {labels}" for u in [sorted(set(self.rows) - set(labels))] if u]
+        counts = {label: len(self.trials(label)) for label in labels}
+        if len(set(counts.values())) > 1:
+            wrong.append(f"tune gives rows different numbers of trials: {counts}; equal tuning needs the same for all")
+        return wrong
+
+
+def tune(
+    config: TuneConfig, rows: Mapping[str, TrainConfig], run: Callable[[TrainConfig], None]
+) -> dict[str, dict[str, Any]]:
+    """Try every row's grid; what each trial gave, and the settings chosen.
+
+    Args:
+        config: grids.
+        rows: label -> the row's run on the tuning fold and seed.
+        run: trains a configuration, or finds it finished.
+
+    Returns:
+        Label -> {"trials": [{"settings", "best_val", "folder"}], "chosen": settings of the best (the first of equals)}.
+    """
+    found = {}
+    for label, base in rows.items():
+        trials = []
+        for number, settings in enumerate(config.trials(label)):
+            trial = with_settings(base.model_copy(update={"name": f"{base.name}-trial{number}"}), settings, label)
+            run(trial)
+            best = read_json(trial.folder / "run.json")["best_val"]
+            trials.append({"settings": settings, "best_val": best, "folder": trial.folder.name})
+        chosen = max(trials, key=lambda trial: trial["best_val"])
+        found[label] = {"trials": trials, "chosen": chosen["settings"]}
+    return found
