@@ -121,7 +121,7 @@ class SegmentationMetrics:
 
         Returns:
             ``id``, ``miou`` and ``macc`` of this image, and for two classes ``dice``, ``iou``, ``boundary_f``
-            and ``hd95`` (pixels, NaN where undefined).
+            and ``hd95`` (pixels, NaN where undefined), and ``size``, the foreground's share of the counted pixels.
 
         Raises:
             ValueError: shapes differ, a class out of range, or no pixel that counts.
@@ -167,7 +167,8 @@ class SegmentationMetrics:
         distances = boundary_distances((prediction == 1).numpy(), (label == 1).numpy(), ignored)
         tolerance = TOLERANCE * math.hypot(*label.shape)
         values = (*dice_iou(confusion), boundary_f(*distances, tolerance), hd95(*distances))
-        return dict(zip(PER_IMAGE, values, strict=True))
+        size = float((label == 1).sum() / (label != self.ignore).sum())
+        return dict(zip(PER_IMAGE, values, strict=True)) | {"size": size}
 
     def _check(self, prediction: Tensor, label: Tensor, id: str) -> None:
         if label.ndim != 2 or prediction.shape != label.shape:

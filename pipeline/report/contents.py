@@ -71,8 +71,8 @@ def collect(subject: ReportInput) -> ReportContents:
     if subject.rows:
         add_results(found, subject, store)
     if subject.rows and isinstance(store, Store):
-        add_pictures(found, subject.rows, store, metric)
-        add_counts(found, subject.rows, store)
+        add_pictures(found, subject.pictured, store, metric)
+        add_counts(found, subject.pictured, store)
     return found
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.report.charts import COLOURS, Chart, plain, slug, tag
-from pipeline.results.rows import image_means
+from pipeline.results.rows import Row, image_means
 from pipeline.results.runs import SavedRun
 from pipeline.results.table import NAMES
 from sward import seeds
@@ -44,7 +44,7 @@ def paint_differences(axes: Any, rows: list[tuple[int, dict[str, Any]]]) -> None
 def distribution_chart(rows: Mapping[str, Sequence[SavedRun]], metric: str) -> Chart:
     """Values of the single images, seeds averaged: a dot an image, a box from quartile to quartile."""
     title = f"{NAMES[metric].removeprefix('m')} of every image, seeds averaged"
-    values = {label: 100 * image_means(runs, metric) for label, runs in rows.items()}
+    values = {label: 100 * image_means(Row(label, None, tuple(runs)).by_seed, metric) for label, runs in rows.items()}
     return Chart("per-image", title, partial(paint_distributions, values=values), size=rows_size(len(rows), 0.6))
 
 

@@ -46,7 +46,14 @@ class ReportInput:
             return f"The store could not be opened: {with_urls(error)}"
         if store.content_id != self.comparison["content_id"]:
             return f"{store.location} holds another store now (content id {store.content_id[:12]})."
-        return store
+        fold = self.any_run.config.fold
+        return store if fold is None else store.of_fold(fold)
+
+    @property
+    def pictured(self) -> Rows:
+        """The rows' runs of one fold, the first: the store's evaluation images are theirs."""
+        fold = self.any_run.config.fold
+        return {label: [run for run in runs if run.config.fold == fold] for label, runs in self.rows.items()}
 
 
 def read_subject(folders: Sequence[str | Path]) -> ReportInput:
@@ -73,7 +80,9 @@ def expand(folder: Path) -> list[Path]:
 def read_comparison(folder: Path) -> ReportInput:
     """comparison.json and the runs it names."""
     comparison = read_json(folder / "comparison.json")
-    rows = {row["label"]: [load_run(folder / r["folder"]) for r in row["runs"]] for row in comparison["rows"]}
+    rows = {
+        row["label"]: [load_run(folder / r["folder"]) for r in row["runs"]] for row in comparison["rows"] if row["runs"]
+    }
     commands = [f"sward extract {folder}/cache.yaml", f"sward compare {folder}/config.yaml"]
     return ReportInput(comparison, rows, {}, commands, (folder / "config.yaml").read_text())
 

@@ -22,14 +22,18 @@ def header(comparison: dict[str, Any]) -> list[str]:
         *(f"paper {NAMES[m]} %" for m in paper_metrics(comparison)),
         "seeds",
         f"Δ {main}",
-        "95 % CI, seeds",
-        "95 % CI, images",
+        *(["95 % CI", "p (Holm)", "verdict"] if is_paired(comparison) else ["95 % CI, seeds", "95 % CI, images"]),
         "parameters",
         "extra",
         "step",
         "peak MB",
         "reads",
     ]
+
+
+def is_paired(comparison: dict[str, Any]) -> bool:
+    """Whether differences have one interval over sequences and trainings; else two, over seeds and over images."""
+    return any("paired" in (row["difference"] or {}) for row in comparison["rows"])
 
 
 def paper_metrics(comparison: dict[str, Any]) -> tuple[str, ...]:
@@ -40,10 +44,10 @@ def paper_metrics(comparison: dict[str, Any]) -> tuple[str, ...]:
 def cells(comparison: dict[str, Any]) -> list[list[str]]:
     """One list of texts a row, in the header's order."""
     shown, paper = shown_metrics(comparison), paper_metrics(comparison)
-    return [row_cells(row, shown, paper) for row in comparison["rows"]]
+    return [row_cells(row, shown, paper, is_paired(comparison)) for row in comparison["rows"]]
 
 
-def row_cells(row: dict[str, Any], metrics: tuple[str, ...], paper: tuple[str, ...]) -> list[str]:
+def row_cells(row: dict[str, Any], metrics: tuple[str, ...], paper: tuple[str, ...], paired: bool) -> list[str]:
     d, published = row["difference"], row.get("paper", {})
     return [
         row["label"],
@@ -51,12 +55,18 @@ def row_cells(row: dict[str, Any], metrics: tuple[str, ...], paper: tuple[str, .
         *(f"{100 * published[m]:.2f}" if m in published else NONE for m in paper),
         str(len(row["seeds"])),
         points(d["mean"]) if d else NONE,
-        interval(d["seeds"]) if d else NONE,
-        interval(d["images"]) if d else NONE,
+        *(paired_cells(d) if paired else [interval(d["seeds"]), interval(d["images"])] if d else [NONE] * 2),
         f"{row['parameters']:,}",
         f"{row['adapter_parameters']:,}" if row["adapter_parameters"] else NONE,
         *cost_cells(row.get("cost")),
     ]
+
+
+def paired_cells(difference: dict[str, Any] | None) -> list[str]:
+    """Interval, corrected p-value and verdict."""
+    if not difference or "paired" not in difference:
+        return [NONE] * 3
+    return [interval(difference["paired"]["interval"]), f"{difference['holm']:.3f}", difference["verdict"]]
 
 
 def cost_cells(cost: dict[str, Any] | None) -> list[str]:
@@ -86,12 +96,30 @@ def interval(bounds: list[float] | None) -> str:
 def caption(comparison: dict[str, Any]) -> str:
     """How to read the table, and what it was made from."""
     return (
+        f"{warning(comparison)}"
         f"{comparison['data']}: {comparison['images']} {comparison['subset']} images. {steps_text(comparison)}. "
         "Mean ± standard deviation over seeds; Δ: difference to the baseline's runs of the same seeds, in points, "
-        "with 95 % intervals over seeds (Student's t) and over images (bootstrap, seeds averaged). Extra: parameters "
+        f"{interval_text(comparison)}. Extra: parameters "
         f"trained with the student and dropped after it. {cost_text(comparison)}"
         f"Store {comparison['content_id'][:12]}, commit {', '.join(comparison['commits'])}."
         + (f" Unlike the paper: {'; '.join(d)}." if (d := comparison.get("deviations")) else "")
+    )
+
+
+def warning(comparison: dict[str, Any]) -> str:
+    """First of all: what the runs of the table should have in common and do not."""
+    found = comparison.get("mixed")
+    return f"Not one experiment: the runs come from {'; '.join(found)}; run `sward compare --fresh`. " if found else ""
+
+
+def interval_text(comparison: dict[str, Any]) -> str:
+    """How the intervals were made."""
+    if not is_paired(comparison):
+        return "with 95 % intervals over seeds (Student's t) and over images (bootstrap, seeds averaged)"
+    return (
+        "with one 95 % interval over seeds and images, clustered by sequence and by training run, and its p-value after "
+        f"Holm's correction over rows; equivalent: within ±{100 * comparison['margin']:.1f} points (two one-sided tests "
+        f"at 5 %). Every image is tested once a seed, in one of {len(comparison['folds'])} folds"
     )
 
 
@@ -122,6 +150,11 @@ def conclusions(comparison: dict[str, Any]) -> list[str]:
 
 def conclusion(row: dict[str, Any]) -> str:
     d = row["difference"]
+    if "paired" in d:
+        found = f"{points(d['mean'])} points of {NAMES[d['metric']]} (95 % CI {interval(d['paired']['interval'])}"
+        words = {"better": "better than", "worse": "worse than", "equivalent": "equivalent to"}
+        said = words.get(d["verdict"], "not distinguishable from")
+        return f"{row['label']} is {said} {row['baseline']}: {found}, p {d['holm']:.3f} after Holm's correction)"
     return (
         f"{row['label']} − {row['baseline']}: {points(d['mean'])} points of {NAMES[d['metric']]} "
         f"over {len(row['seeds'])} seeds "
@@ -149,7 +182,15 @@ def comparison_markdown(comparison: dict[str, Any]) -> str:
 def comparison_csv(comparison: dict[str, Any]) -> str:
     """One line a run, with every metric unrounded."""
     metrics = list(comparison["rows"][0]["metrics"])
-    facts = ["seed", "seconds", "best_val", "identity", "commit", "content_id"]
+    facts = [
+        *(["fold"] if comparison.get("folds") else []),
+        "seed",
+        "seconds",
+        "best_val",
+        "identity",
+        "commit",
+        "content_id",
+    ]
     costs = ["ms_per_step", "relative", "peak_bytes", "reads", "read_bytes"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
