@@ -26,6 +26,7 @@ masks: masks/{{id}}.png
 encoding: {{kind: indexed, labels: {{0: 0, 1: 1}}}}
 splits:
   random: {{kind: matched, patterns: {{train: train-*, val: val-*, test: test-*}}}}
+  folds: {{kind: folds, count: 3, by: image}}
   other: {{kind: matched, patterns: {{train: train-*, val: test-*, test: val-*}}}}
 source: {{kind: files, homepage: none}}
 """

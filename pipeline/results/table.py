@@ -117,9 +117,9 @@ def interval_text(comparison: dict[str, Any]) -> str:
     if not is_paired(comparison):
         return "with 95 % intervals over seeds (Student's t) and over images (bootstrap, seeds averaged)"
     return (
-        "with one 95 % interval over seeds and images, clustered by sequence and by training run, and its p-value after "
-        f"Holm's correction over rows; equivalent: within ±{100 * comparison['margin']:.1f} points (two one-sided tests "
-        f"at 5 %). Every image is tested once a seed, in one of {len(comparison['folds'])} folds"
+        "with one 95 % interval over seeds and images, clustered by sequence and by training run, and its p-value "
+        f"after Holm's correction over rows; equivalent: within ±{100 * comparison['margin']:.1f} points (two "
+        f"one-sided tests at 5 %). Every image is tested once a seed, in one of {len(comparison['folds'])} folds"
     )
 
 
