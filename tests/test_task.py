@@ -47,7 +47,7 @@ def test_a_class_that_no_label_has_counts_nothing_in_dice():
     logits, labels = example(ignored=False)
     labels[labels == 2] = 0
     two = 1 - dice(logits, labels) * K / 2
-    assert 0 < float(two) < 1
+    assert 0 < two.item() < 1
 
 
 def test_focal_without_exponent_is_binary_cross_entropy_and_with_one_is_below_it():
@@ -64,10 +64,10 @@ def test_focal_by_loops():
     for b, y, x in (labels != IGNORE).nonzero().tolist():
         count += 1
         for k in range(K):
-            p = float(torch.sigmoid(logits[b, k, y, x]))
+            p = torch.sigmoid(logits[b, k, y, x]).item()
             right = p if int(labels[b, y, x]) == k else 1 - p
             total += -((1 - right) ** 2) * float(torch.log(torch.tensor(right, dtype=torch.float64)))
-    assert float(focal(logits, labels, 2.0)) == pytest.approx(total / count, rel=1e-9)
+    assert focal(logits, labels, 2.0).item() == pytest.approx(total / count, rel=1e-9)
 
 
 def test_class_weights_are_torchs():
@@ -100,7 +100,7 @@ def test_ignored_pixels_get_no_gradient_and_change_nothing(config):
 @pytest.mark.parametrize("config", [TaskConfig(), TaskConfig(dice=1, focal=1)])
 def test_where_every_pixel_is_ignored_it_is_zero(config):
     logits, labels = example()
-    assert float(task_loss(config, logits, torch.full_like(labels, IGNORE))) == 0
+    assert task_loss(config, logits, torch.full_like(labels, IGNORE)).item() == 0
 
 
 def test_smaller_logits_are_enlarged_in_float32_or_wider():

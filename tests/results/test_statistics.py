@@ -22,7 +22,7 @@ def example(seed=0, sequences=12, seeds=2, folds=3):
 
 
 def variance(values, groups):
-    """Variance of the mean, clustered by ``groups`` (one column, or two), as statsmodels has it; no small-sample factor."""
+    """Variance of the mean, clustered by ``groups`` (one or two columns), by statsmodels; no small-sample factor."""
     import statsmodels.api as sm
 
     settings = {"groups": groups, "use_correction": False}
