@@ -1,4 +1,4 @@
-"""What the terminal shows: a progress bar with rate and time left, plain lines where there is no terminal."""
+"""Terminal output: a progress bar with rate and remaining time (plain lines without a terminal), and result lines."""
 
 import sys
 import time
@@ -9,12 +9,17 @@ from pathlib import Path
 from pipeline.files import read_json
 
 Show = Callable[..., None]
-QUIET_SECONDS = 10  # between lines where there is no terminal
+QUIET_SECONDS = 10  # minimum time between progress lines without a terminal
 
 
 @contextmanager
 def progress(title: str, unit: str) -> Iterator[Show]:
-    """Yields ``show(done, total, value=None)``."""
+    """Yields ``show(done, total, value=None)``, which displays progress on stderr; ``value`` is a loss.
+
+    Args:
+        title: text in front of the bar.
+        unit: what is counted, in plural, e.g. "records".
+    """
     if not sys.stderr.isatty():
         yield _lines(title, unit)
         return
@@ -48,7 +53,7 @@ def progress(title: str, unit: str) -> Iterator[Show]:
 
 
 class _Rate:
-    """Units a second since the first call (what was done before, by an earlier session, doesn't count)."""
+    """Units per second since the first call; what an earlier process had done by then is not counted."""
 
     def __init__(self) -> None:
         self.began, self.first = time.monotonic(), -1
@@ -74,20 +79,20 @@ def _lines(title: str, unit: str) -> Show:
 
 
 def run_lines(folder: Path) -> list[str]:
-    """The result of a finished run."""
+    """Lines with the test metrics of a finished run and the path of its student."""
     facts = read_json(folder / "run.json")
     metrics = "  ".join(f"{k} {v:.4f}" for k, v in facts["test"].items() if v is not None)
     return [f"{folder}: {facts['subset']} {metrics}", f"student: {folder / 'student.safetensors'}"]
 
 
 def profile_lines(folder: Path) -> list[str]:
-    """The table of a run's profile.json."""
+    """Lines with the table of a run's profile.json."""
     found = read_json(folder / "profile.json")
     last = found["first_step"] + found["steps"]
     return [
         f"steps {found['first_step'] + 1} to {last} on {found['device']} ({found['threads']} CPU threads): "
-        f"{found['undisturbed_ms']:.1f} ms a step undisturbed, {found['measured_ms']:.1f} ms part by part",
-        f"{'part':32} {'ms a step':>10} {'share':>8}",
+        f"{found['undisturbed_ms']:.1f} ms per step undisturbed, {found['measured_ms']:.1f} ms part by part",
+        f"{'part':32} {'ms/step':>10} {'share':>8}",
         *(f"{row['part']:32} {row['ms']:10.2f} {100 * row['share']:6.1f} %" for row in found["parts"]),
         *(f"{name}: {r['calls']} times, {r['ms_a_call']:.1f} ms each" for name, r in found["now_and_then"].items()),
         f"{folder / 'profile.json'}; trace (ui.perfetto.dev opens it): {folder / 'trace.json.gz'}",

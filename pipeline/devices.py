@@ -1,4 +1,4 @@
-"""Devices: one meaning of `device: auto` for both stages; cores; waiting."""
+"""Resolves `device: auto` in the same way for both stages, counts CPU cores, and waits for a device."""
 
 import os
 
@@ -6,10 +6,10 @@ import torch
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` is the first GPU where there is one, else the CPU.
+    """The device called ``name``; `auto` is the first GPU, or the CPU if there is no GPU.
 
     Raises:
-        ValueError: no such device here; says what there is.
+        ValueError: this machine has no such device; the message lists those it has.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     known = ["cpu", *(["cuda"] if count else []), *(f"cuda:{i}" for i in range(count))]
@@ -21,11 +21,11 @@ def resolve_device(name: str) -> torch.device:
 
 
 def cores() -> int:
-    """That this process may use."""
+    """Number of CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def wait_for(device: torch.device) -> None:
-    """Until the device has done what it was told."""
+    """Wait until all work queued on a GPU is done; do nothing for the CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,4 +1,4 @@
-"""Durable files: what is visible under its final name is complete and on the disk."""
+"""Writes files durably: a file visible under its final name is complete and on the disk."""
 
 import fcntl
 import json
@@ -12,9 +12,9 @@ from typing import Any, BinaryIO
 
 @contextmanager
 def atomic(path: Path) -> Iterator[BinaryIO]:
-    """Write to a temporary name beside ``path``; fsync and rename on success, remove on failure."""
+    """Yields a file with a temporary name next to ``path``; fsync and rename on success, remove on failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.urandom(8).hex()}.partial")  # of two threads or machines, two names
+    partial = path.with_name(f".{path.name}.{os.urandom(8).hex()}.partial")  # differs between threads and machines
     try:
         with partial.open("wb") as file:
             yield file
@@ -26,19 +26,19 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """A whole file by ``atomic``; text as UTF-8."""
+    """Write a whole file with ``atomic``; text is encoded as UTF-8."""
     with atomic(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
 def remove_partials(folder: Path) -> None:
-    """Remove what a kill in ``atomic`` left anywhere below a folder; call it while holding the folder's lock."""
+    """Remove temporary files that a kill in ``atomic`` left anywhere below a folder; hold the folder's lock."""
     for left in folder.rglob(".*.partial"):
         left.unlink()
 
 
 def publish(partial: Path, path: Path) -> None:
-    """Rename on the same filesystem and make the rename, and the folders made for it, durable."""
+    """Rename on the same file system; fsync the folder, and the folders created for it, so that the rename lasts."""
     made = [folder for folder in path.parents if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     partial.replace(path)
@@ -47,7 +47,7 @@ def publish(partial: Path, path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """fsync a folder: its entries are on the disk."""
+    """fsync a folder, so that its entries are on the disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -56,15 +56,15 @@ def sync_folder(folder: Path) -> None:
 
 
 class Busy(OSError):
-    """Another process is writing there."""
+    """Another process holds the lock of a folder."""
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder's lock while writing to it; it goes with the process, however that ends.
+    """Hold a folder's lock while writing to it; the system releases it when the process ends, however it ends.
 
     Raises:
-        Busy: another process holds it.
+        Busy: another process holds the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
@@ -76,12 +76,12 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Canonical JSON, atomically: the same value is the same bytes. JSON knows no NaN: it becomes null."""
+    """Write canonical JSON atomically: equal values give equal bytes. NaN and infinities become null."""
     write_atomic(path, canonical(value))
 
 
 def canonical(value: Any) -> bytes:
-    """JSON with sorted keys, a key a line. NaN and infinities become null."""
+    """JSON with sorted keys, one per line. NaN and infinities, which JSON does not have, become null."""
     return json.dumps(_finite(value), sort_keys=True, indent=1, allow_nan=False).encode()
 
 
@@ -97,7 +97,7 @@ def read_json(path: Path) -> Any:
     """The JSON value of a file.
 
     Raises:
-        ValueError: the file isn't JSON; names it.
+        ValueError: the file is not JSON; the message names it.
     """
     try:
         return json.loads(path.read_bytes())

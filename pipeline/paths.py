@@ -1,11 +1,11 @@
-"""Where files lie: one rule, so that no configuration holds an absolute path.
+"""Resolves configured paths and store URLs to local paths, so that no configuration holds an absolute path.
 
-A relative path whose first part is ``data`` lies under the data root: ``$SWARD_DATA``, or ``data`` in the
-current folder. Cards and split lists are committed, so for reading, what the data root lacks is looked for in
-the checkout's own ``data/``. Every other path is taken as it is, relative to the current folder.
+A relative path whose first part is ``data`` lies under the data root: ``$SWARD_DATA``, or ``data`` in the current
+folder. Cards and split lists are committed, so a file to read that is not under the data root is also looked for in the
+checkout's own ``data/``. Every other path is used unchanged, relative to the current folder.
 
-A store at a URL (``s3://bucket/prefix``) is worked on through a folder below the cache root that stands for it
-(`cache/mirror.py`): one for reading, another for writing, so that neither sees the other half done.
+A store at a URL (``s3://bucket/prefix``) is read and written through a local folder below the cache root that mirrors
+it (`cache/storage/mirror.py`). Readers and writers have different folders, so neither sees the other's unfinished work.
 """
 
 import hashlib
@@ -15,16 +15,16 @@ from pathlib import Path
 
 CATALOGUE = Path(__file__).resolve().parents[1] / "data"  # the checkout's committed cards and splits
 ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ENDPOINT")
-URLS: dict[str, str] = {}  # folder that stands for a store -> its URL, of this process
+URLS: dict[str, str] = {}  # mirror folder -> URL of the store, for the stores used by this process
 
 
 def data_root() -> Path:
-    """``$SWARD_DATA``, or ``data`` where it is unset, as an absolute path."""
+    """The data root as an absolute path: ``$SWARD_DATA``, or ``data`` in the current folder if it is unset."""
     return Path(os.environ.get("SWARD_DATA") or "data").absolute()
 
 
 def cache_root() -> Path:
-    """``$SWARD_CACHE``, or ``sward`` in the user's cache folder: nothing there is missed when it is removed."""
+    """``$SWARD_CACHE``, or ``sward`` in the user's cache folder; it may be removed at any time without loss."""
     own, usual = os.environ.get("SWARD_CACHE"), os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(own).absolute() if own else Path(usual).absolute() / "sward"
 
@@ -34,16 +34,22 @@ def is_url(path: str | Path) -> bool:
 
 
 def mirror_folder(url: str, role: str) -> Path:
-    """The folder that stands for a store at a URL, for ``role`` (read, write); the endpoint is a part of the place.
+    """The local folder that mirrors a store at a URL.
+
+    It also depends on the endpoint in the environment, so that equal URLs at two services have two folders.
+
+    Args:
+        url: ``s3://``, ``gs://`` or ``az://``, bucket and prefix.
+        role: "read" or "write".
 
     Raises:
-        ValueError: no URL of an object store, or one with a password in it.
+        ValueError: not the URL of an object store, or one that contains credentials.
     """
     if not re.fullmatch(r"(s3|gs|az)://[^/@?#]+(/[^?#]*)?", url):
         shown = re.sub("//.*@", "//", url)
         raise ValueError(
-            f"{shown}: expected s3://bucket/prefix, gs://bucket/prefix or az://container/prefix, without credentials: "
-            "they come from the environment"
+            f"{shown}: expected s3://bucket/prefix, gs://bucket/prefix or az://container/prefix, without credentials; "
+            "set these in the environment"
         )
     url = url.rstrip("/")
     server = [os.environ.get(name, "") for name in ENDPOINTS]
@@ -54,7 +60,7 @@ def mirror_folder(url: str, role: str) -> Path:
 
 
 def with_urls(text: object) -> str:
-    """The text, with URLs in place of the folders that stand for them."""
+    """The text with every mirror folder replaced by the URL of its store."""
     found = str(text)
     for folder, url in URLS.items():
         found = found.replace(folder, url)
@@ -62,7 +68,10 @@ def with_urls(text: object) -> str:
 
 
 def read_path(path: str | Path) -> Path:
-    """Where to read ``path``: the data root, else the checkout; else the root's place."""
+    """Local path for reading ``path``: under the data root, or in the checkout if only that has it.
+
+    A path that exists in neither is returned as one under the data root.
+    """
     if is_url(path):
         return mirror_folder(str(path), "read")
     placed = write_path(path)
@@ -73,7 +82,7 @@ def read_path(path: str | Path) -> Path:
 
 
 def write_path(path: str | Path) -> Path:
-    """Where to write ``path``: ``data/...`` under the data root, any other path as it is."""
+    """Local path for writing ``path``: ``data/...`` under the data root, any other path unchanged."""
     if is_url(path):
         return mirror_folder(str(path), "write")
     path = Path(path)

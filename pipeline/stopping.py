@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as a question that the loop asks after every step."""
+"""Turns SIGTERM and Ctrl-C into a flag that loops check after every step."""
 
 import signal
 import threading
@@ -9,7 +9,11 @@ from typing import Any
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Yields `asked()`; a second Ctrl-C stops at once. Outside the main thread signals can't be caught."""
+    """Yields `asked()`, which is True once SIGTERM or Ctrl-C has arrived.
+
+    A second Ctrl-C raises KeyboardInterrupt at once. Outside the main thread Python cannot catch signals, so there
+    `asked()` is always False.
+    """
     asked: list[int] = []
 
     def ask(number: int, frame: Any) -> None:

@@ -1,8 +1,8 @@
-"""Deterministic augmented views: where a crop box is drawn, and how a view is rendered.
+"""Draws and renders deterministic augmented views (crop, flips, colours) of images and labels.
 
-A view is explicit parameters, drawn from (seed, sample digest, view number) alone, so adding or removing
-images changes no other view. The stored parameters, not the seed, are what is replayed; the digest of the
-rendered pixels proves that a replay is the same view. View 0 is the identity: the whole image, resized.
+A view is a set of explicit parameters. They are drawn from (seed, sample digest, view number) alone, so adding or
+removing images changes no other view. A view is rendered again from its stored parameters, not from the seed, and the
+digest of the rendered pixels proves that it is the same view. View 0 is the whole image, resized and not augmented.
 """
 
 import hashlib
@@ -17,27 +17,29 @@ from pipeline.types import Size
 from sward import seeds
 from sward.contracts import Config
 
-GENERATOR = 1  # bump when draw() gives other views for the same key: old stores stay readable, not extendable
+GENERATOR = 1  # increase it when draw() changes: old stores can still be read, but no longer extended
 RESIZE = "pillow-bilinear-antialias/nearest"
 
 
 class ViewsConfig(Config):
-    """What a view may be. Ranges are inclusive; a factor range r means uniform in [1 - r, 1 + r]."""
+    """Distribution of the views. Ranges are inclusive; a factor range r means uniform in [1 - r, 1 + r]."""
 
-    count: int = Field(1, ge=1, description="K, views per training image; view 0 is the whole image")
-    seed: int = Field(0, ge=0, description="base seed of all views")
-    zoom: tuple[float, float] = Field((1.0, 1.5), description="range of the magnification; the box is base/zoom")
+    count: int = Field(1, ge=1, description="Views per training image (K); view 0 is the whole image.")
+    seed: int = Field(0, ge=0, description="Base seed of all views.")
+    zoom: tuple[float, float] = Field((1.0, 1.5), description="Range of the magnification; the box is base / zoom.")
     base: Literal["image", "native"] = Field(
-        "image", description="box at zoom 1: the whole image, or `size` source pixels (Cityscapes crops)"
+        "image", description="Box at zoom 1: the whole image, or `size` source pixels (Cityscapes crops)."
     )
-    hflip: bool = Field(True, description="mirror left-right with probability 1/2")
-    vflip: bool = Field(True, description="mirror top-bottom with probability 1/2")
-    rot90: bool = Field(False, description="rotate by a multiple of 90 degrees (square sizes only)")
-    brightness: float = Field(0.2, ge=0, lt=1, description="brightness factor range")
-    contrast: float = Field(0.2, ge=0, lt=1, description="contrast factor range")
-    saturation: float = Field(0.2, ge=0, lt=1, description="saturation factor range")
+    hflip: bool = Field(True, description="Mirror left-right with probability 1/2.")
+    vflip: bool = Field(True, description="Mirror top-bottom with probability 1/2.")
+    rot90: bool = Field(False, description="Rotate by a random multiple of 90 degrees (square sizes only).")
+    brightness: float = Field(0.2, ge=0, lt=1, description="Range of the brightness factor.")
+    contrast: float = Field(0.2, ge=0, lt=1, description="Range of the contrast factor.")
+    saturation: float = Field(0.2, ge=0, lt=1, description="Range of the saturation factor.")
     photometric: Literal["shared", "student"] = Field(
-        "shared", description="shared: the teacher saw the colours; student: drawn anew each epoch in stage 2"
+        "shared",
+        description="Colour changes. shared: part of the view, seen by the teacher too; student: drawn again every "
+        "epoch of stage 2, seen by the student only.",
     )
 
     @field_validator("zoom")
@@ -50,7 +52,21 @@ class ViewsConfig(Config):
 
 @dataclass(frozen=True)
 class View:
-    """One view. The box is in source pixels; then resize, flips, rotation (counter-clockwise), colours."""
+    """Parameters of one view, applied in this order: crop box, resize, flips, rotation, colours.
+
+    Attributes:
+        number: number of the view of its image; 0 is the whole image.
+        top: upper edge of the box in source pixels.
+        left: left edge of the box in source pixels.
+        height: height of the box in source pixels.
+        width: width of the box in source pixels.
+        hflip: mirror left-right.
+        vflip: mirror top-bottom.
+        rot90: counter-clockwise quarter turns, 0 to 3.
+        brightness: factor of the brightness; 1 changes nothing.
+        contrast: factor of the contrast about the mean grey; 1 changes nothing.
+        saturation: factor of the saturation; 1 changes nothing.
+    """
 
     number: int
     top: int
@@ -69,7 +85,15 @@ class View:
 
 
 def draw(config: ViewsConfig, size: Size, image_size: Size, digest: str, number: int) -> View:
-    """The view ``number`` of the sample ``digest``; sizes are (height, width)."""
+    """Draw view ``number`` of the sample with this ``digest``.
+
+    Args:
+        config: distribution of the views.
+        size: (height, width) of the rendered view in pixels.
+        image_size: (height, width) of the source image in pixels.
+        digest: digest of the sample's files.
+        number: number of the view; 0 is the whole image.
+    """
     if number == 0:
         return View(0, 0, 0, *image_size)
     u = seeds.uniforms(6, "view", GENERATOR, config.seed, digest, number)
@@ -84,14 +108,14 @@ def draw(config: ViewsConfig, size: Size, image_size: Size, digest: str, number:
 
 
 def _box_size(base: str, size: Size, image_size: Size, zoom: float) -> Size:
-    """Box (height, width), shrunk to fit into the image with its aspect kept."""
+    """(height, width) of the box in source pixels, shrunk to fit into the image with its aspect ratio kept."""
     full = image_size if base == "image" else size
     zoom = max(zoom, full[0] / image_size[0], full[1] / image_size[1])
     return max(1, round(full[0] / zoom)), max(1, round(full[1] / zoom))
 
 
 def photometric_factors(config: ViewsConfig, digest: str, number: int, *when: int) -> tuple[float, ...]:
-    """(brightness, contrast, saturation); ``when`` is (run seed, epoch) for draws made in stage 2."""
+    """Draw the factors (brightness, contrast, saturation); ``when`` is (run seed, epoch) for draws in stage 2."""
     u = seeds.uniforms(3, "photometric", GENERATOR, config.seed, digest, number, *when)
     ranges = (config.brightness, config.contrast, config.saturation)
     return tuple(round(1 + r * (2 * float(x) - 1), 6) for r, x in zip(ranges, u, strict=True))
@@ -107,8 +131,11 @@ def render(image: np.ndarray, label: np.ndarray, view: View, size: Size) -> tupl
 
 
 def _bilinear(image: Image.Image, box: tuple[int, int, int, int], size: Size) -> np.ndarray:
-    """Width first, then height, in two calls: Pillow 13 orders its passes by shape, which moves pixels by a grey level
-    against older ones. ``sward.pixels.resize`` is the same arithmetic for tensors."""
+    """Resize the box to ``size`` (height, width), bilinear with antialiasing: first the width, then the height.
+
+    There are two calls because Pillow 13 chooses the order of its passes by shape, which changes pixels by one grey
+    level compared with older versions. ``sward.pixels.resize`` does the same arithmetic for tensors.
+    """
     left, top, right, bottom = box
     wide = image.resize((size[1], image.height), Image.Resampling.BILINEAR, box=(left, 0, right, image.height))
     return np.asarray(wide.resize(size[::-1], Image.Resampling.BILINEAR, box=(0, top, size[1], bottom)))
@@ -121,7 +148,10 @@ def _orient(array: np.ndarray, view: View) -> np.ndarray:
 
 
 def adjust_colours(image: np.ndarray, brightness: float, contrast: float, saturation: float) -> np.ndarray:
-    """Brightness, contrast about the mean grey, saturation about each pixel's grey; (H, W, 3) uint8."""
+    """Change brightness, contrast (about the mean grey) and saturation (about each pixel's grey) of an image.
+
+    The image is (H, W, 3) uint8; factors of 1 change nothing.
+    """
     if (brightness, contrast, saturation) == (1.0, 1.0, 1.0):
         return image
     x = np.minimum(image.astype(np.float64) * brightness, 255)
@@ -135,7 +165,7 @@ def _grey(x: np.ndarray) -> np.ndarray:
 
 
 def pixel_digest(image: np.ndarray, label: np.ndarray) -> str:
-    """Digest of a rendered view: shape and bytes of image and label."""
+    """sha256 of a rendered view: shapes and bytes of image (H, W, 3) and label (H, W)."""
     h = hashlib.sha256(repr((image.shape, label.shape)).encode())
     h.update(image.tobytes())
     h.update(label.tobytes())

@@ -1,6 +1,6 @@
-"""Opens checkpoints in ways that cannot run code: safetensors, or torch.load with weights_only."""
+"""Loads teacher checkpoints without running code from them: safetensors, or torch.load with weights_only."""
 
-import pickle  # for the name of its error
+import pickle  # only for the class of its error
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +11,32 @@ from sward.teachers import TeacherConfig
 
 
 class WeightsError(ValueError):
-    """A weights file is missing, unreadable, or not the one pinned."""
+    """A weights file is missing or unreadable, or its digest is not the configured one."""
 
 
 def load_teacher(config: TeacherConfig) -> Any:
-    """The frozen teacher of ``config``.
+    """Load the frozen teacher of ``config``.
 
     Raises:
-        WeightsError: file or hub out of reach, unreadable, or its digest isn't ``config.digest``.
-        sward.teachers.hiera.TrunkMismatch: not the architecture asked for.
+        WeightsError: the file is missing or unreadable, the hub cannot be reached, or the weights' digest is not
+            ``config.digest``.
+        sward.teachers.hiera.TrunkMismatch: the weights are not of the configured architecture.
     """
     teacher = config.build(read_state(find(config.weights)))
     if config.digest not in (None, teacher.digest()):
         raise WeightsError(
             f"teacher.digest: expected {config.digest}, found {teacher.digest()} in {config.weights}; "
-            "the file was changed or exchanged: restore it, or set the digest of the one you mean"
+            "the file was changed or replaced; restore it, or set teacher.digest to that of the file you want"
         )
     return teacher
 
 
 def find(weights: str) -> Path:
-    """The local file of a path or of ``hub:<owner>/<repository>/<file>``."""
+    """The local file of a path or of ``hub:<owner>/<repository>/<file>`` (downloaded on first use).
+
+    Raises:
+        WeightsError: there is no such file, or the hub cannot be reached.
+    """
     if weights.startswith("hub:"):
         return _download(weights.removeprefix("hub:"))
     path = read_path(weights)
@@ -51,22 +56,26 @@ def _download(name: str) -> Path:
     owner, repository, file = name.split("/", 2)
     try:
         return Path(hf_hub_download(f"{owner}/{repository}", file))
-    except Exception as error:  # the hub's client raises a dozen unrelated kinds for "not reachable"
+    except Exception as error:  # the hub's client raises a dozen unrelated classes for "not reachable"
         raise WeightsError(
             f"the hub has not given {name}: {error}; download the file elsewhere and set teacher.weights to its path"
         ) from error
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Tensors of a checkpoint by name."""
+    """Read the tensors of a checkpoint: name -> tensor.
+
+    Raises:
+        WeightsError: the file cannot be read, or holds anything else than tensors by name.
+    """
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # both readers raise format-specific kinds; the user needs the file's name
-        # torch's own words go on to advise how to run the code all the same
+    except Exception as error:  # both readers raise classes of their own; the user needs the file's name
+        # torch's message would go on to explain how to run the code in the file anyway
         what = "it holds more than tensors" if isinstance(error, pickle.UnpicklingError) else error
         raise WeightsError(
             f"cannot read {path}: {what}; expected safetensors, or a .pt that holds tensors only "

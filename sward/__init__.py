@@ -1,5 +1,11 @@
-"""SWARD's losses for anybody's training loop: ``from sward import MWAD, PDR``; and trained students:
-``sward.students.load("runs/my-run")``. Imported on first use."""
+"""Losses for your own training loop (MWAD, PDR), and loading of trained students.
+
+    import sward
+    from sward import MWAD, PDR
+    student = sward.students.load("runs/my-run")
+
+Submodules are imported when a name is first used, so ``import sward`` stays cheap.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

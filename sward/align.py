@@ -1,4 +1,4 @@
-"""Bringing two networks together: which levels pair, one grid for maps (Eq. 2-3) and for labels."""
+"""Pairs teacher and student levels, and resizes maps (Eq. 2-3) and labels to one grid."""
 
 # B batch, C channels, H W height and width of a map, h w of the labels
 
@@ -17,17 +17,20 @@ def pair_levels(
     student: Sequence[str],
     pairing: Literal["auto", "stride", "order"] | list[tuple[str, str]] = "auto",
 ) -> list[tuple[str, str]]:
-    """(teacher level, student level) of every stage, shallow to deep.
+    """Pairs each teacher level with a student level.
 
     Args:
         teacher: the teacher's levels, shallow to deep.
-        student: the student's.
-        pairing: 'stride' pairs equal names; 'order' pairs from the deepest upwards and drops the shallowest
-            of the longer list; 'auto' is by stride where every level of the shorter list has a partner, else
-            by order; or the pairs themselves.
+        student: the student's levels, shallow to deep.
+        pairing: 'stride' pairs levels with equal names. 'order' pairs from the deepest level upwards and drops the
+            shallowest levels of the longer list. 'auto' pairs by stride if every level of the shorter list has a
+            partner, else by order. A list gives the pairs themselves.
+
+    Returns:
+        (teacher level, student level) of every stage, shallow to deep.
 
     Raises:
-        ValueError: unknown levels, a teacher level used twice, or no pair at all; all mistakes together.
+        ValueError: unknown levels, a teacher level used twice, or no pair at all; lists all mistakes together.
     """
     if isinstance(pairing, list):
         return _checked(teacher, student, pairing)
@@ -37,7 +40,8 @@ def pair_levels(
     pairs = equal if by_stride else list(zip(teacher[-count:], student[-count:], strict=True))
     if not pairs or not count:
         raise ValueError(
-            f"no levels pair by {pairing!r}: teacher {list(teacher)}, student {list(student)}; list the pairs"
+            f"no levels pair by {pairing!r}: teacher {list(teacher)}, student {list(student)}; "
+            "set pairing to a list of (teacher level, student level)"
         )
     return pairs
 
@@ -48,24 +52,27 @@ def _checked(teacher: Sequence[str], student: Sequence[str], pairs: list[tuple[s
     used = [t for t, _ in pairs]
     mistakes += [f"teacher {t} is used twice" for t in sorted({t for t in used if used.count(t) > 1})]
     if not pairs:
-        mistakes = ["the list is empty"]
+        mistakes = ["the list is empty; give at least one (teacher level, student level)"]
     if mistakes:
         raise ValueError("pairing: " + "; ".join(mistakes))
     return list(pairs)
 
 
 def resize(f_BCHW: Tensor, size: tuple[int, int], antialias: bool = False) -> Tensor:
-    """Bilinear, corners not aligned (Eq. 2); the map itself where it has the size."""
+    """Resizes a map bilinearly, corners not aligned (Eq. 2); returns the map itself if it already has ``size``."""
     if f_BCHW.shape[-2:] == size:
         return f_BCHW
     return F.interpolate(f_BCHW, size, mode="bilinear", align_corners=False, antialias=antialias)
 
 
 def labels_on_grid(labels_Bhw: Tensor, size: tuple[int, int], pure: bool = False) -> Tensor:
-    """Labels on a map's grid, (B, H, W) int64.
+    """Samples labels (B, h, w) onto a map's grid: (B, H, W) int64.
 
-    Nearest sampling takes each cell's first pixel (as ``interpolate(mode="nearest")``). ``pure`` keeps a cell
-    only where all of its pixels agree, and makes the others ``IGNORE``.
+    Args:
+        labels_Bhw: class labels or ``IGNORE``.
+        size: (H, W) of the grid, in cells.
+        pure: False takes each cell's first pixel (as ``interpolate(mode="nearest")``). True keeps a cell's label
+            only if all of its pixels agree; all other cells become ``IGNORE``.
     """
     y = labels_Bhw[:, None].float()  # exact for labels below 2**24
     if not pure:

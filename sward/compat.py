@@ -1,9 +1,10 @@
-"""Importing torchvision beside a torch it was not built for.
+"""Makes torchvision importable with a torch build that it was not compiled for.
 
-timm, segmentation-models-pytorch, torchmetrics and ptflops import torchvision, though nothing here calls
-one of its compiled operators. A wheel built for CUDA beside the CPU torch cannot load them and then stops
-with "operator torchvision::nms does not exist", because it describes two operators that were never defined.
-Declaring their schemas (without an implementation) is enough for the import; a call would still fail loudly.
+timm, segmentation-models-pytorch, torchmetrics and ptflops import torchvision, although nothing in this project
+calls its compiled operators. A torchvision wheel built for CUDA cannot load these operators with the CPU build of
+torch. Its import then stops with "operator torchvision::nms does not exist", because it registers metadata for two
+operators that were never defined. The import succeeds once their schemas are declared, without an implementation;
+calling one of the operators still raises an error.
 """
 
 import importlib
@@ -14,17 +15,17 @@ from torch.library import Library
 
 _MISSING = "operator torchvision::nms does not exist"
 _SCHEMAS = tuple(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor" for name in ("nms", "qnms"))
-_libraries: list[Library] = []  # a Library that is collected takes its schemas with it
+_libraries: list[Library] = []  # kept alive: garbage collection of a Library removes its schemas
 
 
 def import_torchvision_safely() -> None:
-    """Import torchvision; where exactly its operators are missing, declare them and import again.
+    """Imports torchvision; if the import fails on its missing operators, declares them and imports it again.
 
-    Does nothing where torchvision works, is already imported or isn't installed. Call it before importing
+    Does nothing if torchvision works, is already imported or isn't installed. Call it before importing
     timm, segmentation_models_pytorch, torchmetrics or ptflops.
 
     Raises:
-        RuntimeError: torchvision fails to import for any other reason (passed on).
+        RuntimeError: torchvision fails to import for any other reason (torchvision's error is passed on).
     """
     try:
         _import()
@@ -45,7 +46,7 @@ def _declare_operators() -> None:
 
 
 def _import() -> None:
-    with warnings.catch_warnings():  # the same mismatch: the JPEG/PNG reader, unused here, cannot load either
+    with warnings.catch_warnings():  # the JPEG/PNG reader, unused here, fails to load for the same reason
         warnings.filterwarnings("ignore", message="Failed to load image Python extension")
         try:
             importlib.import_module("torchvision")

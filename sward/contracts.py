@@ -1,4 +1,4 @@
-"""What students, methods and the loop hand each other. Levels are named by stride: s4, s8, s16, s32."""
+"""Types that students, methods and the training loop exchange. Levels are named by stride: s4, s8, s16, s32."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, Self
@@ -8,26 +8,29 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 TEACHER_LEVELS = ("s4", "s8", "s16", "s32")
-HEAD_TENSORS = ("penultimate", "logits")  # what a teacher's head adds to the trunk's levels
+HEAD_TENSORS = ("penultimate", "logits")  # tensors that a teacher's head adds to the trunk's levels
 Channels = dict[str, int]  # level (or head tensor) -> channels, shallow to deep
-IGNORE = 255  # label value that no loss and no metric counts
-MASKED_SCORE = -1e30  # score of a key out of sight: its weight is exactly 0 and its logarithm stays finite
+IGNORE = 255  # label of pixels that losses and metrics leave out
+MASKED_SCORE = -1e30  # attention score of a masked key: its weight is exactly 0 and its log weight stays finite
 
 
 class Config(BaseModel):
-    """Base of every configuration: unknown keys are errors, values never change after loading."""
+    """Base of every configuration: unknown keys are errors, and values cannot change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 @dataclass
 class Batch:
-    """One step's input, on the training device.
+    """Input of one training step, on the training device.
 
-    images: (B, 3, H, W) float32, normalised. labels: (B, H, W) int64, ``IGNORE`` where not counted.
-    features: name -> (B, C, h, w) float32, dequantised teacher tensors, only those needed: trunk levels, and
-    the head's ``penultimate`` map and ``logits``.
-    ids: one "<sample digest>/<view>" per record. seed: the run's seed, for draws keyed by the step.
+    Attributes:
+        images: (B, 3, H, W) float32, normalised.
+        labels: (B, H, W) int64; ``IGNORE`` for pixels that are not counted.
+        features: name -> (B, C, h, w) float32: the needed teacher tensors, dequantised. Names are trunk levels,
+            and ``penultimate`` and ``logits`` of the head.
+        ids: "<sample digest>/<view>" of each record.
+        seed: the run's seed; with the step it keys the methods' random draws.
     """
 
     images: Tensor
@@ -37,30 +40,39 @@ class Batch:
     seed: int = 0
 
     def inputs(self, student: "Student") -> Any:
-        """What ``student`` reads of this batch."""
+        """Returns the images or the teacher features, whichever ``student`` reads."""
         return self.images if student.reads == "images" else self.features
 
 
 @dataclass
 class StudentOutput:
-    """logits: (B, K, h, w) at any resolution. features: level -> (B, C, h, w), shallow to deep.
-    penultimate: (B, C, h, w), the input of the classifier."""
+    """Output of a student (or of a teacher's head) for one batch.
+
+    Attributes:
+        logits: (B, K, h, w) at any resolution.
+        features: level -> (B, C, h, w), shallow to deep.
+        penultimate: (B, C, h, w), the input of the classifier.
+    """
 
     logits: Tensor
     features: dict[str, Tensor]
     penultimate: Tensor
 
     def tensor(self, name: str) -> Tensor:
-        """A level, the ``penultimate`` map or the ``logits``."""
+        """Returns the tensor called ``name``: a level, ``penultimate`` or ``logits``."""
         return getattr(self, name) if name in HEAD_TENSORS else self.features[name]
 
 
 class Student(nn.Module):
-    """Base of students: declares ``channels``, level -> channels, shallow to deep, as ``forward`` returns them.
+    """Base of students and of teacher heads.
 
-    A level's name is its nominal stride (a dilated stage keeps its name; its true stride is in ``strides``).
-    ``classifier`` is the last convolution; its input is the penultimate feature.
-    ``reads``: what ``forward`` takes; a teacher head reads cached features in place of images.
+    Attributes:
+        reads: input of ``forward``: images, or cached teacher features (teacher heads).
+        channels: level -> channels of the maps that ``forward`` returns, shallow to deep. A level is named by its
+            nominal stride; a dilated stage keeps that name.
+        strides: level -> true stride, in pixels; smaller than the nominal one if the stage is dilated.
+        num_classes: K, channels of the logits.
+        classifier: the last convolution; its input is the penultimate map.
     """
 
     reads: Literal["images", "features"] = "images"
@@ -70,51 +82,68 @@ class Student(nn.Module):
     classifier: nn.Conv2d
 
     def forward(self, images: Tensor) -> StudentOutput:
+        """Maps normalised images (B, 3, H, W) float32 to logits (B, K, h, w), levels and penultimate map."""
         raise TypeError(f"{type(self).__name__} does not define forward")
 
 
 class BaseMethodConfig(Config):
-    """Fields of every method's configuration; a subclass adds ``kind`` and the method itself:
-    ``build(teacher: Channels, student: Channels, num_classes: int, penultimate: int) -> Method``.
+    """Fields of every method's configuration. A subclass adds ``kind`` and the constructor of its method.
 
-    ``teacher``: channels of every tensor the teacher gives, by name: trunk levels, and with a fitted head also
-    ``penultimate`` and ``logits``. ``student``: channels of the student's levels alone (``Student.channels``).
-    ``num_classes``: K, channels of the student's logits. ``penultimate``: channels of the student's map before its
-    classifier. ``build`` raises ValueError where a tensor that the method reads is missing.
+    That constructor is ``build(teacher: Channels, student: Channels, num_classes: int, penultimate: int) -> Method``:
+
+    - ``teacher``: channels of every teacher tensor, by name: trunk levels, and with a fitted head also
+      ``penultimate`` and ``logits``.
+    - ``student``: channels of the student's levels alone (``Student.channels``).
+    - ``num_classes``: K, channels of the student's logits.
+    - ``penultimate``: channels of the student's map before its classifier.
+
+    ``build`` raises ValueError if a tensor that the method reads is missing.
     """
 
     alpha: float = Field(default=1.0, gt=0, description="Weight of the task loss.")
 
     @property
     def uses_head(self) -> bool:
-        """Whether it reads what only a fitted teacher head gives."""
+        """True if the method reads tensors that only a fitted teacher head provides."""
         return False
 
     def warm_up(self, steps: int) -> tuple[int, tuple[str, ...]]:
-        """(steps on labels alone at the start of a run of ``steps``, fields that change nothing before their end)."""
+        """Describes the warm-up of a run of ``steps`` optimiser steps, in which only the labels train the student.
+
+        Returns:
+            (warm-up steps, names of the fields that have no effect before the warm-up ends). Default: no warm-up.
+        """
         return 0, ()
 
     def for_steps(self, steps: int) -> Self:
-        """This configuration with what depends on the length of the run filled in; to be built from."""
+        """Returns the configuration to build from: fields that depend on the run's number of steps are filled in."""
         return self
 
 
 class PrestageConfig(Config):
-    """SGD with a polynomial rate (power 0.9), as MasKD trains its tokens."""
+    """Settings of a pre-stage's training by SGD, as MasKD trains its tokens.
+
+    The learning rate decays polynomially (power 0.9).
+    """
 
     steps: int = Field(default=10_000, ge=1, description="Optimiser steps.")
-    batch_size: int = Field(default=16, ge=1, description="Records a step.")
+    batch_size: int = Field(default=16, ge=1, description="Records per step.")
     lr: float = Field(default=0.1, gt=0, description="Initial learning rate.")
-    momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum.")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of SGD.")
     weight_decay: float = Field(default=1e-3, ge=0, description="Weight decay.")
-    seed: int = Field(default=0, ge=0, description="Initial values and order; runs of all seeds share the result.")
+    seed: int = Field(
+        default=0, ge=0, description="Seed of initial values and record order; runs of all seeds share the result."
+    )
 
 
 class Prestage(nn.Module):
-    """What a method learns once from the cache before any student; runs of all seeds share it, frozen.
+    """Module that a method trains once on the cache, before any student. Runs of all seeds share it, frozen.
 
-    ``needs``: teacher tensors read. ``settings``: how it is trained. ``key``: what else its result depends on
-    (kind, level, token count …); store, head and views are added by the pipeline.
+    Attributes:
+        needs: names of the teacher tensors it reads.
+        settings: optimiser settings.
+        key: further settings that determine the result (kind, level, token count …). The pipeline adds the store,
+            the head and the views.
     """
 
     needs: tuple[str, ...]
@@ -122,24 +151,29 @@ class Prestage(nn.Module):
     key: dict[str, Any]
 
     def forward(self, batch: Batch, head: nn.Module | None) -> dict[str, Tensor]:
-        """Scalar float32 terms by name, weights included; their sum is minimised.
+        """Computes the scalar float32 loss terms by name, weights included; training minimises their sum.
 
         Args:
-            batch: with the teacher tensors of ``needs``.
-            head: the frozen teacher head, level -> (B, C, h, w) to StudentOutput; None where none is configured.
+            batch: has the teacher tensors of ``needs``.
+            head: the frozen teacher head, which maps level -> (B, C, h, w) to StudentOutput; None if none is
+                configured.
         """
         raise TypeError(f"{type(self).__name__} does not define forward")
 
 
 class Method(nn.Module):
-    """Base of distillation methods: named, unweighted scalar terms of one step.
+    """Base of distillation methods: computes the named, unweighted scalar terms of one step.
 
-    ``needs``: teacher tensors read from the cache (empty: none). ``weights``: weight of every term returned.
-    ``order_invariant``: whether the same records in another order give the same terms.
-    ``per_sample``: whether every term is the mean over the batch's samples of what each gives alone (batch norm aside),
-    or sums over processes itself (`sward.distributed.collectives`). Of several processes each then sees its own
-    samples; else each sees the whole batch, which is as exact and costs every process what it costs one.
-    Adapters are submodules: trained and saved with the method, dropped at export.
+    Adapters are submodules: they are trained and saved with the method, and dropped at export.
+
+    Attributes:
+        needs: names of the teacher tensors read from the cache (empty: none).
+        weights: weight of every term that ``forward`` returns, by name.
+        order_invariant: True if the same records in another order give the same terms.
+        per_sample: True if every term is a mean over samples of a value that each sample gives alone (batch norm
+            aside), or if the method itself sums over processes (`sward.distributed.collectives`). With several
+            processes, each process then computes the terms of its own samples. If False, each process computes
+            them for the whole batch: the result is equally exact, but every process pays the full cost.
     """
 
     needs: tuple[str, ...] = ()
@@ -148,27 +182,33 @@ class Method(nn.Module):
     per_sample: bool = False
 
     def prestage(self) -> Prestage | None:
-        """What must be learned before the student, newly initialised. Default: nothing."""
+        """Returns the newly initialised pre-stage to train before the student. Default: None."""
         return None
 
     def load_prestage(self, state: dict[str, Tensor]) -> None:
-        """Take over the ``state_dict`` of a finished pre-stage, without gradient from here on."""
+        """Copies the ``state_dict`` of a finished pre-stage into this method, where it no longer gets gradients."""
         raise TypeError(f"{type(self).__name__} has no pre-stage")
 
     def prepare(self, batch: Batch, statistics: dict[str, tuple[Tensor, Tensor]]) -> None:
-        """Called once before the first step of a new run, with a fixed batch of training records and
-        the store's per-level (mean, std), each (C,). Must be deterministic. Default: nothing."""
+        """Fits data-dependent state once, before the first step of a new run. Default: does nothing.
+
+        Must be deterministic in its arguments.
+
+        Args:
+            batch: a fixed batch of training records.
+            statistics: level -> (mean, std) of the store's features, each (C,).
+        """
 
     def forward(self, output: StudentOutput, batch: Batch, step: int) -> dict[str, Tensor]:
-        """Unweighted scalar float32 terms by name."""
+        """Computes the unweighted scalar float32 terms of one step, by name."""
         raise TypeError(f"{type(self).__name__} does not define forward")
 
     @torch.no_grad()
     def monitors(self) -> dict[str, float]:
-        """Numbers about the last step's relational signal, for the log. Default: none."""
+        """Returns numbers about the last step's relational signal, for the log. Default: none."""
         return {}
 
 
 def canonical(value: Any) -> Any:
-    """JSON-ready form of a config, the one from which hashes are made."""
+    """Returns the JSON-ready form of a config, from which hashes are computed."""
     return value.model_dump(mode="json") if isinstance(value, BaseModel) else value

@@ -1,4 +1,4 @@
-"""One digest for the weights of any network."""
+"""Computes a digest of a network's weights."""
 
 import hashlib
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def state_digest(state: Mapping[str, Tensor]) -> str:
-    """sha256 over name, dtype, shape and bytes of a state dict's tensors, whatever their order."""
+    """Returns the sha256 over name, dtype, shape and bytes of a state dict's tensors, independent of their order."""
     h = hashlib.sha256()
     for name, tensor in sorted(state.items()):
         array = tensor.detach().cpu().contiguous().numpy()

@@ -1,7 +1,7 @@
-"""Grad-CAM (Selvaraju et al., ICCV 2017) of a segmentation student: where a class's score comes from.
+"""Grad-CAM (Selvaraju et al., ICCV 2017) of a segmentation student: shows which cells raise a class's score.
 
-A segmentation network has a score a pixel; following Seg-Grad-CAM (Vinogradova et al., AAAI 2020) the scores of
-the pixels predicted as the class are summed. Coarse by construction: one cell of the level's grid is one value.
+A segmentation network has one score per pixel. Following Seg-Grad-CAM (Vinogradova et al., AAAI 2020), the scores of
+the pixels predicted as the class are summed. The map has the resolution of the chosen level: one value per cell.
 """
 
 import torch
@@ -14,13 +14,13 @@ EPS = 1e-12
 
 
 def grad_cam(student: Student, inputs: Tensor | dict[str, Tensor], target: int, level: str) -> Tensor:
-    """Class activation map of a level's features, in [0, 1] (all 0 where nothing speaks for the class).
+    """Computes the class activation map of a level's features, in [0, 1]; all 0 if no cell raises the score.
 
     Args:
-        student: in evaluation mode.
-        inputs: what the student reads, images (B, 3, H, W) or level -> (B, C, h, w).
-        target: class whose score is followed.
-        level: one of ``student.channels``.
+        student: network in evaluation mode.
+        inputs: the student's input: normalised images (B, 3, H, W), or level -> (B, C, h, w).
+        target: index of the class whose score is explained.
+        level: name of a level in ``student.channels``.
 
     Returns:
         (B, h, w) float32 on the level's grid, each map divided by its own maximum.
@@ -35,7 +35,7 @@ def grad_cam(student: Student, inputs: Tensor | dict[str, Tensor], target: int, 
 
 
 def class_score(z_BKHW: Tensor, target: int) -> Tensor:
-    """Sum of a class's logits over the pixels predicted as it; over all pixels of an image that has none."""
+    """Sums a class's logits over the pixels predicted as that class; over all pixels if an image has none."""
     found_BHW = z_BKHW.argmax(1) == target
     counted_BHW = found_BHW | ~found_BHW.flatten(1).any(1)[:, None, None]
     return (z_BKHW[:, target] * counted_BHW).sum()

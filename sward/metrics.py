@@ -1,9 +1,11 @@
 """Segmentation metrics of one split: overlap and boundary per image, mIoU and mAcc over all pixels.
 
-Binary (class 1 is the foreground): Dice and IoU of every image, then their mean, which is what polyp papers
-call mDice and mIoU; boundary F (Csurka et al., BMVC 2013) and HD95 on the masks' inner boundaries. Any number
-of classes: one confusion matrix of the whole split, as Cityscapes does. A pixel whose label is ``ignore``
-counts nowhere, and no boundary is seen where a mask merely meets such pixels.
+- Two classes (class 1 is the foreground): Dice and IoU of every image and their means over images, which polyp
+  papers call mDice and mIoU; boundary F (Csurka et al., BMVC 2013) and HD95 on the masks' inner boundaries.
+- Any number of classes: mIoU and mAcc from one confusion matrix of the whole split, as Cityscapes does.
+
+Pixels whose label is ``ignore`` are left out of every metric. The border between a mask and ignored pixels is not
+a boundary.
 """
 
 import math
@@ -14,30 +16,30 @@ from torch import Tensor
 
 from sward.contracts import IGNORE
 
-TOLERANCE = 0.0075  # of the image's diagonal, the usual tolerance of boundary measures
+TOLERANCE = 0.0075  # share of the image's diagonal; the usual tolerance of boundary measures
 PER_IMAGE = ("dice", "iou", "boundary_f", "hd95")
 
 
 def confusion_matrix(prediction: Tensor, label: Tensor, num_classes: int, ignore: int = IGNORE) -> Tensor:
-    """(K, K) int64 counts of pixels: row = label, column = prediction; both inputs of one shape."""
+    """Counts pixels by label (row) and prediction (column): (K, K) int64. Both inputs have the same shape."""
     counted = label != ignore
     cells = label[counted] * num_classes + prediction[counted]
     return torch.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def class_iou(confusion: Tensor) -> Tensor:
-    """(K,) float64 intersection over union; NaN for a class in neither labels nor predictions."""
+    """Computes intersection over union per class, (K,) float64; NaN for classes in neither labels nor predictions."""
     hits = confusion.diagonal().double()
     return hits / (confusion.sum(0) + confusion.sum(1) - hits)
 
 
 def class_accuracy(confusion: Tensor) -> Tensor:
-    """(K,) float64 share of a class's pixels that are found; NaN for a class without any."""
+    """Computes the recall per class, (K,) float64: correctly predicted share of its pixels; NaN if it has none."""
     return confusion.diagonal().double() / confusion.sum(1)
 
 
 def dice_iou(confusion: Tensor) -> tuple[float, float]:
-    """Dice and IoU of class 1 from a (2, 2) confusion matrix; both are 1 if neither mask has a pixel."""
+    """Computes Dice and IoU of class 1 from a (2, 2) confusion matrix; both are 1 if neither mask has a pixel."""
     false_positive, false_negative, hits = int(confusion[0, 1]), int(confusion[1, 0]), int(confusion[1, 1])
     errors = false_positive + false_negative
     if errors + hits == 0:
@@ -46,16 +48,23 @@ def dice_iou(confusion: Tensor) -> tuple[float, float]:
 
 
 def boundary(mask: np.ndarray, ignored: np.ndarray) -> np.ndarray:
-    """(H, W) bool: pixels of ``mask`` with a 4-neighbour off the image, or neither in it nor ignored."""
+    """Returns the inner boundary of a mask, (H, W) bool.
+
+    A pixel of ``mask`` is a boundary pixel if one of its four neighbours is outside the image, or is neither in the
+    mask nor ignored.
+    """
     from scipy.ndimage import binary_erosion
 
     return mask & ~binary_erosion(mask | ignored)
 
 
 def boundary_distances(prediction: np.ndarray, label: np.ndarray, ignored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distances between two masks' boundaries, pixels: of each predicted pixel to the label's, and back.
+    """Computes the distances between two masks' boundaries, in pixels.
 
-    An array is empty if its own boundary is, and infinite if only the other one is.
+    Returns:
+        (distance of each predicted boundary pixel to the label's boundary, distance of each label boundary pixel to
+        the predicted boundary). An array is empty if its own boundary is empty, and infinite if only the other
+        boundary is empty.
     """
     from scipy.ndimage import distance_transform_edt
 
@@ -66,14 +75,15 @@ def boundary_distances(prediction: np.ndarray, label: np.ndarray, ignored: np.nd
 
 
 def boundary_f(ours: np.ndarray, theirs: np.ndarray, tolerance: float) -> float:
-    """F-measure of the boundary pixels within ``tolerance`` pixels of the other boundary.
+    """Computes the boundary F-measure; a boundary pixel is correct if the other boundary is within ``tolerance``.
 
     Args:
-        ours, theirs: what ``boundary_distances`` returns.
-        tolerance: pixels, inclusive.
+        ours: distances of the predicted boundary pixels, from ``boundary_distances``.
+        theirs: distances of the label's boundary pixels, from ``boundary_distances``.
+        tolerance: largest accepted distance, in pixels (inclusive).
 
     Returns:
-        In [0, 1]; 1 if both boundaries are empty, 0 if one is.
+        Value in [0, 1]; 1 if both boundaries are empty, 0 if only one is.
     """
     if not (ours.size and theirs.size):
         return float(ours.size == theirs.size)
@@ -82,9 +92,10 @@ def boundary_f(ours: np.ndarray, theirs: np.ndarray, tolerance: float) -> float:
 
 
 def hd95(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """95 % Hausdorff distance, pixels: the larger of the two directed 95th percentiles.
+    """Computes the 95 % Hausdorff distance, in pixels: the larger of the two directed 95th percentiles.
 
-    0 if both boundaries are empty, NaN (undefined) if one is.
+    The arguments come from ``boundary_distances``. The result is 0 if both boundaries are empty, and NaN (undefined)
+    if only one is.
     """
     if not (ours.size and theirs.size):
         return 0.0 if ours.size == theirs.size else math.nan
@@ -92,7 +103,13 @@ def hd95(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 
 class SegmentationMetrics:
-    """Accumulates a split, image by image.
+    """Accumulates the metrics of a split, image by image.
+
+    Attributes:
+        num_classes: number of classes, background included.
+        ignore: label of pixels that are not counted.
+        confusion: (K, K) int64 pixel counts of all images so far; row = label, column = prediction.
+        per_image: the rows that ``update`` returned, one per image.
 
     Example:
         >>> metrics = SegmentationMetrics(num_classes=2)
@@ -105,18 +122,18 @@ class SegmentationMetrics:
         if num_classes < 2 or 0 <= ignore < num_classes:
             raise ValueError(
                 f"got num_classes={num_classes} and ignore={ignore}, expected at least 2 classes (background "
-                "included) and an ignore label that is none of them: correct the data set's card."
+                "included) and an ignore label outside them: correct the data set's card."
             )
         self.num_classes, self.ignore = num_classes, ignore
         self.confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
         self.per_image: list[dict[str, float | str]] = []
 
     def update(self, prediction: Tensor | np.ndarray, label: Tensor | np.ndarray, id: str) -> dict[str, float | str]:
-        """Count one image.
+        """Adds one image to the split.
 
         Args:
-            prediction: (H, W) classes, any integer type, at the label's resolution.
-            label: (H, W) classes or ``ignore``, any integer type.
+            prediction: (H, W) class indices, any integer type, at the label's resolution.
+            label: (H, W) class indices or ``ignore``, any integer type.
             id: name of the image in messages and in ``per_image``.
 
         Returns:
@@ -124,7 +141,7 @@ class SegmentationMetrics:
             and ``hd95`` (pixels, NaN where undefined), and ``size``, the foreground's share of the counted pixels.
 
         Raises:
-            ValueError: shapes differ, a class out of range, or no pixel that counts.
+            ValueError: the shapes differ, a class is out of range, or every pixel is ignored.
         """
         prediction, label = integers(prediction), integers(label)
         self._check(prediction, label, id)
@@ -137,17 +154,24 @@ class SegmentationMetrics:
         return row
 
     def merge(self, parts: list["SegmentationMetrics"], ids: list[str]) -> None:
-        """Become the sum of ``parts``, which counted different images; ``per_image`` in the order of ``ids``."""
-        place = {id: i for i, id in enumerate(ids)}
+        """Replaces the counts by the sum of ``parts``, which counted different images.
+
+        Args:
+            parts: metrics of disjoint sets of images.
+            ids: names of all images, in the order that ``per_image`` shall have.
+        """
+        position = {id: i for i, id in enumerate(ids)}
         self.confusion = torch.stack([part.confusion for part in parts]).sum(0)
         rows = [row for part in parts for row in part.per_image]
-        self.per_image = sorted(rows, key=lambda row: place[str(row["id"])])
+        self.per_image = sorted(rows, key=lambda row: position[str(row["id"])])
 
     def compute(self) -> dict[str, float]:
-        """Figures of the split: ``miou`` and ``macc`` of its confusion matrix, over the classes that occur.
+        """Computes the metrics of the split.
 
-        For two classes also the means over images of ``dice``, ``iou``, ``boundary_f`` and ``hd95``, the last
-        over the images where it is defined, with the number of the others in ``hd95_undefined``.
+        Returns:
+            ``miou`` and ``macc`` of the split's confusion matrix, over the classes that occur. For two classes also
+            the means over images of ``dice``, ``iou``, ``boundary_f`` and ``hd95`` (pixels). The mean of ``hd95``
+            leaves out images where it is undefined; ``hd95_undefined`` is their number.
 
         Raises:
             ValueError: no image was counted.
@@ -174,11 +198,11 @@ class SegmentationMetrics:
         if label.ndim != 2 or prediction.shape != label.shape:
             raise ValueError(
                 f"{id}: got a prediction of {tuple(prediction.shape)} and a label of {tuple(label.shape)}, "
-                "expected the same (H, W): resize the logits to the label's size before argmax."
+                "expected both as (H, W) of equal size: resize the logits to the label's size before argmax."
             )
         counted = label != self.ignore
         if not counted.any():
-            raise ValueError(f"{id}: every pixel is ignored ({self.ignore}): drop it from the split.")
+            raise ValueError(f"{id}: every pixel is ignored ({self.ignore}): remove this image from the split.")
         for name, values in (("prediction", prediction[counted]), ("label", label[counted])):
             low, high = int(values.min()), int(values.max())
             if low < 0 or high >= self.num_classes:
@@ -189,13 +213,13 @@ class SegmentationMetrics:
 
 
 def integers(values: Tensor | np.ndarray) -> Tensor:
-    """Any array of integers, on any device, as a new int64 tensor on the CPU."""
+    """Copies an integer array or tensor, on any device, into a new int64 tensor on the CPU."""
     array = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
     return torch.from_numpy(array.astype(np.int64))
 
 
 def overall(confusion: Tensor) -> dict[str, float]:
-    """``miou`` over the classes in labels or predictions, ``macc`` over those in labels."""
+    """Computes ``miou`` over the classes in labels or predictions, and ``macc`` over the classes in labels."""
     return {
         "miou": float(class_iou(confusion).nanmean()),
         "macc": float(class_accuracy(confusion).nanmean()),

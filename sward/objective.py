@@ -1,4 +1,4 @@
-"""The training objective, paper Eq. 20: the one place where terms are weighted and summed."""
+"""Training objective, paper Eq. 20: weights and sums the loss terms, in this place only."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -17,7 +17,13 @@ CROSS_ENTROPY = TaskConfig()
 
 @dataclass
 class Losses:
-    """total: scalar to differentiate. terms: scalars by name, unweighted. weighted: times their weights."""
+    """Losses of one step.
+
+    Attributes:
+        total: scalar to differentiate, the sum of ``weighted``.
+        terms: unweighted scalar terms by name.
+        weighted: the same terms times their weights.
+    """
 
     total: Tensor
     terms: dict[str, Tensor]
@@ -25,11 +31,11 @@ class Losses:
 
 
 class NonFiniteError(RuntimeError):
-    """A term of the objective is NaN or infinite; the step must not be taken."""
+    """A term of the objective is NaN or infinite, so the optimiser step must not be taken."""
 
 
 class Objective(nn.Module):
-    """Task loss plus the method's terms, weighted by ``method.weights`` (with ``task``).
+    """Task loss plus the method's terms. ``method.weights`` has the weight of every term and of ``task``.
 
     Args:
         method: gives the terms beside the task's.
@@ -41,9 +47,10 @@ class Objective(nn.Module):
         self.method, self.task = method, task
 
     def forward(self, output: StudentOutput, batch: Batch, step: int) -> Losses:
-        """Losses of one step, of the whole batch where processes share it.
+        """Computes the losses of one step. If several processes share the batch, they are those of the whole batch.
 
-        Raises ValueError where terms and weights do not name the same things.
+        Raises:
+            ValueError: the method's terms and its weights have different names.
         """
         if current_slice() is not None and not self.method.per_sample:
             output, batch = _whole(output, batch)
@@ -70,28 +77,34 @@ class Objective(nn.Module):
         step: int,
         joined: Callable[[list[str]], list[str]] = list,
     ) -> None:
-        """Stops at a NaN or an infinity; waits for the device. Only then samples are examined one by one.
+        """Raises an error if the total loss is NaN or infinite. Waits for the device to compute it.
+
+        Only if it is not finite, the samples are examined one by one, to name those that cause it.
 
         Args:
-            joined: makes one list of those of all processes that share the batch.
+            losses: losses of the step, from ``forward``.
+            output: the student's output for ``batch``.
+            batch: input of the step.
+            step: number of the step.
+            joined: concatenates the lists of all processes that share the batch.
 
         Raises:
-            NonFiniteError: naming the terms, and the samples with what is not finite in each.
+            NonFiniteError: names the terms and the samples, with the tensors that are not finite in each sample.
         """
         if math.isfinite(losses.total.item()):
             return
         terms = [name for name, term in losses.terms.items() if not torch.isfinite(term)]
-        found = [
-            f"{name} ({', '.join(what)})"
-            for i, name in enumerate(batch.ids)
-            if (what := self._not_finite(*_sample(output, batch, i), step))
+        own_samples = [
+            f"{id} ({', '.join(tensors)})"
+            for i, id in enumerate(batch.ids)
+            if (tensors := self._not_finite(*_sample(output, batch, i), step))
         ]
-        samples = joined(found)
+        samples = joined(own_samples)
         raise NonFiniteError(
             f"step {step}: not finite: {', '.join(terms) or 'the weighted sum'}. "
             f"Samples: {'; '.join(samples) or 'none alone, only the batch together'}. "
-            "Images or teacher features: verify the store. Student or terms: lower the learning rate, "
-            "clip the gradient, or use bf16-mixed or 32-true instead of 16-mixed"
+            "If images or teacher features are listed, run `sward verify` on the store. If only student tensors or "
+            "terms are, lower the learning rate, clip the gradient, or use bf16-mixed or 32-true instead of 16-mixed"
         )
 
     @torch.no_grad()
@@ -104,7 +117,10 @@ class Objective(nn.Module):
 
 
 def _whole(output: StudentOutput, batch: Batch) -> tuple[StudentOutput, Batch]:
-    """Of all processes, in order; but images and ids, which no term reads, stay this process's."""
+    """Gathers outputs, labels and teacher features of all processes, in batch order.
+
+    Images and ids stay those of this process, because no term reads them.
+    """
     own = {level: gather_over_ranks(f) for level, f in output.features.items()}
     teacher = {level: gather_over_ranks(f) for level, f in batch.features.items()}
     student = StudentOutput(gather_over_ranks(output.logits), own, gather_over_ranks(output.penultimate))
@@ -112,6 +128,7 @@ def _whole(output: StudentOutput, batch: Batch) -> tuple[StudentOutput, Batch]:
 
 
 def _sample(output: StudentOutput, batch: Batch, i: int) -> tuple[StudentOutput, Batch]:
+    """Returns sample ``i`` of output and batch, as a batch of one."""
     one = slice(i, i + 1)
     features = {level: f[one] for level, f in output.features.items()}
     alone = replace(
@@ -127,18 +144,19 @@ def _sample(output: StudentOutput, batch: Batch, i: int) -> tuple[StudentOutput,
 def gradient_shares(
     losses: Losses, parameters: Sequence[Tensor], backward: Callable[..., None] = Tensor.backward
 ) -> dict[str, float]:
-    """Share of every weighted term in the gradient, by norm; they sum to 1 unless all are zero.
+    """Computes each weighted term's share of the gradient: its norm divided by the sum of all terms' norms.
 
-    Costs one backward pass per term and keeps the graph: call it every few hundred steps, before the step's
-    own backward and with no gradients accumulated (it leaves none).
+    Costs one backward pass per term and keeps the graph. So call it every few hundred steps, before the step's own
+    backward pass and while no gradients are accumulated. It leaves no gradients behind.
 
     Args:
-        losses: of this step.
-        parameters: leaves where the gradients meet, e.g. the student's parameters.
-        backward: what the loop calls instead of ``Tensor.backward`` (Fabric's, which scales for precision).
+        losses: losses of this step.
+        parameters: leaf tensors at which the gradients are compared, e.g. the student's parameters.
+        backward: the loop's replacement of ``Tensor.backward`` (Fabric's, which scales the loss for precision).
 
     Returns:
-        Term name -> share in [0, 1]; a term that does not reach ``parameters`` has 0.
+        Term name -> share in [0, 1]; 0 for a term that does not reach ``parameters``. The shares sum to 1 unless
+        all norms are zero.
     """
     norms = {name: _gradient_norm(term, parameters, backward) for name, term in losses.weighted.items()}
     total = math.fsum(norms.values())

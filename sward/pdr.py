@@ -1,8 +1,15 @@
 """Prototype Discriminative Regularization (PDR), paper Sec. 3.2, Eq. 16-18.
 
-Class means of the student's features are pushed at least a margin apart, and each class is pulled together.
-Statistics are those of the step's batch (of all processes that share it); there is no memory of earlier batches. The
-weights lambda_1 and lambda_2 of Eq. 19 belong to the objective.
+The labels group the student's pixel features of one batch by class. Separation penalises pairs of class means that
+are closer than a margin. Compactness penalises the variance of the features within each class.
+
+    mu_k = mean of the n_k features of class k; K classes are present
+    separation (Eq. 16) = mean over pairs i < j of max(0, m - |mu_i - mu_j|)
+    tr(Sigma_k) (Eq. 17) = sum over the features f of class k of |f - mu_k|^2 / (n_k - 1)
+    compactness (Eq. 18) = mean over classes of two or more pixels of tr(Sigma_k)
+
+All statistics are those of the step's batch (of all processes that share it); earlier batches are not remembered. The
+objective applies the weights lambda_1 and lambda_2 of Eq. 19.
 
     pdr = PDR(PDRConfig(), num_classes=2)
     terms = pdr(student_features, labels)  # {"separation": ..., "compactness": ...}
@@ -25,38 +32,39 @@ from sward.presets import PresetConfig
 
 
 class PDRConfig(PresetConfig):
-    """Switches of PDR; letters as in MWADConfig's, for what the paper leaves open."""
+    """Settings of PDR. Letters from (N) on mark choices that the paper leaves open, as in MWADConfig."""
 
     paper: ClassVar[dict[str, Any]] = {"normalise": False}
 
-    margin: float = Field(default=1.3, gt=0, description="m of Eq. 16, a distance between class means.")
+    margin: float = Field(default=1.3, gt=0, description="Margin m of Eq. 16: closer class means are penalised.")
     features: str = Field(
         default="deepest",
         pattern=r"^(deepest|penultimate|s\d+)$",
-        description="(N) Student features: the deepest encoder level, the classifier's input, or a level "
-        "(s16: better than s32 for small images).",
+        description="(N) Student features that are regularised: the deepest encoder level, the classifier's input "
+        "(penultimate), or a named level (s16 works better than s32 for small images).",
     )
     normalise: bool = Field(
         default=True,
-        description="(O) Scale each pixel's vector to length 1; else margin and scale depend on C.",
+        description="(O) Scale each pixel's vector to length 1; otherwise margin and term sizes depend on C.",
     )
     label_grid: Literal["nearest", "pure"] = Field(
-        default="nearest", description="(R) Labels on the features' grid: nearest, or only cells of one label."
+        default="nearest",
+        description="(R) Labels on the features' grid: nearest pixel, or pure (mixed cells are ignored).",
     )
     eps: float = Field(default=1e-12, gt=0, le=1e-6, description="(S) Lower bound of squared distances under the root.")
 
 
 class PDR(nn.Module):
-    """Separation (Eq. 16) and compactness (Eq. 18) of the classes present in a batch; no parameters.
+    """Separation (Eq. 16) and compactness (Eq. 18) of the classes present in a batch; has no parameters.
 
-    Ignored pixels count nowhere. K is the number of classes present; separation is 0 for fewer than two. A
-    class of one pixel has a mean but no variance: it takes part in separation only (with none left,
-    compactness is 0).
+    Ignored pixels are left out. K is the number of classes present; separation is 0 for fewer than two. A class of
+    one pixel has a mean but no variance, so it takes part in separation only. Compactness is 0 if no class has two
+    pixels.
 
     Args:
-        config: the switches.
-        num_classes: labels are below this; None reads it off each batch, at the price of waiting for the
-        device.
+        config: settings of PDR.
+        num_classes: upper bound (exclusive) of the labels. None determines it from each batch, which waits for the
+            device.
     """
 
     def __init__(self, config: PDRConfig | None = None, num_classes: int | None = None) -> None:
@@ -65,11 +73,14 @@ class PDR(nn.Module):
         self.num_classes = num_classes
 
     def forward(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Unweighted scalars ``separation`` and ``compactness``, float32 or wider.
+        """Computes the two terms of one batch.
 
         Args:
-            features: (B, C, H, W) of the student.
+            features: (B, C, H, W) student features, any floating type.
             labels: (B, h, w) int64 in [0, num_classes) or ``IGNORE``, on any grid.
+
+        Returns:
+            Unweighted scalars ``separation`` (in [0, margin]) and ``compactness`` (>= 0), float32 or wider.
         """
         size = (features.shape[-2], features.shape[-1])
         y = labels if labels.shape[1:] == size else labels_on_grid(labels, size, self.config.label_grid == "pure")
@@ -83,7 +94,7 @@ class PDR(nn.Module):
 def plain_geometry(
     f_BCHW: Tensor, y_BHW: Tensor, K: int, margin: float, eps: float, normalise: bool = True
 ) -> dict[str, Tensor]:
-    """Eq. 16 to 18 pixel vector by pixel vector."""
+    """Computes Eq. 16-18 directly from the vectors of all pixels."""
     f_nC = f_BCHW.movedim(1, -1).flatten(0, 2)
     f_nC = f_nC.to(torch.promote_types(f_nC.dtype, torch.float32))
     f_nC = F.normalize(f_nC, dim=-1) if normalise else f_nC
@@ -91,9 +102,10 @@ def plain_geometry(
 
 
 def fused_geometry(f_BCHW: Tensor, y_BHW: Tensor, K: int, margin: float, eps: float) -> dict[str, Tensor]:
-    """The same with ``normalise``, from the class sums of unit vectors alone.
+    """Computes ``plain_geometry`` with ``normalise=True`` from the class sums of unit vectors alone.
 
-    In float32 the compactness is exact to about 1e-6 of the squared length, 1; its gradient has no such limit.
+    In float32 the absolute error of the compactness is about 1e-6 (squared lengths are 1). Its gradient does not have
+    this limit.
     """
     sum_KC, count_K, square_K = map(sum_over_ranks, UnitSums.apply(f_BCHW, y_BHW, K))
     mu_KC = sum_KC / count_K.clamp_min(1)[:, None]
@@ -102,20 +114,23 @@ def fused_geometry(f_BCHW: Tensor, y_BHW: Tensor, K: int, margin: float, eps: fl
 
 
 def one_hot(y: Tensor, K: int) -> Tensor:
-    """(n, K) for any shape of n labels; all zero for ignored pixels."""
+    """Encodes labels of any shape, n in all, as (n, K) int64; rows of ignored pixels are all zero."""
     return F.one_hot(torch.where(y == IGNORE, K, y).flatten(), K + 1)[:, :K]
 
 
 def class_geometry(f_nC: Tensor, member_nK: Tensor, margin: float, eps: float) -> dict[str, Tensor]:
-    """Eq. 16 and 18 from pixel vectors and their one-hot classes (sums by matmul: in a fixed order)."""
+    """Computes Eq. 16 and 18 from pixel vectors and their one-hot classes.
+
+    Class sums are matrix products, so that they are summed in a fixed order.
+    """
     count_K = sum_over_ranks(member_nK.sum(0))
     mu_KC = sum_over_ranks(member_nK.T @ f_nC) / count_K.clamp_min(1)[:, None]
-    square_n = (f_nC - member_nK @ mu_KC).square().sum(-1)
-    return _terms(mu_KC, sum_over_ranks(member_nK.T @ square_n), count_K, margin, eps)  # Eq. 17, two passes
+    square_n = (f_nC - member_nK @ mu_KC).square().sum(-1)  # Eq. 17 in two passes: first means, then deviations
+    return _terms(mu_KC, sum_over_ranks(member_nK.T @ square_n), count_K, margin, eps)
 
 
 def _terms(mu_KC: Tensor, scatter_K: Tensor, count_K: Tensor, margin: float, eps: float) -> dict[str, Tensor]:
-    """``scatter_K``: summed squared distances to the class means."""
+    """Computes both terms from class means, ``scatter_K`` (summed squared distances to the mean) and pixel counts."""
     i, j = torch.triu_indices(len(count_K), len(count_K), 1, device=mu_KC.device)
     present_P = (count_K[i] > 0) & (count_K[j] > 0)
     distance_P = (mu_KC[i] - mu_KC[j]).square().sum(-1).clamp_min(eps).sqrt()

@@ -1,7 +1,7 @@
-"""Class sums of unit vectors, read off a feature map in one pass each way: what PDR needs when it normalises.
+"""Class sums of a map's unit vectors, for PDR with ``normalise``: one pass forward and one backward.
 
-For vectors of length 1 the sums say everything: mu_k = S_k / n_k and, since the squared lengths add up to n_k,
-tr(Sigma_k) = (n_k - n_k |mu_k|^2) / (n_k - 1). The unit vectors themselves are never stored.
+For vectors of length 1 the class sums S_k and counts n_k suffice: mu_k = S_k / n_k and, because the squared lengths
+add up to n_k, tr(Sigma_k) = (n_k - n_k |mu_k|^2) / (n_k - 1). The unit vectors themselves are never stored.
 """
 
 # B batch, C channels, n pixels of an image, K classes
@@ -12,15 +12,18 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-SHORTEST = 1e-12  # lower bound of lengths, as in torch.nn.functional.normalize
+SHORTEST = 1e-12  # lower bound of vector lengths, as in torch.nn.functional.normalize
 
 
 class UnitSums(torch.autograd.Function):
-    """Per class, over the pixels that have it: sum of the unit vectors, number of pixels, sum of squared lengths.
+    """Sums, over each class's pixels, their unit vectors, their number and their squared lengths.
 
-    ``apply(f, y, classes)``: f (B, C, H, W); y (B, H, W) int64, pixels outside [0, classes) count nowhere.
-    Returns (K, C), which has a gradient, (K,) and (K,), which have none; float32 or wider. Sums are matrix
-    products, in a fixed order. A vector shorter than 1e-12 is divided by that, so its squared length is below 1.
+    ``apply(f, y, classes)`` takes f (B, C, H, W) and y (B, H, W) int64; pixels with labels outside [0, classes) are
+    left out. It returns three tensors, float32 or wider: sums of unit vectors (K, C), with a gradient; numbers of
+    pixels (K,) and sums of squared lengths (K,), both without.
+
+    Sums are matrix products, so that they are summed in a fixed order. A vector shorter than 1e-12 is divided by
+    1e-12, so its squared length is below 1.
     """
 
     @staticmethod
@@ -29,7 +32,7 @@ class UnitSums(torch.autograd.Function):
         length_Bn = _lengths(f_BCHW, f_BCn)
         member_BKn = _members(y_BHW, classes, f_BCn.dtype)
         inverse_Bn = length_Bn.clamp_min(SHORTEST).reciprocal_()
-        unit_Bn = length_Bn.div_(SHORTEST).clamp_max_(1)  # 1 but for vectors that are (close to) zero
+        unit_Bn = length_Bn.div_(SHORTEST).clamp_max_(1)  # scaled length; < 1 only for vectors close to 0
         along_Bn = inverse_Bn.square().mul_(unit_Bn == 1)
         count_K, square_K = member_BKn.sum((0, 2)), (member_BKn @ unit_Bn.square_()[:, :, None]).sum((0, 2))
         ctx.save_for_backward(f_BCHW, y_BHW, inverse_Bn, along_Bn)
@@ -39,7 +42,7 @@ class UnitSums(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_KC: Tensor, *_: Tensor) -> tuple[Tensor, None, None]:
-        """Per pixel u / |f| with u its class's gradient, less its part along f."""
+        """Gradient of a pixel f: (u - its component along f) / |f|, where u is the gradient of the class's sum."""
         f_BCHW, y_BHW, inverse_Bn, along_Bn = ctx.saved_tensors
         with torch.autocast(f_BCHW.device.type, enabled=False):
             f_BCn = _wide(f_BCHW)
@@ -50,20 +53,25 @@ class UnitSums(torch.autograd.Function):
             grad = torch.empty_like(f_BCHW, dtype=f_BCn.dtype, memory_format=layout)
             to_BCK = grad_KC.mT.expand(len(f_BCn), -1, -1)
             torch.bmm(to_BCK, weight_BKn, out=grad.flatten(2)).addcmul_(f_BCn, along_Bn[:, None], value=-1)
-        return grad.to(f_BCHW.dtype), None, None  # not a view: autograd adds other gradients to it in place
+        return grad.to(f_BCHW.dtype), None, None  # not a view, because autograd adds other gradients to it in place
 
 
 def _wide(f_BCHW: Tensor) -> Tensor:
-    """(B, C, n), float32 or wider; a view of float32 maps in either memory format."""
+    """Flattens a map to (B, C, n), float32 or wider; a view of float32 maps in either memory format."""
     return f_BCHW.flatten(2).to(torch.promote_types(f_BCHW.dtype, torch.float32))
 
 
 def _lengths(f_BCHW: Tensor, f_BCn: Tensor) -> Tensor:
-    """(B, n): of a pixel's numbers side by side, or else image by image, which fits the cache."""
+    """Computes the lengths (B, n) of the pixels' vectors.
+
+    A channels-last map is reduced in one call, because a pixel's channels are adjacent. Other maps are reduced image
+    by image, so that an image stays in the processor's cache.
+    """
     if f_BCHW.is_contiguous(memory_format=torch.channels_last):
         return torch.linalg.vector_norm(f_BCn, dim=1)
     return torch.stack([f_Cn.square().sum(0) for f_Cn in f_BCn]).sqrt_()
 
 
 def _members(y_BHW: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
+    """Encodes the labels as one-hot (B, K, n) of type ``dtype``; all zero for labels outside [0, classes)."""
     return (y_BHW.flatten(1)[:, None] == torch.arange(classes, device=y_BHW.device)[:, None]).to(dtype)

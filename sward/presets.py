@@ -1,4 +1,4 @@
-"""Named settings of a configuration: ``preset: paper`` fills what is not stated; whatever is stated wins."""
+"""Presets of a configuration: ``preset: paper`` sets the fields that are not stated; stated fields win."""
 
 from typing import Any, ClassVar, Literal
 
@@ -8,13 +8,17 @@ from sward.contracts import Config
 
 
 class PresetConfig(Config):
-    """A configuration whose defaults are the recommended setting and which knows the paper's."""
+    """Configuration with two presets: the defaults, which are recommended, and the paper's values.
+
+    Attributes:
+        paper: field -> the paper's value, for each field where it differs from the default.
+    """
 
     paper: ClassVar[dict[str, Any]] = {}
 
     preset: Literal["recommended", "paper"] = Field(
         default="recommended",
-        description="Where unstated fields come from: 'recommended' (the defaults) or 'paper' (as printed).",
+        description="Source of unstated fields: 'recommended' (the defaults) or 'paper' (as printed).",
     )
 
     @model_validator(mode="before")

@@ -1,4 +1,4 @@
-"""Configuration of a store: which data, teacher, views and codec, where it lies, and where the extraction runs."""
+"""Configuration of a store: data set, teacher, views, codec and location, and where the extraction runs."""
 
 from typing import Annotated, Any, Literal
 
@@ -14,26 +14,37 @@ from sward.teachers.hiera import MEAN, STD
 
 
 class LocalRunner(Config):
-    """This process does everything."""
+    """Computes all units in this process."""
 
     kind: Literal["local"] = "local"
 
 
 class DaskRunner(Config):
-    """This process plans and keeps the books; workers of a Dask cluster compute the shards."""
+    """Distributes units over the workers of a Dask cluster; this process holds lock and plan and records times."""
 
     kind: Literal["dask"] = "dask"
     address: str | None = Field(
-        None, description="tcp://host:8786 of a running scheduler; default: a cluster on this machine, for this call"
+        None,
+        description="Address of a running scheduler, such as tcp://host:8786; default: start a cluster on this machine "
+        "for this call.",
     )
-    workers: int | None = Field(None, ge=1, description="own workers; default: one a GPU, else one a CPU core")
-    threads: int = Field(1, ge=1, description="CPU threads of the teacher in a worker (on a CPU sums round by them)")
-    patience: float = Field(60, ge=1, description="seconds to wait for a scheduler, or without any worker")
+    workers: int | None = Field(
+        None, ge=1, description="Worker processes to start; default: one per GPU, without GPUs one per CPU core."
+    )
+    threads: int = Field(
+        1, ge=1, description="CPU threads of the teacher in each worker; on a CPU the rounding of sums depends on them."
+    )
+    patience: float = Field(
+        60, ge=1, description="Seconds to wait for a scheduler to answer, and for a worker while there is none."
+    )
 
     @model_validator(mode="after")
     def _whose_workers(self) -> "DaskRunner":
         if self.address and self.workers:
-            raise ValueError("workers is of a cluster made here, those at address are started there; remove either")
+            raise ValueError(
+                "workers and address are both set, but workers counts processes that are started here, and those at "
+                "address are started there; remove one of the two"
+            )
         return self
 
 
@@ -41,30 +52,46 @@ RunnerConfig = Annotated[LocalRunner | DaskRunner, Field(discriminator="kind")]
 
 
 class CacheConfig(Config):
-    """One store: which data, which teacher, which views, how stored, where."""
+    """Configuration of one store: data set, teacher, views, storage format and location."""
 
-    dataset: str = Field(description="name (data/<name>/card.yaml) or path of a card.yaml")
-    split: str = Field("random", description="name of one of the card's splits")
-    teacher: TeacherConfig
-    size: tuple[int, int] = Field(description="(height, width) of training views; multiples of 32")
+    dataset: str = Field(description="Name of a data set (its card is data/<name>/card.yaml), or path of a card.yaml.")
+    split: str = Field("random", description="Name of one of the card's splits.")
+    teacher: TeacherConfig = Field(description="Teacher network and its weights.")
+    size: tuple[int, int] = Field(description="(height, width) of training views, in pixels; multiples of 32.")
     eval_size: tuple[int, int] | None = Field(
-        None, description="(height, width) of validation and test views; default: size"
+        None,
+        description="(height, width) of validation and test views, in pixels; multiples of 32. Default: size.",
     )
-    mean: tuple[float, float, float] = Field(MEAN, description="normalisation of RGB in [0, 1], mean")
-    std: tuple[float, float, float] = Field(STD, description="normalisation, standard deviation")
-    views: ViewsConfig = ViewsConfig()
-    codec: CodecConfig = FP16()
-    store: str = Field(description="folder of the Zarr store, or s3://, gs://, az:// and a prefix of its own")
-    shard_records: int = Field(16, ge=1, le=256, description="records a shard (layout: not in the identity)")
+    mean: tuple[float, float, float] = Field(
+        MEAN, description="Mean of RGB in [0, 1] that normalisation subtracts; default: ImageNet's."
+    )
+    std: tuple[float, float, float] = Field(
+        STD, description="Standard deviation of RGB in [0, 1] that normalisation divides by; default: ImageNet's."
+    )
+    views: ViewsConfig = Field(
+        ViewsConfig(), description="Number of views per training image, and how they are cropped, flipped and coloured."
+    )
+    codec: CodecConfig = Field(FP16(), description="Storage format of the feature levels; default: half precision.")
+    store: str = Field(description="Folder of the Zarr store, or a URL (s3://, gs://, az://) with a prefix of its own.")
+    shard_records: int = Field(
+        16, ge=1, le=256, description="Records per shard file. Layout only: not part of the identity."
+    )
     compression: Compression = Field(
-        "none", description="lossless, of every array: none, or zstd for archives (layout: not in the identity)"
+        "none",
+        description="Lossless compression of every array: none, or zstd for archives. Layout only: not part of the "
+        "identity.",
     )
-    batch_size: int = Field(4, ge=1, description="records a teacher forward")
+    batch_size: int = Field(4, ge=1, description="Records per forward pass of the teacher.")
     workers: int | None = Field(
-        None, ge=0, le=64, description="threads that render and encode; default: one a core, at most 16; 0: no others"
+        None,
+        ge=0,
+        le=64,
+        description="Threads that render and encode; default: one per CPU core, at most 16. 0: no extra threads.",
     )
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1 …")
-    runner: RunnerConfig = LocalRunner()
+    device: str = Field("auto", description="Device of the teacher: auto, cpu, cuda, cuda:1 …")
+    runner: RunnerConfig = Field(
+        LocalRunner(), description="Where units are computed: in this process (local) or on Dask workers (dask)."
+    )
 
     @model_validator(mode="after")
     def _sizes(self) -> "CacheConfig":
@@ -78,24 +105,31 @@ class CacheConfig(Config):
     @model_validator(mode="after")
     def _every_workers_device(self) -> "CacheConfig":
         if self.runner.kind == "dask" and self.device not in ("cpu", "cuda", "auto"):
-            raise ValueError(f"device: each worker has one GPU, known to it as cuda; found {self.device}, use cuda")
+            raise ValueError(f"device: each Dask worker sees its one GPU as cuda; found {self.device}, use cuda")
         if self.runner.kind == "dask" and self.runner.address and self.device == "auto":
-            raise ValueError("device: auto is this machine's; for the workers at runner.address say cuda or cpu")
+            raise ValueError(
+                "device: auto chooses by this machine's GPUs, not the workers' at runner.address; say cuda or cpu"
+            )
         return self
 
     def recorded(self) -> dict[str, Any]:
-        """What a plan keeps of it: not where it ran, so that the plan is the same."""
+        """The configuration as recorded in a plan: without ``runner``, so that it does not depend on where it ran."""
         return self.model_dump(mode="json", exclude={"runner"})
 
     @property
     def threads(self) -> int:
-        """That render and encode on this machine; 0: the calling one does."""
+        """Number of threads that render and encode on this machine; 0: the calling thread does both.
+
+        Default: one per core, at most 16. The cap bounds memory: about one record's features per thread are held while
+        they wait to be encoded and written.
+        """
         return min(16, cores()) if self.workers is None else self.workers
 
     @property
     def evaluation_size(self) -> tuple[int, int]:
+        """(height, width) of validation and test views, in pixels."""
         return self.eval_size or self.size
 
     def size_of(self, subset: str) -> tuple[int, int]:
-        """(height, width) of a subset's views."""
+        """(height, width) of a subset's views, in pixels."""
         return self.size if subset == "train" else self.evaluation_size

@@ -1,4 +1,4 @@
-"""Exceptions of stage 1 and of the store.
+"""Exceptions of the feature cache: of extraction (stage 1), the store and its tools.
 
 ValueError
   CacheMismatch      the store is not the one the configuration describes
@@ -6,41 +6,43 @@ ValueError
   StoreDamaged       bytes are missing, changed or cannot be decoded
   StorageOverflow    a feature exceeds the range of the storage type
 RuntimeError
-  ExtractionError    a feature is NaN, infinite, or overflows
+  ExtractionError    a feature is NaN, infinite, or overflows; or Dask workers do not agree
 OSError
-  NotWritable        a disk that is full or read-only
-  RemoteError        object storage that cannot be reached or refuses
-  ClusterLost        a Dask scheduler or all its workers are gone
+  NotWritable        the disk is full or read-only
+  RemoteError        object storage cannot be reached, or refuses
+  ClusterLost        the Dask scheduler or all its workers are gone
 """
+
+KEPT = "what is finished is kept: the same command continues"  # end of messages after which a restart continues
 
 
 class CacheMismatch(ValueError):
-    """A store isn't the one the configuration describes."""
+    """The store is not the one the configuration describes, or a target folder holds something else."""
 
 
 class StoreIncomplete(ValueError):
-    """Planned shards have no receipt yet."""
+    """Some planned shards of the store have no receipt yet."""
 
 
 class StoreDamaged(ValueError):
-    """Bytes of a store are missing or changed."""
+    """Bytes of the store are missing, changed, or cannot be decoded."""
 
 
 class StorageOverflow(ValueError):
-    """A value does not fit the storage type."""
+    """A feature value exceeds the range of the storage type."""
 
 
 class ExtractionError(RuntimeError):
-    """A record cannot be stored; names the sample."""
+    """A record or unit cannot be computed or stored; the message names the sample or unit."""
 
 
 class NotWritable(OSError):
-    """The store's disk is full, or may not be written."""
+    """The store's disk is full or read-only, or permission is denied."""
 
 
 class RemoteError(OSError):
-    """A store at a URL cannot be reached, read or written; says why and what to do."""
+    """A store at a URL cannot be reached, read or written; the message gives cause and remedy."""
 
 
 class ClusterLost(OSError):
-    """No scheduler, or no workers."""
+    """The Dask scheduler does not answer, or no worker is left."""

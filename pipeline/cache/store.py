@@ -1,17 +1,17 @@
-"""A store on disk: plans, receipts, Zarr metadata; and the reader that trusts nothing else.
+"""Opens a feature store for reading; trusts only plans and receipts.
 
     store.zarr/
       plan/0000.json              what will be written: identity, units, records with their views; immutable
-      receipts/train-00000.json   written last: this unit is complete (sizes, checksums, statistics)
+      receipts/train-00000.json   written last: the unit is complete (sizes, checksums, statistics); immutable
       train/s4/c/0/0/0/0 …        one shard file per (unit, array); arrays s4 s8 s16 s32 image label
       full_labels/<digest>.png    label at the source's resolution, for evaluation
-      timing.jsonl                what each unit took; no part of the content
-      appended/plan.json          optional: tensors of a teacher head added to every record (`appended.py`)
+      timing.jsonl                seconds of each unit; not part of the content
+      appended/plan.json          optional: tensors of a teacher head for every record (`manifest/appended.py`)
       zarr.json …                 metadata: any Zarr v3 reader opens the named arrays
 
-A unit is one shard of every array of a subset; it becomes visible to readers in `unit.py`, `UnitWriter.commit`.
-Rows that no plan names (the rest of a generation's last shard) hold nothing. An extension is a new plan; plans
-and receipts are never changed.
+A unit is one shard of every array of a subset. Readers see it once its receipt exists, which `UnitWriter.commit`
+(`extraction/unit_writer.py`) writes last. Rows that no plan names (the end of a generation's last shard) hold no data.
+An extension of the store adds a new plan, called a generation; plans and receipts are never changed.
 """
 
 from collections.abc import Iterable, Iterator
@@ -31,6 +31,7 @@ from pipeline.cache.format.arrays import array_specs
 from pipeline.cache.format.codecs import CODECS, ArraySpecs, Codec
 from pipeline.cache.format.shards import crc32c_of, pieces
 from pipeline.cache.manifest.appended import APPENDED, appended_specs, read_appended
+from pipeline.cache.manifest.channel_moments import channel_moments
 from pipeline.cache.manifest.folds import count_folds, role
 from pipeline.cache.manifest.records import WITHDRAW, Record, compression_of, plan_units, read_plans, receipt_path
 from pipeline.cache.storage.mirror import mirror_of
@@ -41,16 +42,17 @@ from pipeline.types import Arrays
 
 
 class Store:
-    """A complete store, opened for reading; safe to share between threads.
+    """A complete store, opened for reading; threads may share it.
 
     Args:
-        path: its folder, or the folder that stands for a URL (`paths.read_path` gives it).
-        partial: leave out what has no receipt.
-        cache_bytes: of a store at a URL, how much of what was read is kept on this disk; None: what others leave.
+        path: folder of the store, or local folder that stands for a URL (from `paths.read_path`).
+        partial: leave out records without a receipt, instead of raising StoreIncomplete.
+        cache_bytes: limit in bytes of the local chunk cache for a store at a URL; the least recently read chunks are
+            removed. None: add chunks while the cache holds less than 20 GB, and remove none.
 
     Raises on opening:
-        FileNotFoundError: no store there.
-        StoreIncomplete: planned shards are missing (``partial=True`` leaves their records out instead).
+        FileNotFoundError: there is no store at ``path``.
+        StoreIncomplete: planned shards have no receipt, and ``partial`` is False.
         StoreDamaged: a file's size is not what its receipt says.
     """
 
@@ -69,13 +71,13 @@ class Store:
         self.shard_records: int = self.plans[0]["shard_records"]
         self.compression = compression_of(self.plans)
         self.units = [unit for plan in self.plans for unit in plan_units(plan)]
-        found = {unit.name: unit.receipt(self.path) for unit in self.units}
-        self.receipts: dict[str, dict[str, Any]] = {name: r for name, r in found.items() if r is not None}
-        self.missing = [name for name, r in found.items() if r is None]
+        receipts = {unit.name: unit.receipt(self.path) for unit in self.units}
+        self.receipts: dict[str, dict[str, Any]] = {name: r for name, r in receipts.items() if r is not None}
+        self.missing = [name for name, r in receipts.items() if r is None]
         if self.missing and not partial:
             raise StoreIncomplete(
                 f"the store {self.location} is incomplete: {len(self.missing)} of {len(self.units)} shards have no "
-                f"receipt (first: {self.missing[0]}); continue it with the command that made it. {WITHDRAW}"
+                f"receipt (first: {self.missing[0]}); run the command that made it again to continue. {WITHDRAW}"
             )
         self.appended = read_appended(self.path, self.content_id, self.units)
         self._check_sizes()
@@ -88,7 +90,7 @@ class Store:
 
     @property
     def location(self) -> str:
-        """Where it is, for people: its URL or its folder."""
+        """URL or folder of the store, for messages."""
         return self.mirror.url if self.mirror else with_urls(self.path)
 
     @cached_property
@@ -114,11 +116,12 @@ class Store:
 
     @property
     def classes(self) -> list[str]:
+        """Class names, in the order of the label values 0, 1, …"""
         return self.identity["data.classes"]
 
     @property
     def evaluation_subset(self) -> str:
-        """Where results are reported: test, or val where test has no labels (Cityscapes)."""
+        """Subset on which results are reported: test, or val if test has no labels and so no records (Cityscapes)."""
         return "test" if self.records["test"] else "val"
 
     @property
@@ -127,11 +130,12 @@ class Store:
         return self.identity["input.mean"], self.identity["input.std"]
 
     def size(self, subset: str) -> tuple[int, int]:
+        """(height, width) of a subset's views, in pixels."""
         height, width = self.identity["input.size" if subset == "train" else "input.eval_size"]
         return height, width
 
     def specs(self, subset: str) -> ArraySpecs:
-        """Array name -> (shape of one record, dtype)."""
+        """Array name -> (shape of one record, dtype), for a subset."""
         if subset not in self._specs:
             appended = appended_specs(self.appended, subset) if self.appended else {}
             self._specs[subset] = array_specs(self.codec, self.channels, self.size(subset)) | appended
@@ -141,39 +145,56 @@ class Store:
         """Names of the arrays that hold a level, or an appended tensor.
 
         Raises:
-            KeyError: the store has no such level; lists the ones it has.
+            KeyError: the store has no such level; the message lists the levels it has.
         """
         if self.appended and level in self.appended["channels"]:
             return [level]
         if level not in self.channels:
             raise KeyError(f"the store {self.location} has no level {level}; it has {', '.join(self.channels)}")
-        return list(self.codec.arrays(level, (1, 8, 8)))
+        return list(self.codec.arrays(level, (1, 8, 8)))  # names do not depend on the shape: any (C, H, W) will do
 
     def decode(self, name: str, parts: dict[str, Tensor], subset: str) -> Tensor:
-        """(B, C, h, w) float32 of a level, or an appended tensor, on the device where the parts are."""
+        """Decodes a batch of a level, or of an appended tensor, on the device of ``parts``.
+
+        Args:
+            name: of the level or the appended tensor.
+            parts: the arrays of ``level_arrays(name)`` as stored, each with a leading batch axis.
+            subset: whose view size determines the map's size.
+
+        Returns:
+            (B, C, h, w) float32.
+        """
         if self.appended and name in self.appended["channels"]:
-            return APPENDED.decode(name, parts, (0, 0))
+            return APPENDED.decode(name, parts, (0, 0))  # fp16 ignores the size: its arrays have the map's own shape
         height, width = self.size(subset)
         return self.codec.decode(name, parts, (height // int(name[1:]), width // int(name[1:])))
 
     def read(self, record: Record, out: Arrays) -> None:
-        """Read the arrays named in ``out`` of one record straight into its (C-contiguous) buffers.
+        """Reads the arrays named in ``out`` of one record straight into its buffers.
+
+        Args:
+            record: with a receipt.
+            out: array name -> buffer: C-contiguous, of the shape and dtype in ``specs``.
 
         Raises:
-            StoreDamaged: bytes are missing.
+            StoreDamaged: bytes are missing, or do not decompress.
+            RemoteError: a store at a URL cannot be reached.
         """
         self.reader.read(record, out, self.is_compressed)
 
     def prefetch(self, record: Record, like: Arrays) -> None:
-        """Have the disk begin with what reading the record into such buffers will need; returns at once."""
+        """Asks the local disk to load what ``read(record, like)`` will need; returns at once.
+
+        A hint: no-op for a store at a URL.
+        """
         self.reader.prefetch(record, like)
 
     def kept_open(self) -> AbstractContextManager[None]:
-        """For many reads: meanwhile the files read last stay open."""
+        """Context for many reads: files of a local store that were read last stay open in it."""
         return self.reader.kept_open()
 
     def arrays(self, record: Record, names: Iterable[str] | None = None) -> Arrays:
-        """Arrays of one record as they are stored, by name; None: all of them. Raises as ``read``."""
+        """Reads arrays of one record as stored, by name; ``names`` None: all of them. Raises as ``read`` does."""
         specs = self.specs(record.subset)
         out = {name: np.empty(*specs[name]) for name in (specs if names is None else names)}
         self.read(record, out)
@@ -184,7 +205,7 @@ class Store:
         return self.compression != "none" and not (self.appended and array in self.appended["channels"])
 
     def features(self, record: Record, levels: list[str] | None = None) -> dict[str, Tensor]:
-        """Decoded features of one record, level -> (C, h, w) float32: for tools; training uses the stream."""
+        """Decoded features of one record, level -> (C, h, w) float32. For tools: training reads batches (`Stream`)."""
         decoded = {}
         for level in levels or self.channels:
             parts = self.arrays(record, self.level_arrays(level))
@@ -193,7 +214,7 @@ class Store:
         return decoded
 
     def full_label(self, record: Record) -> np.ndarray:
-        """(H, W) uint8 label at the source's own resolution (validation and test records)."""
+        """Label of a validation or test record at the source's own resolution: (H, W) uint8."""
         with Image.open(full_label_path(self.path, record.digest)) as image:
             return np.array(image)
 
@@ -201,29 +222,21 @@ class Store:
         """Level -> per-channel (mean, std) of the teacher over all training records, each (C,) float32."""
         training = [unit for unit in self.units if role(unit, self.fold, self.folds) == "train"]
         receipts = [self.receipts[unit.name] for unit in training if unit.name in self.receipts]
-        found = {}
-        for level in self.channels:
-            count = sum(r["levels"][level]["count"] for r in receipts)
-            first, second = (
-                np.sum([r["levels"][level][k] for r in receipts], axis=0) / count for k in ("sum", "sum_squares")
-            )
-            std = np.sqrt(np.maximum(second - first**2, 0))
-            found[level] = torch.tensor(first, dtype=torch.float32), torch.tensor(std, dtype=torch.float32)
-        return found
+        return channel_moments(receipts, self.channels)
 
     def size_of(self, file: str) -> int | None:
-        """Bytes of a file of the store; None where it is missing."""
+        """Size in bytes of a file of the store; None if it is missing."""
         if self.mirror:
             return self.objects[file].bytes if file in self.objects else None
         path = self.path / file
         return path.stat().st_size if path.is_file() else None
 
     def pieces(self, file: str) -> Iterator[bytes]:
-        """The bytes of a file of the store."""
+        """Yields the bytes of a file of the store, in pieces of 8 MiB."""
         return self.mirror.remote.pieces(file, self.objects[file].bytes) if self.mirror else pieces(self.path / file)
 
     def checksum(self, file: str) -> int | None:
-        """crc32c of a file of the store, read whole; None where it is missing."""
+        """crc32c of a file of the store, which is read whole; None if it is missing."""
         return None if self.size_of(file) is None else crc32c_of(self.pieces(file))
 
     def _check_sizes(self) -> None:
@@ -233,9 +246,10 @@ class Store:
                 if size != facts["bytes"]:
                     own = with_urls(receipt_path(self.path, name))
                     there = "missing" if size is None else f"{size} bytes"
-                    found = f"{self.location}/{file}: {there}, its receipt says {facts['bytes']}"
-                    raise StoreDamaged(f"{found}; delete {own}, and the command that made the store makes it again")
+                    wrong = f"{self.location}/{file}: {there}, its receipt says {facts['bytes']} bytes"
+                    raise StoreDamaged(f"{wrong}; delete {own} and run the command that made the store again")
 
 
 def full_label_path(path: Path, digest: str) -> Path:
+    """File of the full-size label of a sample with this digest."""
     return path / "full_labels" / f"{digest}.png"

@@ -1,1 +1,1 @@
-"""Estimates of both stages before they run: sizes, times, capacity (`sward plan`)."""
+"""Estimates sizes and times of both stages before they run (`sward plan`, docs/capacity.md)."""

@@ -1,19 +1,29 @@
-"""`sward plan --budget`: which codec and how many views fit into so many bytes, and which of them to take.
+"""`sward plan --budget`: computes how many views fit into a number of bytes per codec, and recommends a codec.
 
-The rule: views before precision, down to int8. int8 adds some 1e-4 to the KL of the windowed attention, whose own KL to
-uniform is about 0.4, and fp16 takes the room of twice the views. So fp16 only where it holds ``ENOUGH`` views anyway;
-below int8 (int6, then int4) only where int8 does not hold the views that the configuration asks for. Where nothing
-holds those, int8 with as many as fit, then int6, then int4. A rule: a comparison of stores with your student decides.
+The rule prefers views to precision, down to int8. int8 adds about 1e-4 to the KL divergence of the windowed attention,
+whose own KL to uniform is about 0.4, and fp16 needs the space of twice the views. The first codec that applies wins:
+
+1. fp16, if it holds ``ENOUGH`` views and all views that the configuration asks for;
+2. int8, then int6, then int4, if it holds all views that the configuration asks for;
+3. int8, then int6, then int4, if it holds any views: as many as fit.
+
+This is a rule of thumb; only a comparison of stores with your student can decide.
 """
 
 from dataclasses import dataclass
 
-ENOUGH = 8  # views; beyond, the rule prefers precision
+ENOUGH = 8  # views; if fp16 holds this many, the rule prefers its precision to more views
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The largest number of views of a codec that fits; 0 where none does. ``bytes``: with that many."""
+    """Largest number of views that fits the budget with one codec.
+
+    Attributes:
+        codec: kind of the codec.
+        views: views per training image; 0 if not even one fits.
+        bytes: bytes of the store with that many views; 0 if none fits.
+    """
 
     codec: str
     views: int
@@ -21,13 +31,13 @@ class Choice:
 
 
 def choices(budget: int, record_bytes: dict[str, tuple[int, int]], images: int, evaluated: int) -> list[Choice]:
-    """One for every codec, in the order given.
+    """The largest number of views per codec, in the order of ``record_bytes``.
 
     Args:
-        budget: bytes.
-        record_bytes: codec -> bytes of a (training, evaluation) record.
-        images: training images, each with K views.
-        evaluated: validation and test records, with one view each.
+        budget: bytes that the store may take.
+        record_bytes: codec -> bytes per (training, evaluation) record.
+        images: number of training images, each with K views.
+        evaluated: number of validation and test records, one per image.
     """
     found = []
     for codec, (training, evaluation) in record_bytes.items():
@@ -38,7 +48,7 @@ def choices(budget: int, record_bytes: dict[str, tuple[int, int]], images: int, 
 
 
 def recommend(found: list[Choice], wanted: int) -> Choice | None:
-    """By the rule above, with ``wanted`` views in the configuration; None where nothing fits."""
+    """The choice by the rule of this module, for ``wanted`` views in the configuration; None if nothing fits."""
     views = {choice.codec: choice for choice in found}
     fp16, rest = views["fp16"], [views[codec] for codec in ("int8", "int6", "int4")]
     enough = [fp16] if fp16.views >= max(ENOUGH, wanted) else []

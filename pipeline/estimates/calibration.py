@@ -1,4 +1,4 @@
-"""What this machine does, measured in a few seconds: the teacher, the disk (cold and warm), decoding."""
+"""Measures teacher, disk (cold and warm) and decoding speed of this machine in a few seconds."""
 
 import os
 import tempfile
@@ -20,15 +20,21 @@ from pipeline.cache.storage.disk_ranges import File, Span, read_spans
 from pipeline.devices import resolve_device, wait_for
 from sward import seeds
 
-MOST_BYTES, LEAST_BYTES = 256 << 20, 8 << 20  # of the file that is written and read
-RECORDS = 24  # read in a pass
-ROUNDS = 3
+MOST_BYTES, LEAST_BYTES = 256 << 20, 8 << 20  # limits of the size of the file that is written and read
+RECORDS = 24  # records read per pass
+ROUNDS = 3  # timed passes, each once cold and once warm
 Pieces = list[int]  # bytes of each array of a record
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Seconds a record: read by all threads together, page cache cold or warm; decoded on the training device."""
+    """Seconds per record to read and decode it.
+
+    Attributes:
+        cold: read from the disk, by all reading threads together.
+        warm: read from the page cache, by all reading threads together.
+        decode: decoded on the training device.
+    """
 
     cold: float
     warm: float
@@ -36,13 +42,18 @@ class Reading:
 
     @property
     def total(self) -> float:
-        """Read warm and decoded."""
+        """Seconds per record, read warm and decoded."""
         return self.warm + self.decode
 
 
 @dataclass(frozen=True)
 class Disk:
-    """Seconds a record by codec, (cold, warm), and what writing costs in seconds a byte, synced."""
+    """Measured speed of the store's disk.
+
+    Attributes:
+        reads: codec -> (cold, warm) seconds per record.
+        write: seconds per byte written and synced.
+    """
 
     reads: dict[str, tuple[float, float]]
     write: float
@@ -52,12 +63,12 @@ def measure_disk(folder: Path, records: dict[str, Pieces], workers: int) -> Disk
     """Write one file of pseudo-random bytes under ``folder``, read records of every codec from it, remove it.
 
     Args:
-        folder: where the store's disk is.
-        records: codec -> bytes of each array of a record: as many reads.
-        workers: reading threads.
+        folder: a folder on the store's disk.
+        records: codec -> bytes of each array of a record, each of which is one read.
+        workers: number of reading threads.
 
     Raises:
-        NotWritable: nothing can be written there.
+        NotWritable: ``folder`` cannot be written, or its disk is full.
     """
     largest = max(sum(pieces) for pieces in records.values())
     size = max(min(RECORDS * largest, MOST_BYTES), LEAST_BYTES, largest)
@@ -70,7 +81,7 @@ def measure_disk(folder: Path, records: dict[str, Pieces], workers: int) -> Disk
 
 
 def write_file(path: Path, size: int) -> float:
-    """Seconds a byte, on the disk and not only in memory."""
+    """Write and sync a file of ``size`` bytes; return the seconds per byte."""
     block = seeds.words(1 << 17, "calibration").tobytes()
     began = time.perf_counter()
     with path.open("wb") as file:
@@ -82,7 +93,10 @@ def write_file(path: Path, size: int) -> float:
 
 
 def time_reads(file: Path, size: int, pieces: Pieces, pool: ThreadPoolExecutor) -> tuple[float, float]:
-    """Median seconds a record as a store reads it, dropped from the page cache before, and again at once."""
+    """Median seconds per record, read as a store reads it: (cold, warm).
+
+    Cold: after the file was dropped from the page cache. Warm: read again directly after that.
+    """
     length = sum(pieces)
     count = max(1, min(RECORDS, size // length))
     starts = [int(i) * length for i in seeds.permutation(size // length, "calibration", length)[:count]]
@@ -107,13 +121,13 @@ def time_reads(file: Path, size: int, pieces: Pieces, pool: ThreadPoolExecutor) 
 
 
 def forget(file: Path) -> None:
-    """Drop the file from the page cache; where the system cannot, cold is warm."""
+    """Drop the file from the page cache; on a system that cannot, cold reads are measured warm."""
     with suppress(OSError, AttributeError), file.open("rb") as handle:
         os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def measure_decoding(codec: str, shapes: dict[str, tuple[int, int, int]], device: str) -> float:
-    """Seconds to decode one record's levels, of shape (C, H, W) each, on the training device."""
+    """Seconds to decode one record's levels on the training device; ``shapes``: level -> (C, H, W)."""
     where = resolve_device(device)
     coded = [(level, shape, random_parts(CODECS[codec].arrays(level, shape), where)) for level, shape in shapes.items()]
 
@@ -126,7 +140,10 @@ def measure_decoding(codec: str, shapes: dict[str, tuple[int, int, int]], device
 
 
 def random_parts(arrays: ArraySpecs, device: torch.device) -> dict[str, torch.Tensor]:
-    """A batch of one of stored arrays: any bits do, decoding takes as long."""
+    """Stored arrays of one record, as a batch of one, filled with random bits.
+
+    Decoding time does not depend on the values; NaN and infinities of floating-point arrays are replaced.
+    """
     made = {}
     for name, (shape, dtype) in arrays.items():
         size = array_bytes(shape, dtype)
@@ -138,16 +155,20 @@ def random_parts(arrays: ArraySpecs, device: torch.device) -> dict[str, torch.Te
 
 
 def measure_teacher(teacher: Any, size: tuple[int, int], batch_size: int, device: str) -> float:
-    """Seconds a view, in batches as in extraction."""
+    """Seconds per view in the teacher, in batches as in an extraction."""
     where = resolve_device(device)
     images, teacher = torch.zeros(batch_size, 3, *size, device=where), teacher.to(where)
     return median_seconds(lambda: float(teacher(images)["s32"].sum())) / batch_size
 
 
 def median_seconds(call: Callable[[], Any], repeats: int = 5, budget: float = 2.0, threads: int = 1) -> float:
-    """Of at most ``repeats`` calls after a first one, fewer where they take longer than ``budget`` seconds.
+    """Median wall-clock seconds of a call.
 
-    ``threads`` call it at once: a core among busy ones is slower than one alone.
+    Args:
+        call: the function to time; one more call before the timed ones warms up.
+        repeats: timed calls at most.
+        budget: seconds of timed calls after which no further one is made.
+        threads: threads that make each call at the same time; a core among busy ones is slower than one alone.
     """
     times: list[float] = []
     with ThreadPoolExecutor(max(1, threads - 1)) as pool:

@@ -1,8 +1,8 @@
-"""What extractions cost on machines that are not here: bytes, hours, what drives them, what a student then asks for.
+"""Estimates time, size and bottleneck of an extraction on hardware that is not available here.
 
-`sward plan` measures this machine; here its parts follow from counts (FLOPs, pixels, values, bytes) and stated rates,
-and overlap by the same rule (`pace.py`). `tests/benchmarks/capacity.py` measures the rates of a machine, predicts small
-extractions with this model and runs them.
+`sward plan` measures this machine. Here the time of each part follows from a count (FLOPs, pixels, values, bytes) and
+an assumed rate, and the parts overlap by the same rule (`throughput.py`). `tests/benchmarks/capacity.py` measures the
+rates of a machine, predicts small extractions with this model and runs them.
 """
 
 from collections.abc import Mapping
@@ -23,10 +23,20 @@ from sward.contracts import Channels
 
 @dataclass(frozen=True)
 class Workload:
-    """A store to be.
+    """A store whose extraction is estimated.
 
-    images: for training, with ``views`` views each. val, test: images, one view each. source: size of an image. size,
-    eval_size: of a training and of an evaluation view.
+    Attributes:
+        name: name of the data set, for tables.
+        images: number of training images, with ``views`` views each.
+        val: number of validation images, with one view each.
+        test: number of test images, with one view each.
+        source: (height, width) of an image file in pixels.
+        size: (height, width) of a training view in pixels.
+        eval_size: (height, width) of a validation or test view in pixels.
+        views: views per training image (K).
+        codec: kind of the codec.
+        architecture: the teacher's Hiera trunk.
+        shard_records: records per shard.
     """
 
     name: str
@@ -43,7 +53,7 @@ class Workload:
 
     @property
     def parts(self) -> list[tuple[int, Size]]:
-        """(records, size of their view) of train, val and test."""
+        """(number of records, view size in pixels) of train, val and test."""
         return [(self.images * self.views, self.size), (self.val, self.eval_size), (self.test, self.eval_size)]
 
     @property
@@ -64,27 +74,36 @@ class Workload:
 
     @property
     def bytes(self) -> int:
-        """Of all shard files, each with its index (`shards.py`); without full-size labels, plan and receipts."""
+        """Bytes of all shard files, indices included (`format/shards.py`).
+
+        Full-size labels, plan and receipts are not counted.
+        """
         indices = self.shards * self.arrays * (16 * self.shard_records + 4)
         return sum(n * self.view_bytes(size) for n, size in self.parts) + indices
 
     @property
     def files(self) -> int:
-        """Shard files, receipts, full-size labels: objects, where the store is one of objects."""
+        """Number of shard files, receipts and full-size labels; in object storage, each is one object."""
         return self.shards * (self.arrays + 1) + self.val + self.test
 
     def view_bytes(self, size: Size) -> int:
         return record_bytes(self.codec, self.channels, size)
 
     def values(self, size: Size) -> int:
-        """Features of a view."""
+        """Number of feature values of a view of ``size``, over all levels."""
         return sum(c * prod(s // int(level[1:]) for s in size) for level, c in self.channels.items())
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Of one core, in seconds. decode: a source pixel, image and mask. render: a pixel of the view. encode: a feature
-    value, by codec. append: a stored byte."""
+    """Seconds on one core.
+
+    Attributes:
+        decode: per source pixel (image and mask).
+        render: per pixel of the view.
+        encode: codec -> per feature value (statistics and codec).
+        append: per stored byte (checksum and copy).
+    """
 
     decode: float
     render: float
@@ -94,8 +113,21 @@ class Rates:
 
 @dataclass(frozen=True)
 class Machine:
-    """flops: sustained, a GPU. cores, write and read (bytes/s): a node. threads: of a teacher that runs on the CPU and
-    shares its cores; 0 on GPUs."""
+    """One or several equal nodes that run an extraction.
+
+    Attributes:
+        name: name for tables.
+        gpus: GPUs per node, one teacher each (on a CPU: 1).
+        flops: sustained FLOP/s per GPU.
+        cores: CPU cores per node.
+        write: bytes/s that a node writes to the store.
+        read: bytes/s that a node reads from the store.
+        rates: speed of one core.
+        nodes: number of nodes.
+        threads: CPU threads of a teacher that runs on the CPU, on the same cores; 0 on GPUs.
+        workers: threads per node that render and encode; None: all cores but two per GPU, which are for the teacher's
+            and the writing thread.
+    """
 
     name: str
     gpus: int
@@ -106,10 +138,10 @@ class Machine:
     rates: Rates
     nodes: int = 1
     threads: int = 0
-    workers: int | None = None  # default: the cores that no teacher's and no writing thread has
+    workers: int | None = None
 
     def pace(self, work: Workload, size: Size) -> StageTimes:
-        """Of a view of ``size`` on one node."""
+        """Times of the stages for a view of ``size`` on one node."""
         pixels = prod(work.source) * self.rates.decode + prod(size) * self.rates.render
         return StageTimes(
             teacher=view_flops(work.architecture, size) / self.flops,
@@ -126,64 +158,69 @@ class Machine:
 
 @dataclass(frozen=True)
 class Capacity:
-    """A workload on a machine. Seconds, bytes a second."""
+    """Estimated times (seconds) and rates (bytes/s, records/s) of a workload on a machine."""
 
     work: Workload
     machine: Machine
 
     @cached_property
     def paces(self) -> list[tuple[int, StageTimes]]:
+        """(number of records, times of their stages) of every subset that has records."""
         return [(n, self.machine.pace(self.work, size)) for n, size in self.work.parts if n]
 
     @property
     def checking(self) -> float:
-        """Decoding every image once before the first view, in one process on one node."""
+        """Seconds to decode every image once before the first view, in one process on one node."""
         images = self.work.images + self.work.val + self.work.test
         return images * prod(self.work.source) * self.machine.rates.decode / min(THREADS, self.machine.cores)
 
     @property
     def extraction(self) -> float:
-        """Of all views, once checked."""
+        """Seconds to extract all views, after the files were checked."""
         return sum(n * pace.seconds for n, pace in self.paces) / self.machine.nodes
 
     @property
     def driver(self) -> str:
-        """What most of the extraction waits for."""
+        """The part that limits the subset which takes the most time: teacher, encoding, rendering or writing."""
         return max(self.paces, key=lambda found: found[0] * found[1].seconds)[1].driver
 
     @property
     def shares(self) -> dict[str, float]:
-        """Part -> seconds of the whole extraction if that part were alone."""
+        """Part -> seconds that it would take for the whole extraction if it ran alone."""
         names = self.paces[0][1].parts
         return {name: sum(n * pace.parts[name] for n, pace in self.paces) / self.machine.nodes for name in names}
 
     @property
     def writes(self) -> float:
-        """Bytes a second that all nodes together write meanwhile."""
+        """Bytes per second that all nodes together write during the extraction."""
         return self.work.bytes / self.extraction
 
     @property
     def student_records(self) -> float:
-        """Records a second that the student assumed by `sward plan` asks for, on one GPU."""
+        """Records per second that the student assumed by `sward plan` reads, on one GPU."""
         return assumed(self.work.channels, 0, "cuda").records_per_second
 
     @property
     def student_reads(self) -> float:
+        """Bytes per second that this student reads."""
         return self.student_records * self.work.view_bytes(self.work.size)
 
     @property
     def reading(self) -> float:
-        """Of a training record, with a node's link to itself."""
+        """Seconds to read a training record when one student uses the whole link of a node."""
         return self.work.view_bytes(self.work.size) / self.machine.read
 
     @property
     def epoch(self) -> float:
-        """Every training view once, from the store."""
+        """Seconds of one epoch: every training view once, from the store."""
         return self.work.parts[0][0] * max(1 / self.student_records, self.reading)
 
     @property
     def pays_after(self) -> float:
-        """Epochs of one student, in GPU time; infinite where reading a record takes longer than the teacher."""
+        """Epochs of one student after which the store has cost less GPU time than the teacher in the loop.
+
+        Infinite if reading a record takes longer than the teacher.
+        """
         gpu_seconds = self.extraction * self.machine.nodes * self.machine.gpus
         teacher = view_flops(self.work.architecture, self.work.size) / self.machine.flops
         return break_even(gpu_seconds, self.work.parts[0][0], teacher, self.reading)

@@ -1,4 +1,7 @@
-"""What encoding and writing cost the cores: a real unit of random features, without images and without a teacher."""
+"""Measures the CPU cost of encoding and writing, with random features.
+
+It writes real units, as an extraction does, but needs no images and no teacher.
+"""
 
 import tempfile
 import time
@@ -18,18 +21,18 @@ from pipeline.views import View
 from sward import seeds
 from sward.contracts import Channels
 
-LEAST, ROUNDS = 4, 4  # records of a unit; the first unit warms up
+LEAST, ROUNDS = 4, 4  # records per unit at least; units written, of which the first warms up and is not counted
 
 
 class Rehearsal(UnitWriter):
-    """Encodes and writes (image, label, features)."""
+    """Unit writer whose records are given as (image, label, features)."""
 
     def __init__(self, path: Path, config: CacheConfig, channels: Channels) -> None:
         plan = {"shard_records": 256, "channels": channels, "compression": config.compression}
         super().__init__(path, config, [plan])
 
-    def encode(self, record: Record, taught: Any) -> Encoded:
-        image, label, features = taught
+    def encode(self, record: Record, processed: Any) -> Encoded:
+        image, label, features = processed
         return self.encode_features(record, features, {"image": image, "label": label})
 
     def provenance(self) -> dict[str, Any]:
@@ -37,11 +40,12 @@ class Rehearsal(UnitWriter):
 
 
 def measure_encoding(folder: Path, config: CacheConfig, channels: Channels) -> tuple[float, float]:
-    """Seconds a training view on one core, encoded (while the others do the same) and then appended to its shard's
-    files, before the sync.
+    """Seconds per training view on one core: (encoding, appending to the shard files without the sync).
+
+    Encoding is measured while the other threads encode too.
 
     Raises:
-        NotWritable: nothing can be written under ``folder``.
+        NotWritable: ``folder`` cannot be written, or its disk is full.
     """
     threads = max(1, min(config.threads, cores()))
     count = threads * -(-LEAST // threads)
@@ -61,7 +65,7 @@ def measure_encoding(folder: Path, config: CacheConfig, channels: Channels) -> t
 
 
 def timed(worker: Rehearsal, unit: Unit, made: tuple[Any, ...], pool: ThreadPoolExecutor) -> tuple[float, float]:
-    """Seconds of a whole unit, encoded by all threads and appended."""
+    """Seconds per unit: (encoding by all threads, appending)."""
     began = time.perf_counter()
     encoded = list(pool.map(lambda record: worker.encode(record, made), unit.records))
     between = time.perf_counter()
@@ -72,7 +76,7 @@ def timed(worker: Rehearsal, unit: Unit, made: tuple[Any, ...], pool: ThreadPool
 
 
 def noise(size: tuple[int, int], channels: Channels) -> tuple[np.ndarray, np.ndarray, Arrays]:
-    """Image (3, H, W), label (H, W), and features by level, standard normal."""
+    """A record: black image (3, H, W), label (H, W) of class 0, and standard normal features by level."""
     height, width = size
     generator = np.random.Generator(np.random.Philox(key=seeds.key("rehearsal")))
     features = {

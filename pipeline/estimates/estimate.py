@@ -1,6 +1,6 @@
-"""`sward plan`: what an extraction will cost and whether caching pays, before anything runs.
+"""`sward plan`: estimates size and time of an extraction, and whether caching pays off.
 
-What is measured (`calibration.py`) is measured on this machine, on the disk where the store will be.
+The speeds are measured (`calibration.py`) on this machine, on the disk where the store will be.
 """
 
 import os
@@ -41,12 +41,27 @@ from sward.contracts import Channels
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """Sizes in bytes, times in seconds.
+    """Estimated cost of an extraction, and of reading the store.
 
-    records: by subset. teacher_seconds: a training view in the teacher. view_seconds: one rendered, taught, encoded and
-    written, as an extraction overlaps them (`pace.py`); evaluation_seconds: a validation or test view. reads: by codec,
-    of what ``demand`` reads of a record; read_bytes likewise. choices: what fits a budget, empty without one; views: K
-    of the configuration. source: (height, width) of the first image. url: the store's, where it has one.
+    Attributes:
+        records: subset -> number of records.
+        bytes_by_codec: codec -> bytes of the whole store, without indices, full-size labels, plan and receipts.
+        shards: number of units; a unit is one shard of every array.
+        files: number of shard files, receipts and full-size labels.
+        free_bytes: free bytes on the store's disk (for a store at a URL, on the disk of its mirror).
+        memory_bytes: bytes of memory of this machine.
+        teacher_seconds: seconds per training view in the teacher.
+        view_seconds: seconds per training view rendered, run through the teacher, encoded and written, as an
+            extraction overlaps these stages (`throughput.py`).
+        evaluation_seconds: the same per validation or test view.
+        reads: codec -> seconds per record to read and decode the tensors that ``demand`` reads.
+        read_bytes: codec -> bytes per record of these tensors.
+        demand: what the student reads, and how fast.
+        codec: kind of the configured codec.
+        views: views per training image (K) of the configuration.
+        source: (height, width) of the first image in pixels.
+        choices: views that fit the budget, per codec; empty without a budget.
+        url: URL of the store; None for a local one.
     """
 
     records: dict[str, int]
@@ -78,28 +93,30 @@ class CostEstimate:
 
     @property
     def fits(self) -> bool:
-        """Whether the chosen codec's bytes and a tenth more are free; of a store at a URL, two shards of it."""
+        """Whether the store fits the disk with 10 % to spare; of a store at a URL, two units at a time must fit."""
         if self.url:
             return self.bytes_by_codec[self.codec] / self.shards * 2 < self.free_bytes
         return self.bytes_by_codec[self.codec] * 1.1 < self.free_bytes
 
     def break_even_runs(self, records: int) -> float:
-        """Runs that read ``records`` records each after which extracting once is cheaper than the teacher in the loop;
-        infinite where reading (warm) and decoding take longer than the teacher."""
+        """Number of runs, of ``records`` records each, after which caching is cheaper than the teacher in the loop.
+
+        Infinite if reading (warm) and decoding take longer than the teacher.
+        """
         return break_even(self.extraction_seconds, records, self.teacher_seconds, self.reads[self.codec].total)
 
 
 def estimate_costs(config: CacheConfig, train: TrainConfig | None = None, budget: int | None = None) -> CostEstimate:
-    """Count, and measure teacher, disk, decoding and student for a few seconds.
+    """Count records and bytes; measure teacher, disk, decoding and student for a few seconds.
 
     Args:
-        config: the store to be.
-        train: whose student it is to feed; None assumes a fast one that reads all levels.
-        budget: bytes that the store may take; None leaves the choice as configured.
+        config: configuration of the store to estimate.
+        train: run whose student will read the store; None assumes a fast student that reads all levels.
+        budget: bytes that the store may take; None computes no ``choices``.
 
     Raises:
-        DatasetError, WeightsError, TrunkMismatch: the sources are not usable.
-        NotWritable: the store's disk cannot be written.
+        DatasetError, WeightsError, TrunkMismatch: data set or teacher cannot be used.
+        NotWritable: the store's disk is full or read-only.
     """
     dataset, teacher = load_dataset(config.dataset, config.split), load_teacher(config.teacher)
     channels: Channels = teacher.channels
@@ -139,7 +156,10 @@ def estimate_costs(config: CacheConfig, train: TrainConfig | None = None, budget
 
 
 def measure_pace(config: CacheConfig, teacher: Any, dataset: Dataset, target: Path, write: float) -> StageTimes:
-    """Of views of ``config.size``; ``target``: on the store's disk, which takes ``write`` seconds a byte."""
+    """Measure the stages of an extraction for views of ``config.size``.
+
+    ``target`` is a folder on the store's disk, which takes ``write`` seconds per byte.
+    """
     encode, append = measure_encoding(target, config, teacher.channels)
     return StageTimes(
         measure_teacher(teacher, config.size, config.batch_size, config.device),
@@ -154,7 +174,7 @@ def measure_pace(config: CacheConfig, teacher: Any, dataset: Dataset, target: Pa
 def demand_of(
     config: CacheConfig, train: TrainConfig | None, channels: Channels, dataset: Dataset, n: int
 ) -> ReadDemand:
-    """Measured where a training configuration is given, else assumed, with ``n`` training records."""
+    """The demand of a run: measured if ``train`` is given, else assumed for ``n`` training records."""
     if train is None:
         return demands.assumed(channels, n, config.device)
     return demands.measure(train, channels, len(dataset.classes), config.size)
@@ -166,7 +186,7 @@ def record_bytes(codec: str, channels: Channels, size: tuple[int, int]) -> int:
 
 
 def read_pieces(codec: str, need: ReadDemand, size: tuple[int, int]) -> Pieces:
-    """Bytes of every array that a step reads of a record."""
+    """Bytes of each array of a record that the student or method reads."""
     specs = array_specs(CODECS[codec], need.tensors, size)
     for name, c in need.head.items():
         specs |= APPENDED.arrays(name, (c, size[0] // 4, size[1] // 4))
@@ -178,7 +198,7 @@ def level_shapes(need: ReadDemand, size: tuple[int, int]) -> dict[str, tuple[int
 
 
 def measure_rendering(config: CacheConfig, dataset: Dataset) -> float:
-    """Seconds a view on one core, while the others do the same."""
+    """Seconds per view to decode and render it on one core, measured while the other threads do the same."""
     first = wanted_records(config, Dataset(dataset.card, dataset.split, dataset.samples[:1]))[0]
     samples: Samples = {(s.subset, s.digest): s for s in dataset.samples[:1]}
     size, threads = config.size_of(first.subset), max(1, min(config.threads, cores()))
@@ -186,9 +206,9 @@ def measure_rendering(config: CacheConfig, dataset: Dataset) -> float:
 
 
 def thread_counts(config: CacheConfig) -> dict[str, int]:
-    """Threads, teachers and cores of an extraction on this machine, as ``StageTimes`` wants them.
+    """Teachers, threads and cores of an extraction on this machine, as arguments of ``StageTimes``.
 
-    Workers at an address are estimated as a single one of them.
+    Dask workers at an address are estimated as one worker.
     """
     on_cpu, runner = resolve_device(config.device).type == "cpu", config.runner
     num_teachers = 1

@@ -1,23 +1,26 @@
-"""A plan in words and tables: decimal units, and the verdicts drawn from what was measured."""
+"""Formats the result of `sward plan` as text and tables.
+
+Units are decimal (1 GB is 10⁹ bytes). Bottleneck and verdict on caching are derived from the measured times.
+"""
 
 import math
 
 from pipeline.estimates.budget import ENOUGH, recommend
 from pipeline.estimates.estimate import CostEstimate
 
-# Published FLOPs: (teacher forward + 3 × student forward) / (3 × student forward) is what a cache can save at most.
+# Upper bound of the saving by a cache, from published FLOPs: (teacher + 3 × student) / (3 × student), forward passes.
 CEILINGS = {"Hiera-L → DeepLab MobileNetV3": 7.0, "Hiera-T → UNeXt": 5.0, "Hiera-T → ResUNet++": 1.15}
 
 
 def describe(p: CostEstimate) -> list[str]:
-    """The plan as lines for people."""
+    """The lines that `sward plan` prints."""
     counts = ", ".join(f"{subset} {n}" for subset, n in p.records.items())
     rates = ", ".join(f"{pair} {gain:g}×" for pair, gain in CEILINGS.items())
     return [
         f"records        {p.total_records} ({counts}) in {p.shards} shards, {p.files} files",
         f"free disk      {p.free_bytes / 1e9:.1f} GB: {room(p)}",
-        f"teacher        {p.teacher_seconds * 1e3:.1f} ms a view here; "
-        f"extraction {duration(p.extraction_seconds)} ({p.view_seconds * 1e3:.1f} ms a view, rendered and written)",
+        f"teacher        {p.teacher_seconds * 1e3:.1f} ms per view here; "
+        f"extraction {duration(p.extraction_seconds)} ({p.view_seconds * 1e3:.1f} ms per view, rendered and written)",
         "",
         *codec_table(p),
         "",
@@ -25,13 +28,13 @@ def describe(p: CostEstimate) -> list[str]:
         f"{p.read_bytes[p.codec] * p.demand.records_per_second / 1e9:.3f} GB/s",
         f"bottleneck     {bottleneck(p)}",
         f"caching        {verdict(p)}",
-        f"ceiling of the gain per training run, by published FLOPs: {rates}",
+        f"largest possible gain per training run, by published FLOPs: {rates}",
         *budget_lines(p),
     ]
 
 
 def room(p: CostEstimate) -> str:
-    """Whether what comes onto the disk fits there."""
+    """Whether the free disk space is enough."""
     if p.url:
         fits = "fit" if p.fits else "DO NOT FIT"
         return f"two shards at a time {fits}, the rest goes to {p.url}; reading is measured on this disk, as if cached"
@@ -39,15 +42,15 @@ def room(p: CostEstimate) -> str:
 
 
 def duration(seconds: float) -> str:
-    """In the unit that suits it."""
+    """A duration as text, in s, min or h."""
     if seconds < 120:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def codec_table(p: CostEstimate) -> list[str]:
-    """Bytes of the whole store; a record's reads as the student reads it."""
-    lines = ["codec     store GB   ms a record: cold    warm  decode"]
+    """Lines with the size of the whole store, and the times per record to read and decode what the student reads."""
+    lines = ["codec     store GB   ms/record: cold    warm  decode"]
     for codec, size in p.bytes_by_codec.items():
         r = p.reads[codec]
         chosen = "   <- chosen" if codec == p.codec else ""
@@ -57,7 +60,7 @@ def codec_table(p: CostEstimate) -> list[str]:
 
 
 def bottleneck(p: CostEstimate) -> str:
-    """What the training waits for: the student, the disk, or the loader."""
+    """Names the slowest part of a training run: the student, the disk, or the loader."""
     read, needed = p.reads[p.codec], p.demand.records_per_second
     cold, warm = 1 / read.cold, 1 / read.warm
     gives = f"the disk gives {cold:.1f} records/s cold, {warm:.1f} from memory"
@@ -71,16 +74,16 @@ def bottleneck(p: CostEstimate) -> str:
 
 
 def smaller(p: CostEstimate) -> str:
-    """Codecs from which the student could be fed."""
+    """Names the codecs from which the disk delivers records as fast as the student needs them."""
     enough = [c for c, r in p.reads.items() if 1 / r.cold >= p.demand.records_per_second and c != p.codec]
     return f"{', '.join(enough)} would do" if enough else "no codec would do; fewer levels or a faster disk would"
 
 
 def verdict(p: CostEstimate) -> str:
-    """Whether caching pays, after how many runs, and where recomputing is cheaper than reading."""
+    """Says whether caching pays off, after how many runs, and when recomputing is cheaper than reading."""
     read, teacher = p.reads[p.codec], p.teacher_seconds
     if not (p.demand.tensors or p.demand.head):
-        return "makes no difference to this student: it reads nothing of the teacher"
+        return "no benefit: this student reads nothing of the teacher"
     runs = p.break_even_runs(p.demand.records)
     if not math.isfinite(runs):
         return (
@@ -94,7 +97,7 @@ def verdict(p: CostEstimate) -> str:
 
 
 def budget_lines(p: CostEstimate) -> list[str]:
-    """Every codec with the views that fit, and the one to take."""
+    """Lines with the views that fit per codec, and the recommended one; none without a budget."""
     if not p.choices:
         return []
     best = recommend(p.choices, p.views)
@@ -103,7 +106,7 @@ def budget_lines(p: CostEstimate) -> list[str]:
         chosen = "   <- recommended" if choice is best else ""
         lines.append(f"{choice.codec:8} {choice.views:15} {choice.bytes / 1e9:10.3g}{chosen}")
     if best is None:
-        return [*lines, "nothing fits: raise the budget, or lower size or the number of images"]
+        return [*lines, "nothing fits: raise the budget, or reduce `size` or the number of images"]
     enough = max(ENOUGH, p.views)
     rule = f"rule: views before precision down to int8; fp16 if it holds {enough}; int6 and int4 if int8 holds too few"
     return [*lines, rule, f"set: codec.kind={best.codec} views.count={min(best.views, enough)}"]

@@ -1,4 +1,7 @@
-"""Floating-point operations of a teacher's view, counted in its own code, without weights and without arithmetic."""
+"""Counts a teacher's FLOPs per view on the meta device, without weights.
+
+The count is taken by running sam2's own trunk on tensors that have a shape but no data.
+"""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -12,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from sward.contracts import Channels
 from sward.teachers.hiera import make_trunk, trunk_channels
 
-# `count_flops` of these, kept because counting takes seconds; the tests count them again.
+# Results of `count_flops`, stored because counting takes seconds; the tests count them again.
 COUNTED: dict[tuple[str, tuple[int, int]], int] = {
     ("large", (512, 512)): 431_293_464_576,
     ("large", (512, 1024)): 877_082_443_776,
@@ -22,7 +25,10 @@ COUNTED: dict[tuple[str, tuple[int, int]], int] = {
 
 
 class Weightless(TorchFunctionMode):
-    """Parameters made under it have a shape and no memory (Hiera reads numbers of other tensors while it is built)."""
+    """Context in which `torch.empty` and `torch.zeros` allocate nothing: parameters have a shape and no memory.
+
+    Other tensors are made as usual, because Hiera reads their values while it is built.
+    """
 
     def __torch_function__(self, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         where = {"device": "meta"} if func in (torch.empty, torch.zeros) else {}
@@ -31,24 +37,24 @@ class Weightless(TorchFunctionMode):
 
 @lru_cache(maxsize=8)
 def weightless(architecture: str) -> nn.Module:
-    """The trunk on the meta device."""
+    """The Hiera trunk of ``architecture`` with its parameters on the meta device."""
     with Weightless():
         return make_trunk(architecture).eval()
 
 
 def channels_of(architecture: str) -> Channels:
-    """Level -> channels."""
+    """Channels of the trunk's levels: level -> channels."""
     return trunk_channels(weightless(architecture))
 
 
 def view_flops(architecture: str, size: tuple[int, int]) -> int:
-    """Of one view of (height, width), a multiply-add as two."""
+    """FLOPs of the trunk for one view of ``size`` (height, width); a multiply-add counts as two."""
     return COUNTED.get((architecture, size)) or count_flops(architecture, size)
 
 
 @lru_cache(maxsize=64)
 def count_flops(architecture: str, size: tuple[int, int]) -> int:
-    """Matrix products, attention and convolutions of a forward, as torch's counter sees them."""
+    """FLOPs of the matrix products, attention and convolutions of a forward pass, by torch's FlopCounterMode."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         weightless(architecture)(torch.empty(1, 3, *size, device="meta"))
     return counter.get_total_flops()

@@ -1,4 +1,7 @@
-"""How fast a student asks for records: its training step on synthetic batches, before there is a store."""
+"""Measures how many records per second a student consumes, on synthetic batches.
+
+Its training step is timed without reading anything, so no store is needed.
+"""
 
 import statistics
 import time
@@ -15,17 +18,23 @@ from pipeline.training.teacher.heads import head_channels
 from sward.contracts import HEAD_TENSORS, Batch, Channels, Method, Student
 from sward.objective import Objective
 
-BUDGET_SECONDS, MOST = 2.0, 7  # of timed steps, one more before them warms up
+BUDGET_SECONDS, MOST = 2.0, 7  # limits of the timed steps: seconds and number; one more step before them warms up
 ASSUMED = "a student at 10 steps/s of 8 records that reads all levels (assumed; measure yours: --train CONFIG)"
 
 
 @dataclass(frozen=True)
 class ReadDemand:
-    """What one run asks of the store.
+    """Tensors and records that one run reads from the store, and its speed.
 
-    who: for people. batch_size: records a step. step_seconds: a step without reading. tensors: those read, with
-    their channels. head: those of them that a teacher head appended. records: read by a whole run. workers: reading
-    threads. device: where features are decoded.
+    Attributes:
+        who: student and method as text.
+        batch_size: records per step.
+        step_seconds: seconds per step without reading.
+        tensors: levels read from the store -> channels.
+        head: head tensors read from the store (appended to it) -> channels.
+        records: records read by the whole run.
+        workers: number of reading threads.
+        device: device on which features are decoded.
     """
 
     who: str
@@ -43,21 +52,21 @@ class ReadDemand:
 
 
 def assumed(channels: Channels, train_records: int, device: str) -> ReadDemand:
-    """A run of 100 epochs of a fast student, where no training configuration is given."""
+    """The demand assumed without a training configuration: a fast student that reads all levels for 100 epochs."""
     return ReadDemand(ASSUMED, 8, 0.1, channels, {}, 100 * train_records, device=device)
 
 
 def measure(config: TrainConfig, channels: Channels, num_classes: int, size: tuple[int, int]) -> ReadDemand:
-    """Build the student and method of ``config`` and time its steps on random images and features.
+    """Build the student and method of ``config`` and time their steps on random images and features.
 
     Args:
-        config: the training run.
-        channels: the teacher's levels.
-        num_classes: of the data set.
-        size: (height, width) of a view.
+        config: configuration of the training run.
+        channels: the teacher's levels -> channels.
+        num_classes: number of classes of the data set.
+        size: (height, width) of a view in pixels.
 
     Raises:
-        ValueError: the method lacks what it reads, e.g. a head.
+        ValueError: a tensor that the method reads is not available, e.g. that of a head.
     """
     device = resolve_device(config.device)
     with torch.random.fork_rng(devices=[]):
@@ -72,7 +81,7 @@ def measure(config: TrainConfig, channels: Channels, num_classes: int, size: tup
 def prepare(
     config: TrainConfig, channels: Channels, num_classes: int, size: tuple[int, int], device: torch.device
 ) -> tuple[Callable[[], None], Channels, Channels]:
-    """A step as in the loop; the levels it reads; the head's tensors it reads from the store."""
+    """Build a training step; return it, the levels and the head tensors that it reads from the store."""
     network = build_trainable(config.head.network, channels, num_classes, 0) if config.head else None
     use = network is not None and config.method.uses_head
     head = head_channels(network) if network is not None and use else {}
@@ -93,7 +102,7 @@ def prepare(
 
 
 def built(config: TrainConfig, teacher: Channels, student: Student, num_classes: int) -> Method:
-    """The method; what it would learn first is as initialised."""
+    """The method; its pre-stages, if any, are not trained but taken as initialised."""
     ready = config.method.for_steps(config.steps)
     method = ready.build(teacher, student.channels, num_classes, student.classifier.in_channels)
     for part in list(method.modules()):
@@ -106,7 +115,7 @@ def built(config: TrainConfig, teacher: Channels, student: Student, num_classes:
 def synthetic(
     config: TrainConfig, size: tuple[int, int], tensors: Channels, num_classes: int, device: torch.device
 ) -> Batch:
-    """A batch of noise in the shapes of the store."""
+    """A batch of random images, labels and features in the shapes of the store's."""
     (height, width), n = size, config.batch_size
     strides = {name: 4 if name in HEAD_TENSORS else int(name[1:]) for name in tensors}
     features = {
@@ -119,7 +128,7 @@ def synthetic(
 
 
 class SyntheticStepper:
-    """One step over and over: head, student, objective, optimiser."""
+    """Repeats one training step on the same batch: head, student, objective, optimiser."""
 
     def __init__(
         self,
@@ -145,6 +154,8 @@ class SyntheticStepper:
         output = self.student(self.batch.images if self.reads_images else self.batch.features)
         losses = self.objective(output, self.batch, self.number)
         self.fabric.backward(losses.total)
+        # A run clips at `optimizer.clip_norm`. The limit does not change the time: the norm is always computed and its
+        # factor, 1 or less, always applied.
         nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -152,7 +163,7 @@ class SyntheticStepper:
 
 
 def time_steps(step: Callable[[], None], device: torch.device) -> float:
-    """Median seconds of a step."""
+    """Median seconds per step, after one step that warms up."""
     times: list[float] = []
     while len(times) <= 2 or (sum(times[1:]) < BUDGET_SECONDS and len(times) <= MOST):
         began = time.perf_counter()

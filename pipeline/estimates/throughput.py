@@ -1,17 +1,27 @@
-"""How the parts of an extraction overlap: the one rule behind `sward plan` and the capacity model."""
+"""Throughput model of an extraction: which stages overlap and which one limits.
+
+`sward plan` and the capacity model (`capacity.py`) both use it.
+"""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class StageTimes:
-    """What a view takes in each part, in seconds; at how many places each part is done (`unit.py`).
+    """Seconds per view in each part of an extraction, and the threads that run the parts (`unit_writer.py`).
 
-    teacher: the forward, on its device. encode: statistics and codec, on one core. render: decoding and augmenting, on
-    one core. append: checksums and the copy to the system's file cache, on one core. write: the view's bytes onto the
-    disk. num_teachers: at once, one per GPU. workers: threads or cores that render and encode; 0: all in the teacher's
-    thread. threads: of the teacher where it runs on the CPU, 0 on a GPU. They wait for each other, so what finds none
-    of the ``cores`` free beside them holds all of them up.
+    Teacher threads on the CPU run in step, so other work without a free core delays all of them.
+
+    Attributes:
+        teacher: seconds of the forward pass, on its device.
+        encode: seconds of statistics and codec, on one core.
+        render: seconds of decoding and augmenting, on one core.
+        append: seconds of checksums and the copy to the system's file cache, on one core.
+        write: seconds to write the view's bytes to the disk.
+        num_teachers: teachers that run at once, one per GPU.
+        workers: threads or cores that render and encode; 0: the teacher's thread does everything.
+        threads: CPU threads of the teacher; 0 on a GPU.
+        cores: CPU cores for the teacher's threads and all other work.
     """
 
     teacher: float
@@ -26,7 +36,7 @@ class StageTimes:
 
     @property
     def parts(self) -> dict[str, float]:
-        """Seconds a view of each part if it were alone, all its places at work."""
+        """Part -> seconds per view if it ran alone, on all its threads or GPUs."""
         workers = self.workers or self.num_teachers
         return {
             "teacher": self.teacher / self.num_teachers,
@@ -37,7 +47,7 @@ class StageTimes:
 
     @property
     def stages(self) -> dict[tuple[str, ...], float]:
-        """Parts that share their places -> seconds a view; these overlap, so the longest decides."""
+        """Stages (parts that share threads) -> seconds per view; stages overlap, so the longest one limits."""
         parts = self.parts
         if self.workers:
             together = [("teacher",), ("encoding", "rendering"), ("writing",)]
@@ -54,12 +64,12 @@ class StageTimes:
 
     @property
     def seconds(self) -> float:
-        """Seconds a view of the whole extraction, started and filled."""
+        """Seconds per view of the whole extraction, once all stages are busy."""
         return max(self.stages.values())
 
     @property
     def driver(self) -> str:
-        """The part that decides: teacher, encoding, rendering or writing."""
+        """The part that limits: teacher, encoding, rendering or writing."""
         longest = max(self.stages, key=self.stages.__getitem__)
         core_seconds = {
             "teacher": self.teacher * max(1, self.threads),
@@ -72,8 +82,13 @@ class StageTimes:
 def break_even(extraction: float, records: int, teacher: float, read: float) -> float:
     """Passes over ``records`` records after which extracting once costs less than the teacher in the loop.
 
-    All in seconds of the teacher's device: ``extraction`` of the whole store, ``teacher`` and ``read`` of one record.
-    Infinite where reading takes longer than the teacher.
+    Infinite if reading takes longer than the teacher.
+
+    Args:
+        extraction: seconds of the teacher's device for the whole store.
+        records: records per pass.
+        teacher: seconds of the teacher's device per record.
+        read: seconds per record to read (and decode) it.
     """
     saved = records * (teacher - read)
     return extraction / saved if saved > 0 else float("inf")

@@ -1,1 +1,1 @@
-"""Scripts that write files of the checkout: README tables, documentation pages, the pocket teacher, split lists."""
+"""Scripts that write committed files: README tables, documentation pages, the pocket teacher, split lists."""

@@ -1,6 +1,6 @@
-"""docs/capacity.md: the model's tables for sets and machines that are not here, and what they stand on.
+"""Writes docs/capacity.md: estimated extractions of large data sets on A100 and H100 nodes, with all assumptions.
 
-python -m pipeline.maintenance.capacity_page     # writes it anew
+python -m pipeline.maintenance.capacity_page     # writes the page again
 """
 
 import math
@@ -17,8 +17,8 @@ from pipeline.estimates.estimate_text import duration
 from pipeline.files import read_json, write_atomic
 
 PAGE, MEASURED = Path("docs/capacity.md"), Path("results/benchmarks/capacity.json")
-UTILISATION = 0.25
-LINK = 10e9  # bytes a second a node, each way
+UTILISATION = 0.25  # share of the GPU's peak that the teacher reaches; its origin is given in ASSUMPTIONS
+LINK = 10e9  # bytes/s per node to and from the store
 RATES = Rates(decode=40e-9, render=50e-9, encode={"fp16": 10e-9, "int8": 10e-9}, append=1e-9)
 A100 = Machine("8 A100", 8, 312e12 * UTILISATION, 128, LINK, LINK, RATES)
 H100 = Machine("8 H100", 8, 989e12 * UTILISATION, 112, LINK, LINK, RATES)
@@ -32,56 +32,61 @@ SETS = (
 VIEWS, KINDS = (1, 8), ("fp16", "int8")
 HEAD = "# Capacity\n\n<!-- written by `python -m pipeline.maintenance.capacity_page`; a test compares -->\n"
 INTRO = """
-What stores of SAM 2.1 Hiera-L cost on machines that are not ours. Nothing here was run at this size: the model of
-`pipeline/estimates/capacity.py` counts FLOPs, pixels, values and bytes, divides them by the rates below, and overlaps
-the parts by the rule of `sward plan`, which measures your machine and your set instead.
+Estimated cost of stores of SAM 2.1 Hiera-L on machines that we do not have. Nothing here was run at this size: the
+model in `pipeline/estimates/capacity.py` counts FLOPs, pixels, values and bytes, applies the rates below, and overlaps
+the parts by the same rule as `sward plan`, which measures your machine and your data set instead.
 """
 EXTRACTION = """
 ## Extraction
 
-Time after the files were checked. `alone`: what each part would take by itself. The teacher has its GPU; rendering and
-encoding (statistics, codec) share the cores; one thread a GPU checksums and writes. These overlap: the longest decides,
-and the driver is its greater part. `GB/s`: what all nodes together write meanwhile.
+`time` counts from the end of the file check. `alone` is the time that each part would take by itself. The teacher runs
+on the GPUs; rendering and encoding (statistics, codec) share the cores; one thread per GPU computes checksums and
+writes. These three stages overlap, so the longest one limits, and `driver` is its larger part. `GB/s` is what all nodes
+together write during the extraction.
 """
 TRAINING = """
 ## Training one student on one GPU
 
-The student that `sward plan` assumes: 80 records/s of all four levels. `pays after`: epochs (every view once) after
-which the store has cost less GPU time than the teacher in the loop; `never`: reading a record takes longer than the
-teacher.
+The student is the one that `sward plan` assumes: 80 records/s of all four levels. `pays after` is the number of epochs
+(every view once) after which the store has cost less GPU time than the teacher in the loop; `never` means that reading
+a record takes longer than the teacher.
 """
 DECODE, RENDER = 1e9 * RATES.decode, 1e9 * RATES.render
-ENCODE = ", ".join(f"{codec} {1e9 * seconds:g}" for codec, seconds in RATES.encode.items())
+ENCODE = " or ".join(f"{1e9 * seconds:g} ({codec})" for codec, seconds in RATES.encode.items())
 ASSUMPTIONS = f"""
 ## Assumptions
 
-- GPUs: dense bf16 peak of NVIDIA's data sheets (A100 SXM 312, H100 SXM 989 TFLOP/s) × {UTILISATION:.0%}, in one process
-  a GPU with `teacher.autocast: true`. SAM 2's own 39.5 frames/s on an A100 (its README: Hiera-L, 1024², the whole
+- GPUs: dense bf16 peak of NVIDIA's data sheets (A100 SXM 312, H100 SXM 989 TFLOP/s) × {UTILISATION:.0%}, one process
+  per GPU, `teacher.autocast: true`. SAM 2's own 39.5 frames/s on an A100 (its README: Hiera-L, 1024², the whole
   compiled model) are 23 % of the peak by the trunk's FLOPs alone.
-- FLOPs: counted by torch's FlopCounterMode in sam2's own trunk, a multiply-add as two; 0.88 TFLOP a view of 512×1024.
-- Cores: 128 (DGX A100, two EPYC 7742), 112 (DGX H100, two Xeon 8480C); all but two a GPU render and encode.
-- One core, ns: decoding a source pixel {DECODE:g}, rendering a view's pixel {RENDER:g}, encoding a value {ENCODE};
-  checksum and copy of a stored byte {1e9 * RATES.append:g}. CPU time of the same calls on one core of a shared
-  two-core machine, rounded: a DGX's is faster. `tests/benchmarks/capacity.py` measures them for a machine.
-- Storage: {LINK / 1e9:g} GB/s a node each way (100 Gbit/s at 80 %), assumed; 64 nodes ask the store for 64 times that.
-- Sets: Cityscapes 2975 + 500 images of 1024×2048, views 512×1024, validation at full size; ADE20K 20210 + 2000 of about
-  512×683, views 512²; SA-1B 11,185,362 of about 1500×2250, views 1024², no evaluation (its masks have no classes: it
-  stands for its size).
-- Bytes: features, image, label and shard indices, uncompressed, 16 records a shard. Full-size evaluation labels (PNG),
-  plan and receipts come on top.
-- Checking decodes every file once, in one process of {THREADS} threads, before the first view.
-- Not in it: start-up, listing, planning, the last shard's sync, copying features from the GPU (some 5 ms a view of
-  512×1024), failures. A plan is one JSON file: 10⁷ records and more want several stores.
+- FLOPs: counted by torch's FlopCounterMode in sam2's own trunk, a multiply-add as two; 0.88 TFLOP per view of
+  512×1024.
+- Cores: 128 (DGX A100, two EPYC 7742), 112 (DGX H100, two Xeon 8480C); all but two per GPU render and encode.
+- Nanoseconds on one core: {DECODE:g} per decoded source pixel, {RENDER:g} per rendered pixel of a view, {ENCODE}
+  per encoded value, {1e9 * RATES.append:g} per stored byte (checksum and copy). They are CPU times of the same calls on
+  one core of a shared two-core machine, rounded; a core of a DGX is faster. `tests/benchmarks/capacity.py` measures
+  these rates on a machine.
+- Storage: {LINK / 1e9:g} GB/s per node each way (100 Gbit/s at 80 %), assumed; 64 nodes need 64 times that from the
+  store.
+- Data sets: Cityscapes 2975 + 500 images of 1024×2048, views 512×1024, validation at full size; ADE20K 20210 + 2000
+  of about 512×683, views 512²; SA-1B 11,185,362 of about 1500×2250, views 1024², no evaluation (its masks have no
+  classes; it is here for its size).
+- Bytes: features, image, label and shard indices, uncompressed, 16 records per shard. Full-size evaluation labels
+  (PNG), plan and receipts are extra.
+- Checking decodes every file once, in one process with {THREADS} threads, before the first view.
+- Not included: start-up, listing, planning, the last shard's sync, copying features from the GPU (about 5 ms per view
+  of 512×1024), failures. A plan is one JSON file; for 10⁷ records and more, use several stores.
 """
 
 
 def capacities() -> list[Capacity]:
+    """All rows of the page: every data set, number of views, codec and machine."""
     works = [replace(work, views=k, codec=codec) for work in SETS for k in VIEWS for codec in KINDS]
     return [Capacity(work, machine) for work in works for machine in MACHINES]
 
 
 def page(measured: dict[str, Any] | None = None) -> str:
-    """The whole page; ``measured``: what the benchmark wrote."""
+    """The whole page; ``measured`` is the JSON value that the benchmark wrote."""
     found = capacities()
     lines = [HEAD, INTRO, "## Stores\n", *stores([c for c in found if c.machine is H100]), EXTRACTION]
     lines += [*table(EXTRACTION_HEAD, [extraction_row(c) for c in found]), TRAINING]
@@ -103,11 +108,12 @@ EXTRACTION_HEAD = [
     "writing",
     "GB/s",
 ]
-TRAINING_HEAD = ["set", "K", "codec", "machine", "GB/s", "an epoch", "pays after"]
+TRAINING_HEAD = ["set", "K", "codec", "machine", "GB/s", "epoch", "pays after"]
 
 
 def stores(found: list[Capacity]) -> list[str]:
-    head = ["set", "K", "codec", "records", "store", "MB a record", "files", "check"]
+    """The table of the stores' sizes, which do not depend on the machine."""
+    head = ["set", "K", "codec", "records", "store", "MB per record", "files", "check"]
     rows = []
     for c in found:
         each = c.work.view_bytes(c.work.size) / 1e6
@@ -123,7 +129,7 @@ def stores(found: list[Capacity]) -> list[str]:
 
 
 def elsewhere(config: CacheConfig, made: CostEstimate) -> list[str]:
-    """The extraction that was planned here, on the page's machines."""
+    """The table of `sward plan --capacity`: the extraction estimated here, on the page's machines."""
     counts = made.records
     work = Workload(
         name=dataset_name(config.dataset),
@@ -164,9 +170,12 @@ def table(head: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def validation(measured: dict[str, Any] | None) -> list[str]:
-    """Predicted over measured of small extractions, from the benchmark's JSON."""
+    """The table of predicted and measured times of small extractions, from the benchmark's JSON."""
     if measured is None:
-        return ["Run `python tests/benchmarks/capacity.py --json results/benchmarks/capacity.json`, then this again."]
+        return [
+            "No measurement yet: run `python tests/benchmarks/capacity.py --json results/benchmarks/capacity.json`, "
+            "then write this page again."
+        ]
     head = ["teacher", "size", "K", "records", "s predicted", "s measured", "ratio", "bytes, ratio"]
     rows = [
         [c["architecture"], "×".join(map(str, c["size"])), str(c["views"]), str(c["records"]), f"{c['predicted']:.2f}",
@@ -174,15 +183,16 @@ def validation(measured: dict[str, Any] | None) -> list[str]:
         for c in measured["cases"]
     ]  # fmt: skip
     said = (
-        f"Small extractions on {measured['cores']} CPU cores (load {measured['load']}): rates measured at one size; "
-        "other sizes, K and counts predicted. Seconds are the units' own (`timing.jsonl`), without start-up. On a CPU "
-        "the teacher's threads are taken to wait for whatever shares their cores: a rule made after runs like these.\n"
+        f"Small extractions on {measured['cores']} CPU cores (load {measured['load']}). The rates were measured at one "
+        "size; other sizes, K and numbers of images were predicted. Seconds are those of the units (`timing.jsonl`), "
+        "without start-up. On a CPU the model assumes that the teacher's threads wait for all other work on their "
+        "cores; this rule was chosen after runs like these.\n"
     )
     return [said, *table(head, rows)]
 
 
 def main() -> None:
-    """Write the page."""
+    """Write docs/capacity.md and print its path."""
     PAGE.parent.mkdir(exist_ok=True)
     write_atomic(PAGE, page(read_json(MEASURED) if MEASURED.is_file() else None))
     print(PAGE)

@@ -1,4 +1,4 @@
-"""Write the committed split lists again, from the rules on the card.
+"""Writes the committed split lists of a data set again, from the rules on its card.
 
 SWARD_DATA=../shared/datasets python -m pipeline.maintenance.lists cvc-clinicdb
 """
@@ -14,10 +14,10 @@ from pipeline.datasets.splits import list_path, resolve
 
 
 def write_lists(dataset: str | Path) -> list[Path]:
-    """Write the lists of every split that says how it is drawn, beside the card, and return their paths.
+    """Write the lists of every split that states how it is drawn, next to the card; return their paths.
 
     Raises:
-        DatasetError: the card does not check, or its images or sequences are not there.
+        DatasetError: the card is invalid, or the images or sequences it names are not there.
     """
     card, folder = read_card(dataset), find_card(dataset).parent
     target = paths.read_path(find_card(dataset)).parent
@@ -49,7 +49,7 @@ def _write(split: str, pairs: list[tuple[str, str]], target: Path) -> list[Path]
 
 
 def main(arguments: list[str]) -> None:
-    """Write the lists of one data set (a name or a path to a card) and say how long they are."""
+    """Write the lists of one data set (a name or the path of a card) and print their lengths."""
     if len(arguments) != 1:
         sys.exit("usage: python -m pipeline.maintenance.lists <name or card.yaml>")
     for path in write_lists(arguments[0]):

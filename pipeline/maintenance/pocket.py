@@ -2,8 +2,8 @@
 
     python -m pipeline.maintenance.pocket            # writes data/pocket-teacher/{trunk.safetensors,teacher.yaml}
 
-It exists so that both stages run for real, offline, in minutes. It sees only frames drawn with another seed than
-the procedural data set's, so no test frame of the quickstart is ever in its training.
+With it both stages really run, offline and within minutes. It is trained only on frames drawn with another seed than
+those of the procedural data set, so it never sees a test frame of the quickstart.
 """
 
 import argparse
@@ -29,14 +29,14 @@ from sward.pixels import normaliser
 from sward.teachers.head import TeacherHead, TeacherHeadConfig
 from sward.teachers.hiera import MEAN, STD, HieraTeacher, make_trunk
 
-SEED = 1_000_003  # of the frames; the procedural data set's card has another
-SIZE = (128, 160)
-HELD_OUT = 64
+SEED = 1_000_003  # seed of the frames; the procedural data set's card has another one
+SIZE = (128, 160)  # (height, width) of a frame in pixels
+HELD_OUT = 64  # frames for the metrics, not trained on
 normalise = normaliser(MEAN, STD, torch.device("cpu"))
 
 
 class PocketNet(nn.Module):
-    """Trunk and head, trained together; the trunk is what is kept."""
+    """Trunk and segmentation head, trained together; only the trunk is saved."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,10 +51,10 @@ class PocketNet(nn.Module):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, default=3000, help="training frames")
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--out", type=Path, default=Path("data/pocket-teacher"))
+    parser.add_argument("--frames", type=int, default=3000, help="Number of training frames.")
+    parser.add_argument("--steps", type=int, default=4000, help="Optimiser steps.")
+    parser.add_argument("--batch", type=int, default=16, help="Frames per step.")
+    parser.add_argument("--out", type=Path, default=Path("data/pocket-teacher"), help="Folder to write.")
     args = parser.parse_args()
     began = time.monotonic()
     images, labels = frames(args.frames + HELD_OUT)
@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def frames(count: int) -> tuple[Tensor, Tensor]:
-    """(N, 3, H, W) uint8 images and (N, H, W) int64 labels."""
+    """Procedural frames: images (N, 3, H, W) uint8 and labels (N, H, W) int64."""
     with ThreadPoolExecutor(2) as pool:
         made = list(pool.map(lambda i: render(SEED, i, SIZE), range(count)))
     images, labels = (np.stack(arrays) for arrays in zip(*made, strict=True))
@@ -84,7 +84,7 @@ def frames(count: int) -> tuple[Tensor, Tensor]:
 
 
 def fit(net: PocketNet, images: Tensor, labels: Tensor, steps: int, batch: int) -> None:
-    """AdamW with cosine decay on cross-entropy; flips drawn per step."""
+    """Train ``net`` with AdamW, cosine decay and cross-entropy; flips are drawn per step."""
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.05)
     schedule = OptimizerConfig(lr=1e-3, warmup_steps=min(100, steps // 4))
     net.train()
@@ -102,7 +102,7 @@ def fit(net: PocketNet, images: Tensor, labels: Tensor, steps: int, batch: int) 
 
 
 def batches(images: Tensor, labels: Tensor, steps: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Random batches with random flips, a function of the step."""
+    """Yields ``steps`` random batches with random flips, each a function of the step's number."""
     flips: list[Callable[[Tensor], Tensor]] = [
         lambda t: t,
         lambda t: t.flip(-1),
@@ -117,7 +117,7 @@ def batches(images: Tensor, labels: Tensor, steps: int, batch: int) -> Iterator[
 
 @torch.no_grad()
 def measure(net: PocketNet, images: Tensor, labels: Tensor) -> dict[str, float]:
-    """Metrics of trunk and head on frames that were not trained on."""
+    """Dice and IoU of trunk and head on frames that were not trained on."""
     net.eval()
     metrics = SegmentationMetrics(2)
     for i in range(len(images)):
@@ -127,7 +127,7 @@ def measure(net: PocketNet, images: Tensor, labels: Tensor) -> dict[str, float]:
 
 
 def save(net: PocketNet, folder: Path, facts: dict[str, object]) -> None:
-    """The trunk in half precision, and its card."""
+    """Write the trunk in half precision (trunk.safetensors) and its description (teacher.yaml)."""
     from safetensors.torch import save as dump
 
     half = {k: v.half().contiguous() for k, v in net.trunk.state_dict().items()}

@@ -1,9 +1,9 @@
-"""What of a comparison belongs in the repository, and the README's tables made from it.
+"""Copies results of comparisons into results/ and writes the README's tables from them.
 
-    python -m pipeline.maintenance.readme [FOLDER ...]   # keep these in results/, then rewrite the tables
+    python -m pipeline.maintenance.readme [FOLDER ...]   # copies these folders to results/, then rewrites the tables
 
-A folder is what `sward compare` or `sward quality` made. A table stands between ``<!-- results:NAME -->`` and
-``<!-- /results:NAME -->`` and comes from the JSON in ``results/NAME``, never from a keyboard.
+FOLDER is one that `sward compare` or `sward quality` wrote. A table stands between ``<!-- results:NAME -->`` and
+``<!-- /results:NAME -->``. It is generated from the JSON in ``results/NAME`` and never edited by hand.
 """
 
 import re
@@ -20,11 +20,11 @@ from pipeline.results.table import comparison_csv, comparison_markdown
 README, RESULTS = Path("README.md"), Path("results")
 BLOCK = re.compile(r"(<!-- results:(?P<name>[\w.-]+) -->\n).*?(<!-- /results:(?P=name) -->)", re.DOTALL)
 MARKER = re.compile(r"<!-- results:([\w.-]+) -->")
-KEPT = ("config.yaml", "run.json", "evaluation.json", "metrics.jsonl")  # of a run: no weights, no images
+KEPT = ("config.yaml", "run.json", "evaluation.json", "metrics.jsonl")  # files copied per run: no weights, no images
 
 
 def main(folders: list[str]) -> None:
-    """Keep the folders given, then bring the README's tables up to date."""
+    """Copy the given folders to results/, then update the README's tables."""
     for folder in folders:
         print(f"kept {save_results(Path(folder), RESULTS / Path(folder).name)}")
     text = regenerate(README.read_text(), RESULTS)
@@ -33,14 +33,19 @@ def main(folders: list[str]) -> None:
 
 
 def save_results(folder: Path, target: Path) -> Path:
-    """Copy tables, configurations and each run's facts and metrics; paths become those of the repository.
+    """Copy tables, plots, configurations and each run's result files to ``target``; return it.
+
+    Run folders become paths below ``target``, and the paths of this machine relative ones.
 
     Raises:
         RunError: the folder is neither a comparison nor a quality curve.
     """
     figures = figures_of(folder)
     if figures is None:
-        raise RunError(f"{folder} has no comparison.json or quality.json; give what `sward compare` or `quality` made")
+        raise RunError(
+            f"{folder} has no comparison.json or quality.json; "
+            "give a folder written by `sward compare` or `sward quality`"
+        )
     found = read_json(figures)
     for row in found.get("rows") or found["points"]:
         for run in row["runs"]:
@@ -60,39 +65,41 @@ def save_results(folder: Path, target: Path) -> Path:
 
 
 def figures_of(folder: Path) -> Path | None:
-    """The JSON that a folder's tables come from."""
+    """The JSON file from which a folder's tables are made; None if there is none."""
     return next((p for name in ("comparison", "quality") if (p := folder / f"{name}.json").is_file()), None)
 
 
 def tables(found: dict[str, Any]) -> dict[str, str]:
-    """File suffix -> table."""
+    """The tables of a comparison or quality curve: file suffix -> text."""
     if "points" in found:
         return {"md": quality_markdown(found)}
     return {"csv": comparison_csv(found), "md": comparison_markdown(found)}
 
 
 def copy_text(source: Path, target: Path) -> None:
-    """Copy a text file; this machine's places (data root, current folder) become relative ones."""
+    """Copy a text file; absolute paths in it (data root, current folder) become relative ones."""
     text = source.read_text().replace(f"{data_root()}/", "data/").replace(f"{Path.cwd()}/", "")
     write_atomic(target, text)
 
 
 def marked(text: str) -> list[str]:
-    """Names of the tables that a text has a place for."""
+    """Names of the tables for which a text has an opening marker."""
     return MARKER.findall(text)
 
 
 def regenerate(text: str, results: Path) -> str:
-    """The text with every marked table made anew.
+    """The text with every marked table written again from ``results``.
 
     Raises:
-        RunError: a marker is not closed, or names something that isn't in ``results``.
+        RunError: a marker is not closed, or names a folder that is not in ``results``.
     """
     blocks = [match["name"] for match in BLOCK.finditer(text)]
     if open_ := sorted(set(marked(text)) - set(blocks)):
         raise RunError(f"no closing <!-- /results:… --> for {', '.join(open_)}; add it below the opening marker")
     if absent := [name for name in blocks if figures_of(results / name) is None]:
-        raise RunError(f"nothing in {results}/<name> for {', '.join(absent)}; keep it with this command first")
+        raise RunError(
+            f"nothing in {results}/<name> for {', '.join(absent)}; give this command the folder to copy there"
+        )
     found = {name: read_json(figures) for name in blocks if (figures := figures_of(results / name))}
     return BLOCK.sub(lambda m: f"{m[1]}{tables(found[m['name']])['md']}{m[3]}", text)
 

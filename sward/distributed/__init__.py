@@ -1,1 +1,1 @@
-"""Losses and layers of a batch that several processes share."""
+"""Makes losses and layers of a batch split over several processes equal to those of the whole batch."""

@@ -1,8 +1,9 @@
-"""One step's batch over several processes: what sums and means need, so that every one has the loss of the whole.
+"""Differentiable sums, means and gathers over processes that each hold a slice of the batch.
 
-Each process holds a contiguous slice of the batch. The operations here have their true adjoints as gradients, and every
-process ends with the same loss, that of the whole batch; so the mean of the parameters' gradients over the processes,
-which DDP takes, is the gradient that one process would have. Outside of ``sharing`` (`synced_layers`) they do nothing.
+Each process holds a contiguous slice of the batch. With these operations every process computes the same loss, that of
+the whole batch. Their backward passes are the exact adjoints, so the mean of the parameters' gradients over processes,
+which DDP computes, is the gradient that a single process would have. Outside of ``sharing`` (`synced_layers`) they do
+nothing.
 """
 
 from collections.abc import Iterator
@@ -18,7 +19,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class BatchSlice:
-    """``whole`` records in all, of which this process, ``rank`` of ``world``, holds ``rows``."""
+    """The records of a step's batch that one process holds.
+
+    Attributes:
+        whole: number of records of the batch over all processes.
+        rank: index of the process.
+        world: number of processes.
+    """
 
     whole: int
     rank: int
@@ -26,14 +33,14 @@ class BatchSlice:
 
     @property
     def rows(self) -> slice:
-        """Contiguous, equal to within one record, the larger ones first."""
+        """Rows of the whole batch. Slices are contiguous and differ by at most one record; larger slices come first."""
         small, larger = divmod(self.whole, self.world)
         start = self.rank * small + min(self.rank, larger)
         return slice(start, start + small + (self.rank < larger))
 
     @property
     def count(self) -> int:
-        """Records of this process."""
+        """Number of records of this process."""
         return self.rows.stop - self.rows.start
 
 
@@ -41,13 +48,13 @@ _CURRENT: ContextVar[BatchSlice | None] = ContextVar("share", default=None)
 
 
 def current_slice() -> BatchSlice | None:
-    """The share of the step that is going on; None where this process has the whole batch."""
+    """Returns this process's slice of the current step's batch; None if the process has the whole batch."""
     return _CURRENT.get()
 
 
 @contextmanager
 def use_slice(share: BatchSlice | None) -> Iterator[None]:
-    """Inside, batches are parts as ``share`` says; None: whole, computed by each process alone."""
+    """Sets the current slice within the context. None: each process has the whole batch and computes alone."""
     token = _CURRENT.set(share)
     try:
         yield
@@ -56,24 +63,24 @@ def use_slice(share: BatchSlice | None) -> Iterator[None]:
 
 
 def sum_over_ranks(x: Tensor) -> Tensor:
-    """The sum over the processes."""
+    """Sums ``x`` over the processes."""
     return x if current_slice() is None else _Total.apply(x)
 
 
 def mean_over_ranks(x: Tensor) -> Tensor:
-    """The mean over the processes by their records: of means over samples, that of the whole batch."""
+    """Averages ``x`` over processes, weighted by records: means over own samples become that of the whole batch."""
     share = current_slice()
     return x if share is None else _Total.apply(x * (share.count / share.whole))
 
 
 def gather_over_ranks(x: Tensor) -> Tensor:
-    """(rows, ...) of every process, in order: (whole, ...)."""
+    """Concatenates (rows, ...) of all processes in batch order: (whole, ...)."""
     share = current_slice()
     return x if share is None else _Gathered.apply(x, share)
 
 
 def all_reduced(x: Tensor) -> Tensor:
-    """The sum over the processes, a new tensor without gradient."""
+    """Sums ``x`` over the processes into a new tensor without gradient."""
     y = x.detach().clone(memory_format=torch.contiguous_format)
     dist.all_reduce(y)
     return y
@@ -94,11 +101,11 @@ class _Gathered(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, share: BatchSlice) -> Tensor:
         ctx.rows = share.rows
         shares = [BatchSlice(share.whole, rank, share.world) for rank in range(share.world)]
-        sent = x.new_zeros((shares[0].count, *x.shape[1:]))  # all of the largest's size
+        sent = x.new_zeros((shares[0].count, *x.shape[1:]))  # all_gather needs equal sizes: that of the largest slice
         sent[: len(x)] = x
-        found = [torch.empty_like(sent) for _ in shares]
-        dist.all_gather(found, sent)
-        return torch.cat([part[: s.count] for part, s in zip(found, shares, strict=True)])
+        received = [torch.empty_like(sent) for _ in shares]
+        dist.all_gather(received, sent)
+        return torch.cat([part[: s.count] for part, s in zip(received, shares, strict=True)])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:

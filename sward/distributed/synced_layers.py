@@ -1,11 +1,11 @@
-"""A student and a method on a slice of the batch, computing what they would on the whole of it.
+"""Makes batch norm and dropout of a slice equal to those of the whole batch.
 
     with sharing(whole):  # records of the step over all processes
         losses = objective(student(images), batch, step)
 
-Inside, batch normalisation in training uses the statistics of all processes, and dropout draws the whole batch's mask
-and takes its own rows of it. torch's SyncBatchNorm runs on GPUs alone, and timm's layers are none of torch's; here the
-functions are caught that all of them call.
+Within ``sharing``, batch normalisation in training uses the statistics of all processes. Dropout draws the mask of the
+whole batch and applies this process's rows of it. torch's SyncBatchNorm runs on GPUs only, and timm's layers are not
+subclasses of torch's. Therefore this module intercepts the torch functions that all these layers call.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from sward.distributed.collectives import BatchSlice, all_reduced, current_slice, use_slice
 
 DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.feature_alpha_dropout, F.alpha_dropout)
-DRAWS = (
+DRAWS = (  # draws that cannot be split by rows; within ``sharing`` they are an error unless they get a generator
     *(torch.rand, torch.randn, torch.rand_like, torch.randn_like, torch.randint, torch.randperm, torch.bernoulli),
     *(Tensor.uniform_, Tensor.normal_, Tensor.random_, Tensor.exponential_, torch.multinomial),
 )
@@ -29,10 +29,11 @@ DRAWS = (
 
 @contextmanager
 def sharing(whole: int) -> Iterator[None]:
-    """Share a step of ``whole`` records among all processes of torch's group; with one process, change nothing.
+    """Splits a step of ``whole`` records among all processes of torch's group; with one process, changes nothing.
 
-    Raises (inside):
-        ValueError: a layer draws random numbers in a way that cannot be split among processes; names the function.
+    Raises:
+        ValueError: raised within the context if a layer draws random numbers in a way that cannot be split among
+            processes; names the function.
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         yield
@@ -51,12 +52,12 @@ class _Shared(TorchFunctionMode):
                 return batch_norm(*args, **kwargs)
             if func in DROPOUTS:
                 return _dropout(share, func, *args, **kwargs)
-            if func is Tensor.bernoulli_ and "generator" not in kwargs:  # stochastic depth, as timm draws it
+            if func is Tensor.bernoulli_ and "generator" not in kwargs:  # how timm draws stochastic depth
                 return args[0].copy_(_rows(share, args[0], lambda mask: mask.bernoulli_(*args[1:], **kwargs)))
             if func in DRAWS and kwargs.get("generator") is None:
                 raise ValueError(
-                    f"the student draws by torch.{func.__name__}, which several processes cannot share exactly: train "
-                    "it with devices: 1, or switch the layer that draws off in the student's options"
+                    f"the student draws random numbers by torch.{func.__name__}, which several processes cannot split "
+                    "exactly: train it with devices: 1, or disable the layer that draws them in the student's options"
                 )
         return func(*args, **kwargs)
 
@@ -71,7 +72,10 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """``torch.nn.functional.batch_norm`` with the statistics of all processes; the processes' sizes may differ."""
+    """Computes ``torch.nn.functional.batch_norm`` with the statistics of all processes.
+
+    The arguments are those of torch's function. Processes may have different numbers of records.
+    """
     if not training:
         return F.batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
     y, mean, variance, count = _Normalised.apply(input, weight, bias, eps)
@@ -83,7 +87,11 @@ def batch_norm(
 
 
 class _Normalised(torch.autograd.Function):
-    """(input (B, C, ...), weight, bias, eps) -> the output, and mean, variance (biased) and count without gradient."""
+    """Normalises (B, C, ...) by the statistics of all processes.
+
+    ``apply(input, weight, bias, eps)`` returns the output and, without gradient, mean (C,), biased variance (C,) and
+    the number of values per channel (1,), all over all processes.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, ...]:
@@ -116,11 +124,11 @@ def _other_axes(x: Tensor) -> list[int]:
 
 
 def _of_all(*parts: Tensor) -> Iterable[Tensor]:
-    """Vectors of this process -> (processes, length) each, of all, in one exchange."""
+    """Gathers each vector (length,) of this process over all processes, (processes, length), in one exchange."""
     own = torch.cat(parts)
-    found = [torch.empty_like(own) for _ in range(dist.get_world_size())]
-    dist.all_gather(found, own)
-    return torch.stack(found).split([len(part) for part in parts], dim=1)
+    received = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+    dist.all_gather(received, own)
+    return torch.stack(received).split([len(part) for part in parts], dim=1)
 
 
 def _dropout(
@@ -131,21 +139,31 @@ def _dropout(
     training: bool = True,
     inplace: bool = False,
 ) -> Tensor:
+    """Computes a dropout function with this process's rows of the whole batch's mask."""
     if not training or p == 0:
         return input
     if func in (F.alpha_dropout, F.feature_alpha_dropout):
-        raise ValueError("alpha dropout cannot be shared exactly by several processes: train with devices: 1")
+        raise ValueError("several processes cannot split alpha dropout exactly: train the student with devices: 1")
     return input * _rows(share, input, lambda ones: func(ones, p, True))
 
 
 def _rows(share: BatchSlice, like: Tensor, draw: Callable[[Tensor], Tensor]) -> Tensor:
-    """This process's rows of what is drawn for the whole batch, in ones of ``like``'s type, device and sizes."""
+    """Draws a mask for the whole batch and returns this process's rows of it.
+
+    Args:
+        share: this process's slice of the batch.
+        like: (rows, ...) input of the layer; the mask has its type, device, memory format and other sizes.
+        draw: turns ones (whole, ...) into the mask.
+
+    Raises:
+        ValueError: the first axis of ``like`` is not this process's records.
+    """
     if len(like) != share.count:
         raise ValueError(
-            f"a layer draws for {len(like)} rows where this process has {share.count} records, which several processes "
-            "cannot share exactly: train with devices: 1"
+            f"a layer draws random numbers for {len(like)} rows, expected {share.count}, the records of this process; "
+            "several processes cannot split such a draw exactly: train the student with devices: 1"
         )
     ones = like.new_ones((share.whole, *like.shape[1:]))
     if like.ndim == 4 and not like.is_contiguous() and like.is_contiguous(memory_format=torch.channels_last):
-        ones = ones.contiguous(memory_format=torch.channels_last)  # draws follow the order in memory
+        ones = ones.contiguous(memory_format=torch.channels_last)  # random draws follow the memory order
     return draw(ones)[share.rows]

@@ -1,1 +1,1 @@
-"""Multi-scale windowed attention distillation (MWAD)."""
+"""Multi-scale windowed attention distillation (MWAD): loss, configuration, windows and projections."""

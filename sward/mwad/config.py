@@ -1,8 +1,8 @@
-"""The switches of MWAD. Letters (A)-(M) mark what the paper leaves open.
+"""Configuration of MWAD. The letters (A)-(M) mark choices that the paper leaves open.
 
-Two settings are named: the defaults, and ``preset: paper``, which takes the text by the letter where it says
-something (learned projections, plain zero padding, squared norm) and PyTorch's defaults where it says nothing
-(1x1 convolutions).
+There are two presets: the defaults, which are recommended, and ``preset: paper``. The latter follows the paper's text
+literally where it is explicit (learned projections, plain zero padding, squared norm), and uses PyTorch's defaults
+where it is silent (initial values of the 1x1 convolutions).
 """
 
 from typing import Annotated, Any, ClassVar, Literal
@@ -15,7 +15,7 @@ Side = Annotated[int, Field(ge=1, le=128)]
 
 
 class MWADConfig(PresetConfig):
-    """Switches of MWAD; the defaults are the recommended setting."""
+    """Settings of MWAD; the defaults are recommended."""
 
     paper: ClassVar[dict[str, Any]] = {
         "teacher_proj": "learned",
@@ -29,58 +29,61 @@ class MWADConfig(PresetConfig):
     }
 
     terms: Literal["attn", "attn+value", "attn+value+context"] = Field(
-        default="attn+value+context", description="Which of Eq. 11, 12, 13 are used."
+        default="attn+value+context", description="Terms of the loss: Eq. 11 (attn), 12 (value), 13 (context)."
     )
     teacher_proj: Literal["frozen", "learned", "aux"] = Field(
         default="frozen",
-        description="(A) What trains phi and Theta_t: nothing; the distillation loss (as printed, may "
-        "collapse); or only a 1x1 classifier on V_t.",
+        description="(A) Training of phi and Theta_t: none (frozen); by the distillation loss (learned, as printed; "
+        "may collapse); or only by a 1x1 classifier on V_t (aux).",
     )
-    bias: bool = Field(default=False, description="(B) Biases in phi, Theta_t, Theta_s.")
+    bias: bool = Field(default=False, description="(B) Whether phi, Theta_t and Theta_s have biases.")
     standardise: bool = Field(
         default=True, description="(C) Standardise teacher channels with the store's mean and std."
     )
     gain: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
-        default="auto", description="(C) Factor on Q and K at the start; 'auto' reaches `entropy` on the first batch."
+        default="auto",
+        description="(C) Initial factor on Q and K; 'auto' fits it so that the first batch has the mean `entropy`.",
     )
     entropy: float = Field(
-        default=0.65, gt=0, lt=1, description="(C) Target of gain 'auto': mean entropy of A_t over log(tokens)."
+        default=0.65, gt=0, lt=1, description="(C) Target of gain 'auto': mean entropy of A_t divided by log(tokens)."
     )
     phi_init: Literal["pca", "orthogonal", "default"] = Field(
         default="pca",
-        description="(A) Start of phi: principal axes of the first batch, a rotation, PyTorch's default.",
+        description="(A) Initial phi: principal axes of the first batch, a random rotation, or PyTorch's default.",
     )
     theta_init: Literal["orthogonal", "default"] = Field(
-        default="orthogonal", description="(C) Start of Theta: a rotation for each of Q, K, V, or PyTorch's default."
+        default="orthogonal",
+        description="(C) Initial Theta: a random rotation for each of Q, K and V, or PyTorch's default.",
     )
     max_width: int | None = Field(
-        default=None, ge=1, description="(D) Upper bound of d_i; null: d_i = C_s at every stage."
+        default=None, ge=1, description="(D) Upper bound of d_i, the width of Q, K, V; null: d_i = C_s at every stage."
     )
     window: Side | list[Side] = Field(
         default=8,
-        description="(E) Window side M, for all stages or one each from the shallowest; clipped to the map.",
+        description="(E) Window side M in cells: for all stages, or a list from the shallowest; clipped to the map.",
     )
     kl_reduction: Literal["tokens", "batchmean", "mean"] = Field(
         default="tokens",
-        description="(F) Sum of the KL divided by query tokens, by windows, or by (query, key) pairs.",
+        description="(F) Divisor of the summed KL: query tokens, windows (batchmean) or (query, key) pairs (mean).",
     )
-    value_eps: float = Field(default=1e-8, gt=0, le=1e-3, description="(G) Lower bound of the norms in the value loss.")
+    value_eps: float = Field(default=1e-8, gt=0, le=1e-3, description="(G) Lower bound of norms in the value loss.")
     context_reduction: Literal["mean", "sum"] = Field(
-        default="mean", description="(H) Squared context difference: mean or sum over channels; mean over tokens."
+        default="mean", description="(H) Squared context difference: mean or sum over channels, then mean over tokens."
     )
     roll: Literal["before_padding", "after_padding"] = Field(
-        default="before_padding", description="(I) Whether the map is rolled before or after it is padded."
+        default="before_padding", description="(I) Whether a map is rolled before or after padding."
     )
     seam_mask: bool = Field(
-        default=False, description="(I) Hide from each other the tokens joined by the roll, as Swin."
+        default=False,
+        description="(I) Mask attention between tokens that the roll joins from opposite borders, as Swin.",
     )
-    mask_padding: bool = Field(default=True, description="(J) Padded tokens are no keys and count in no mean.")
+    mask_padding: bool = Field(default=True, description="(J) Exclude padded tokens from the keys and from all means.")
     shift: Literal["none", "deterministic", "stochastic"] = Field(
-        default="stochastic", description="(K) Offset of the windows: 0, M // 2, or drawn per stage and step."
+        default="stochastic", description="(K) Offset of the windows: 0, M // 2, or random per stage and step."
     )
     pairing: Literal["auto", "stride", "order"] | list[tuple[str, str]] = Field(
         default="auto",
-        description="(L) Levels that pair: equal names; by order from the deepest; 'auto': by name where "
-        "every level of the shorter list has one, else by order; or a list of [teacher, student].",
+        description="(L) Pairs of levels: 'stride' (equal names); 'order' (from the deepest upwards); 'auto' (by name "
+        "if every level of the shorter list has a partner, else by order); or a list of [teacher, student].",
     )
-    antialias: bool = Field(default=False, description="(M) Antialias the bilinear resize to the common grid.")
+    antialias: bool = Field(default=False, description="(M) Antialiasing of the bilinear resize to the common grid.")

@@ -1,16 +1,17 @@
-"""MWAD's terms of one pair in few passes: what trains with a frozen teacher side. Eq. 1-13.
+"""Fused MWAD terms of one pair, with a hand-written backward pass, for a frozen teacher side. Eq. 1-13.
 
-``MWAD`` falls back to the plain form, ``sward.mwad.reference``, where the teacher side is trained. Here
+The terms equal those of ``sward.mwad.reference`` up to rounding, in fewer passes over memory. ``MWAD`` uses the
+reference if the teacher side is trained. What is fused:
 
-- the standardisation is part of phi's weights, and windows are cut by reordering pixels;
-- the tokens are their own keys, Theta_Q^T Theta_K going to the queries: a third less to project. That drops from
-  the scores what is constant over keys, which the softmax does not see;
-- windows are taken in groups that fit the processor's cache, from scores to sums, and the backward pass is
-  written out. It needs A_s, A_s - A_t, Z_s - Z_t and the value term's gradient, which are all that is kept.
+- The standardisation is folded into phi's weights, and windows are cut by reordering pixels.
+- The tokens themselves are the keys, and the queries are projected by Theta_K^T Theta_Q, which saves a third of the
+  projections. This drops score terms that are constant over keys, to which the softmax is invariant.
+- Windows are processed in groups that fit the processor's cache, from scores to sums.
+- The backward pass needs only A_s, A_s - A_t, Z_s - Z_t and the value term's gradient, so only these are kept.
 """
 
-# B batch, C channels, H W of the common grid, N windows of an image, W windows of the batch, w those of a group,
-# T tokens of a window, d width of Q, K, V
+# B batch, C channels, H W of the common grid, N windows of an image, W windows of the batch, w windows of a group,
+# T tokens of a window, d width of Q, K, V, e width of the keys in ``project``
 
 import math
 from collections.abc import Iterator
@@ -27,21 +28,24 @@ from sward.mwad.projections import Projections
 from sward.mwad.reference import kl_divisor
 from sward.mwad.windows import Windows
 
-GROUP, GROUP_ON_GPU = 2**18, 2**26  # attention entries of a group: a MiB of float32 is about best on CPUs
+GROUP, GROUP_ON_GPU = 2**18, 2**26  # attention entries per group; 1 MiB of float32 is about the fastest on CPUs
 
 
 def fused_terms(
     stage: Projections, f_t: Tensor, f_s: Tensor, windows: Windows, visible: Tensor | None, valid: Tensor | None
 ) -> dict[str, Tensor]:
-    """Terms ``attn``, ``value``, ``context`` as chosen, unweighted; gradients reach f_s and Theta_s.
+    """Computes the unweighted terms of one pair. Gradients reach f_s and Theta_s only.
 
     Args:
-        stage: the pair's projections.
-        f_t: (B, C_t, h, w), float32 or wider.
-        f_s: (B, C_s, h, w).
-        windows: the cut, which has the common grid.
-        visible: as by ``windows.masks``.
-        valid: as by ``windows.masks``.
+        stage: projections and configuration of the pair.
+        f_t: (B, C_t, h, w) teacher features, float32 or wider.
+        f_s: (B, C_s, h, w) student features, float32 or wider.
+        windows: windows on the common grid.
+        visible: (N, T, T) bool from ``windows.masks``, or None.
+        valid: (N, T) bool from ``windows.masks``, or None.
+
+    Returns:
+        Scalars ``attn``, ``value``, ``context``, those that ``terms`` of the configuration selects.
     """
     config, rows = stage.config, windows.rows(f_s.device)
     with torch.no_grad():
@@ -61,7 +65,7 @@ def fused_terms(
 
 
 def phi_map(stage: Projections, f_BCHW: Tensor) -> Tensor:
-    """``stage.teacher(f)`` as one product, in channels-last order."""
+    """Computes ``stage.teacher(f)`` as one matrix product: (B, C_s, H, W) in channels-last memory order."""
     weight, bias = stage.phi.weight.flatten(1).to(f_BCHW.dtype), stage.phi.bias
     if stage.config.standardise:
         weight = weight / stage.std
@@ -74,9 +78,11 @@ def phi_map(stage: Projections, f_BCHW: Tensor) -> Tensor:
 
 
 def project(theta: nn.Conv2d, tokens_WTC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries and keys (W, T, e), whose products are the scores of Eq. 9, and values (W, T, d).
+    """Projects tokens (W, T, C) to queries and keys, whose products are the scores of Eq. 9, and to values.
 
-    e is C, the keys being the tokens themselves, or d where that is smaller.
+    Returns:
+        Queries (W, T, e), keys (W, T, e) and values (W, T, d). If d < C, e is d; otherwise e is C and the keys are the
+        tokens themselves.
     """
     dtype = tokens_WTC.dtype
     Q, K, V = theta.weight.flatten(1).to(dtype).chunk(3)
@@ -91,9 +97,10 @@ def project(theta: nn.Conv2d, tokens_WTC: Tensor) -> tuple[Tensor, Tensor, Tenso
 
 
 class GatherTokens(torch.autograd.Function):
-    """Tokens (B N T, C) of pixels (B, H W, C), by ``Windows.rows``; both passes only pick rows.
+    """Gathers tokens (B N T, C) from pixels (B, H W, C), by the indices of ``Windows.rows``.
 
-    The gradient has the layout of the pixels: added to another of a network it would else slow the passes behind it.
+    Forward and backward only select rows. The gradient has the memory layout of the pixels, because adding gradients
+    of different layouts would slow down the backward passes of the layers before.
     """
 
     @staticmethod
@@ -114,16 +121,19 @@ class GatherTokens(torch.autograd.Function):
 
 
 def _of_each_image(rows: Tensor, count: int, images: int) -> Tensor:
-    """The rows of every image, of ``count`` each: one axis is picked from by all threads, two by a single one."""
+    """Extends one image's row indices to all images of ``count`` rows each.
+
+    Selecting from one flat axis uses all threads; selecting from two axes uses a single one.
+    """
     return (torch.arange(0, images * count, count, device=rows.device)[:, None] + rows).flatten()
 
 
 class RelationSums(torch.autograd.Function):
-    """Sums, over the tokens that count, of KL(A_t || A_s), 1 - cos(V_s, V_t) and |Z_s - Z_t|^2, as a (3,) tensor.
+    """Sums KL(A_t || A_s), 1 - cos(V_s, V_t) and |Z_s - Z_t|^2 over all valid tokens; returns the (3,) sums.
 
-    ``apply(Q_s, K_s, V_s, Q_t, K_t, V_t, visible, valid, eps, value, context)``: Q, K and V as by ``project``;
-    visible (N, T, T) and valid (N, T) as by ``Windows.masks``; ``value`` and ``context`` say whether these are
-    wanted (else 0). Gradients go to Q_s, K_s and V_s.
+    ``apply(Q_s, K_s, V_s, Q_t, K_t, V_t, visible, valid, eps, value, context)`` takes Q, K and V from ``project``, and
+    visible (N, T, T) and valid (N, T) from ``Windows.masks``. The flags ``value`` and ``context`` request the second
+    and third sum, which are 0 otherwise. Gradients go to Q_s, K_s and V_s.
     """
 
     @staticmethod
@@ -164,14 +174,14 @@ class RelationSums(torch.autograd.Function):
                     dZ = Z_diff[at] * _counted(2 * context, count)
                     dV[at].baddbmm_(A_s.mT, dZ)
                     dA = dZ @ V_s[at].mT
-                    dS += torch._softmax_backward_data(dA, A_s, -1, A_s.dtype)  # has no public name
+                    dS += torch._softmax_backward_data(dA, A_s, -1, A_s.dtype)  # torch has no public function for it
                 torch.bmm(dS, K_s[at], out=dQ[at])
                 torch.bmm(dS.mT, Q_s[at], out=dK[at])
         return dQ, dK, dV, *(None,) * 8
 
 
 def _tokens(f_BCHW: Tensor, windows: Windows, rows: tuple[Tensor, Tensor], antialias: bool) -> Tensor:
-    """``windows.split`` of the map on the common grid, all images' windows in one axis: (W, T, C)."""
+    """Resizes the map to the common grid and cuts it as ``windows.split`` does; all windows on one axis: (W, T, C)."""
     f = resize(f_BCHW, (windows.height, windows.width), antialias)
     return GatherTokens.apply(f.flatten(2).mT, *rows).unflatten(0, (-1, windows.side**2))
 
@@ -179,7 +189,10 @@ def _tokens(f_BCHW: Tensor, windows: Windows, rows: tuple[Tensor, Tensor], antia
 def _groups(
     K_s: Tensor, visible: Tensor | None, valid: Tensor | None
 ) -> Iterator[tuple[slice, Tensor | None, Tensor | None]]:
-    """Groups of windows with their masks, None for none: hidden keys (w, T, T); 1 or 0 by query, (w, T, 1)."""
+    """Yields groups of windows: slice, hidden keys (w, T, T) bool, and weights of queries (w, T, 1), 0 or 1.
+
+    The mask or the weights are None if nothing is masked.
+    """
     W, T, _ = K_s.shape
     step = max(1, (GROUP if K_s.device.type == "cpu" else GROUP_ON_GPU) // T**2)
     for first in range(0, W, step):
@@ -190,6 +203,7 @@ def _groups(
 
 
 def _log_attention(Q: Tensor, K: Tensor, hidden: Tensor | None) -> Tensor:
+    """Computes the log of the attention weights, Eq. 9, (w, T, T); the queries already have the scale 1/sqrt(d)."""
     scores = Q @ K.mT
     return (scores if hidden is None else scores.masked_fill_(hidden, MASKED_SCORE)).log_softmax(-1)
 
@@ -199,14 +213,17 @@ def _counted(x: Tensor, count: Tensor | None) -> Tensor:
 
 
 def _dot(x: Tensor, y: Tensor, count: Tensor | None) -> Tensor:
-    """Sum of the products, over the tokens that count."""
+    """Sums the products of x and y over all valid tokens."""
     if count is None and x.device.type == "cpu":
         return torch.dot(x.flatten(), y.flatten())
     return _counted((x * y).sum(-1, keepdim=True), count).sum()
 
 
 def _one_minus_cosine(V_s: Tensor, V_t: Tensor, eps: float, dV_value: Tensor) -> Tensor:
-    """(W, T, 1), and in ``dV_value`` its gradient with respect to V_s; a length held at ``eps`` is a constant."""
+    """Computes 1 - cos(V_s, V_t), (w, T, 1), and writes its gradient with respect to V_s to ``dV_value``.
+
+    Lengths are at least ``eps``; a length raised to ``eps`` is a constant in the gradient.
+    """
     length, length_t = (torch.linalg.vector_norm(V, dim=-1, keepdim=True) for V in (V_s, V_t))
     inverse = 1 / length.clamp_min(eps)
     both = inverse / length_t.clamp_min(eps)

@@ -1,9 +1,11 @@
 """Multi-Scale Windowed Attention Distillation (MWAD), paper Sec. 3.1, Eq. 1-15.
 
-Teacher and student maps of one level are brought to one grid and cut into the same shifted windows; 1x1
-convolutions give each network queries, keys and values, and the student's attention, values and contexts
-follow the teacher's. The letters (A)-(M) in ``MWADConfig`` mark what the paper leaves open; ``preset: paper``
-takes it by the letter.
+Teacher and student maps are resized to one grid and cut into the same windows. In each window the student's attention
+matrix (Eq. 11), values (Eq. 12) and contexts, the product of the two (Eq. 13), are trained to match the teacher's. The
+windows shift every step, so that their borders differ from step to step.
+
+Queries, keys and values are 1x1 convolutions of the maps (Eq. 8). The letters (A)-(M) in ``MWADConfig`` mark choices
+that the paper leaves open; ``preset: paper`` follows its text literally.
 
     mwad = MWAD({"s8": 192, "s16": 384}, {"s8": 24, "s16": 48})
     mwad.prepare(teacher_features)  # once: standardisation, phi, gain
@@ -30,18 +32,22 @@ Features = Mapping[str, Tensor]
 
 
 class MWAD(nn.Module):
-    """The distillation terms of all stages and the projections they need.
+    """Distillation terms of all stages, with the projections that they need.
 
-    ``pairs`` lists (teacher level, student level); ``stages[<teacher level>]`` holds the pair's
-    ``Projections``. With ``teacher_proj: frozen`` phi and Theta_t are parameters without gradient. Everything
-    is computed in float32 (float64 for a float64 module), autocast or not. Gradients never reach the
-    teacher's features.
+    Everything is computed in float32 (float64 in a float64 module), also under autocast. With ``teacher_proj:
+    frozen``, phi and Theta_t are parameters without gradient. Gradients never reach the teacher's features.
+
+    Attributes:
+        pairs: (teacher level, student level) of every stage, shallow to deep.
+        sides: window side M of every stage, in cells.
+        stages: teacher level -> the pair's ``Projections``.
+        prepared: () bool buffer, True once ``prepare`` has run or if the configuration does not need it.
 
     Args:
-        teacher_channels: level -> channels, shallow to deep.
-        student_channels: the same of the student.
-        config: the switches.
-        num_classes: classes of the labels, needed by ``teacher_proj: aux``.
+        teacher_channels: teacher level -> channels, shallow to deep.
+        student_channels: student level -> channels, shallow to deep.
+        config: settings of MWAD.
+        num_classes: number of classes of the labels, needed by ``teacher_proj: aux``.
 
     Raises:
         ValueError: no pair, an unknown level, a wrong number of window sides, or aux without ``num_classes``.
@@ -61,9 +67,12 @@ class MWAD(nn.Module):
         self.pairs = pair_levels(list(teacher_channels), list(student_channels), config.pairing)
         self.sides = config.window if isinstance(config.window, list) else [config.window] * len(self.pairs)
         if len(self.sides) != len(self.pairs):
-            raise ValueError(f"mwad.window has {len(self.sides)} sides for {len(self.pairs)} stages {self.pairs}")
+            raise ValueError(
+                f"mwad.window has {len(self.sides)} sides for {len(self.pairs)} stages {self.pairs}; "
+                "give one side for all stages, or one per stage"
+            )
         if config.teacher_proj == "aux" and num_classes is None:
-            raise ValueError("teacher_proj 'aux' classifies V_t: give num_classes")
+            raise ValueError("teacher_proj 'aux' classifies V_t, but num_classes is None: give num_classes")
         self.stages = nn.ModuleDict(
             {t: Projections(teacher_channels[t], student_channels[s], config, num_classes, t) for t, s in self.pairs}
         )
@@ -71,7 +80,7 @@ class MWAD(nn.Module):
         self.reset(seed=0)
 
     def reset(self, seed: int) -> None:
-        """Draws the initial projections anew and forgets what was prepared."""
+        """Draws new initial projections from ``seed`` and discards what ``prepare`` has fitted."""
         for t, _ in self.pairs:
             self._projections(t).reset(seed)
         config = self.config
@@ -84,16 +93,16 @@ class MWAD(nn.Module):
         statistics: Mapping[str, tuple[Tensor, Tensor]] | None = None,
         seed: int = 0,
     ) -> None:
-        """Fits what depends on the data, once before the first step: deterministic in its arguments.
+        """Fits standardisation, phi and gain to the data, once before the first step. Deterministic in its arguments.
 
         Args:
             features: teacher level -> (B, C_t, H, W), a fixed batch of training records.
-            statistics: teacher level -> (mean, std), each (C_t,), of the whole set; by default those of the
-                batch.
+            statistics: teacher level -> (mean, std) of the whole training set, each (C_t,); None takes them from
+                the batch.
             seed: the run's seed, for the random projections.
 
         Raises:
-            ValueError: features that are constant, absent or of other channels.
+            ValueError: features are missing, constant or of other channels.
         """
         self.reset(seed)
         for (level, _), side in zip(self.pairs, self.sides, strict=True):
@@ -112,51 +121,60 @@ class MWAD(nn.Module):
         labels: Tensor | None = None,
         offsets: Mapping[str, tuple[int, int]] | None = None,
     ) -> dict[str, Tensor]:
-        """The terms of one step, each the mean over the stages (Eq. 15), unweighted.
+        """Computes the unweighted terms of one step, each the mean over the stages (Eq. 15).
 
         Args:
             teacher: level -> (B, C_t, H, W), any floating type.
-            student: level -> (B, C_s, H, W).
-            seed: the run's seed; with ``step`` it decides the offsets.
-            step: the training step.
-            labels: (B, H, W) int64, only read by ``teacher_proj: aux``.
-            offsets: teacher level -> (dx, dy), instead of drawing them.
+            student: level -> (B, C_s, H, W), any floating type.
+            seed: the run's seed; seed, step and level determine the windows' offsets.
+            step: number of the training step.
+            labels: (B, H, W) int64, read by ``teacher_proj: aux`` only.
+            offsets: teacher level -> (dx, dy) in cells, in place of random offsets.
 
         Returns:
-            Scalars ``attn``, ``value``, ``context`` as chosen by ``terms``; with aux also ``aux``.
+            Scalars ``attn`` (Eq. 11), ``value`` (Eq. 12) and ``context`` (Eq. 13), those that ``config.terms``
+            selects; with ``teacher_proj: aux`` also ``aux``.
 
         Raises:
-            ValueError: an absent level, other channels than built for, or aux without labels.
-            RuntimeError: ``prepare`` is due.
+            ValueError: a level is missing, has other channels than the module was built for, or aux has no labels.
+            RuntimeError: ``prepare`` has not been called.
         """
         self._require_prepared()
-        found = []
+        by_stage = []
         with torch.autocast(next(iter(student.values())).device.type, enabled=False):
             for i, (t, s) in enumerate(self.pairs):
                 f_t, f_s = self._teacher_map(teacher, t).detach(), self._student_map(student, t, s)
                 windows = self._windows(i, f_t, f_s.shape[-2:], (offsets or {}).get(t), seed, step)
                 visible, valid = self._masks(windows, f_t)
                 if self.config.teacher_proj == "frozen":
-                    found.append(fused_terms(self._projections(t), f_t, f_s, windows, visible, valid))
+                    by_stage.append(fused_terms(self._projections(t), f_t, f_s, windows, visible, valid))
                 else:
-                    found.append(plain_terms(self._projections(t), f_t, f_s, windows, visible, valid, labels))
-        return {name: torch.stack([terms[name] for terms in found]).mean() for name in found[0]}
+                    by_stage.append(plain_terms(self._projections(t), f_t, f_s, windows, visible, valid, labels))
+        return {name: torch.stack([terms[name] for terms in by_stage]).mean() for name in by_stage[0]}
 
     @torch.no_grad()
     def signal(
         self, teacher: Features, sizes: Mapping[str, tuple[int, ...]], *, seed: int, step: int
     ) -> dict[str, dict[str, Tensor]]:
-        """Monitors of the teacher side (``relational_signal``) by teacher level, for one teacher-side pass.
+        """Computes the monitors of the teacher side (``relational_signal``), by one pass through the teacher side.
 
-        ``sizes``: student level -> (H, W), which with the teacher's decide the common grid.
+        Args:
+            teacher: level -> (B, C_t, H, W), any floating type.
+            sizes: student level -> (H, W) in cells; with the teacher's sizes they determine the common grid.
+            seed: the run's seed.
+            step: number of the training step.
+
+        Returns:
+            Teacher level -> monitors by name.
         """
-        found = {}
+        by_level = {}
         for i, (t, s) in enumerate(self.pairs):
             f_t = self._teacher_map(teacher, t)
             windows = self._windows(i, f_t, sizes[s], None, seed, step)
             visible, valid = self._masks(windows, f_t)
-            found[t] = relational_signal(*relate_teacher(self._projections(t), f_t, windows, visible), visible, valid)
-        return found
+            logA_t, V_t = relate_teacher(self._projections(t), f_t, windows, visible)
+            by_level[t] = relational_signal(logA_t, V_t, visible, valid)
+        return by_level
 
     def _projections(self, t: str) -> Projections:
         return cast(Projections, self.stages[t])
@@ -187,18 +205,21 @@ class MWAD(nn.Module):
         )
 
     def _require_prepared(self) -> None:
-        if not self._ready and not self.prepared:  # the buffer is read (and the device waited for) once
+        if not self._ready and not self.prepared:  # read the buffer only once: that waits for the device
             raise RuntimeError(
-                "MWAD is not prepared: call prepare(features) once before the first step, or load a state "
-                "that was prepared"
+                "MWAD is not prepared: call prepare(features) once before the first step, or load the state_dict of "
+                "a prepared module"
             )
         self._ready = True
 
 
 def _checked(features: Features, level: str, channels: int, who: str, dtype: torch.dtype) -> Tensor:
     if level not in features:
-        raise ValueError(f"no {who} features of level {level}; found {sorted(features)}")
+        raise ValueError(f"no {who} features of level {level}; found {sorted(features)}; pass all levels in `pairs`")
     f = features[level]
     if f.ndim != 4 or f.shape[1] != channels:
-        raise ValueError(f"{who} {level}: found shape {tuple(f.shape)}, expected (B, {channels}, H, W)")
+        raise ValueError(
+            f"{who} {level}: found shape {tuple(f.shape)}, expected (B, {channels}, H, W); "
+            "build MWAD with the channels of the features"
+        )
     return f.to(torch.promote_types(dtype, torch.float32))

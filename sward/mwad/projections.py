@@ -1,8 +1,7 @@
-"""The projections of one teacher-student pair: phi, Theta_t, Theta_s (Eq. 1 and 8), and how they start.
+"""Projections of one teacher-student pair, phi, Theta_t and Theta_s (Eq. 1 and 8), and their initial values.
 
-Nothing but the distillation loss would train phi and Theta_t, and it can fall by making the target trivial.
-So by default both are fixed: phi the principal axes of the standardised teacher features, Theta a random
-rotation.
+Only the distillation loss could train phi and Theta_t, and it can fall by making the target trivial. By default both
+are therefore fixed: phi holds the principal axes of the standardised teacher features, Theta_t a random rotation.
 """
 
 # B batch, C channels, H W height and width, n tokens, d width of Q, K, V
@@ -22,17 +21,23 @@ from sward.mwad.config import MWADConfig
 from sward.mwad.monitors import normalised_entropy
 from sward.mwad.windows import Windows
 
-CALIBRATION_WINDOWS = 256  # attention maps on which the gain is fitted; 256 x 64 rows fix the mean entropy to < 1 %
+CALIBRATION_WINDOWS = 256  # windows on which the gain is fitted; 256 x 64 attention rows give the mean entropy to < 1 %
 
 
 class Projections(nn.Module):
-    """State of one pair (names as in ``state_dict``).
+    """Parameters and buffers of one pair.
 
-    phi: 1x1 convolution, C_t -> C_s. theta_t, theta_s: 1x1 convolutions C_s -> 3 d, the rows of Q, K, V in
-    this order.
-    classifier: 1x1 convolution d -> classes on V_t, only with ``teacher_proj: aux``.
-    mean, std: (C_t,) buffers, the standardisation of the teacher. gain: () buffer, already in the rows of Q
-    and K.
+    Their names are data: initial values are seeded from them, and checkpoints store them.
+
+    Attributes:
+        phi: 1x1 convolution C_t -> C_s on the teacher's features.
+        theta_t: 1x1 convolution C_s -> 3 d of the teacher side; rows of Q, K, V in this order.
+        theta_s: 1x1 convolution C_s -> 3 d of the student side; rows of Q, K, V in this order.
+        classifier: 1x1 convolution d -> classes on V_t; exists with ``teacher_proj: aux`` only.
+        mean: (C_t,) buffer, subtracted from the teacher's features.
+        std: (C_t,) buffer, by which they are then divided.
+        gain: () buffer, factor that the rows of Q and K already contain.
+        width: d, the width of Q, K and V.
     """
 
     phi: nn.Conv2d
@@ -60,14 +65,26 @@ class Projections(nn.Module):
             self.theta_t.requires_grad_(False)
 
     def teacher(self, f_BCHW: Tensor) -> Tensor:
-        """phi of the standardised teacher features, Eq. 1; (B, C_s, H, W)."""
+        """Applies phi to the standardised teacher features, Eq. 1: (B, C_t, H, W) -> (B, C_s, H, W)."""
         f = (f_BCHW - self.mean[:, None, None]) / self.std[:, None, None] if self.config.standardise else f_BCHW
         return F.conv2d(f, self.phi.weight.to(f.dtype), _as(self.phi.bias, f))
 
     def classify(self, V_t: Tensor, windows: Windows, labels: Tensor | None) -> Tensor:
-        """Cross-entropy of the labels from V_t: what trains phi and the values with ``teacher_proj: aux``."""
+        """Computes the cross-entropy of classifying V_t, which trains phi and Theta_t with ``teacher_proj: aux``.
+
+        Args:
+            V_t: (B, N, T, d) values of the teacher.
+            windows: windows on the common grid.
+            labels: (B, h, w) int64 class labels or ``IGNORE``, on any grid.
+
+        Returns:
+            Scalar, mean over the tokens with a label; 0 if there are none.
+
+        Raises:
+            ValueError: ``labels`` is None.
+        """
         if labels is None:
-            raise ValueError("teacher_proj 'aux' classifies V_t: give labels")
+            raise ValueError("teacher_proj 'aux' classifies V_t, but labels is None: give labels")
         y_BHW = labels_on_grid(labels, (windows.height, windows.width))
         y_n = windows.split(y_BHW[:, None], fill=IGNORE).flatten()
         logits = F.linear(V_t, self.classifier.weight.flatten(1), self.classifier.bias).flatten(0, 2)
@@ -76,7 +93,7 @@ class Projections(nn.Module):
 
     @torch.no_grad()
     def reset(self, seed: int) -> None:
-        """Initial values, a function of seed, level and configuration; discards what was prepared."""
+        """Sets initial values, a function of seed, level and configuration; discards what ``prepare`` has fitted."""
         self.mean.zero_()
         self.std.fill_(1.0)
         phi_init = "orthogonal" if self.config.phi_init == "pca" else self.config.phi_init
@@ -91,12 +108,21 @@ class Projections(nn.Module):
 
     @torch.no_grad()
     def prepare(self, f_BCHW: Tensor, statistics: tuple[Tensor, Tensor] | None, side: int) -> None:
-        """Standardisation, principal axes, gain from a batch of teacher features; ``side``: window side M."""
+        """Fits standardisation, principal axes and gain to a batch of teacher features.
+
+        Args:
+            f_BCHW: (B, C_t, H, W) teacher features.
+            statistics: (mean, std) of the whole training set, each (C_t,); None takes them from the batch.
+            side: window side M, in cells.
+
+        Raises:
+            ValueError: the features are constant, or no gain reaches the target entropy.
+        """
         f_BCHW = f_BCHW.to(self.mean.dtype)
         if self.config.standardise:
             mean, std = statistics or (f_BCHW.mean((0, 2, 3)), f_BCHW.std((0, 2, 3)))
             self.mean.copy_(mean)
-            # a constant channel would turn its rounding noise into a signal
+            # a constant channel keeps std 1: division by its tiny std would amplify rounding noise to a signal
             self.std.copy_(torch.where(std > 1e-6 * std.max(), std, 1.0))
         if self.config.phi_init == "pca":
             f = (f_BCHW - self.mean[:, None, None]) / self.std[:, None, None]
@@ -121,25 +147,42 @@ class Projections(nn.Module):
 
 
 def principal_axes(f_nC: Tensor, rows: int, level: str) -> Tensor:
-    """The ``rows`` leading principal axes, (rows, C), scaled so that the projections' mean variance is one.
+    """Computes the leading principal axes of features (n, C), scaled so that the projections' mean variance is one.
 
-    Signs are fixed (largest entry positive). Rows beyond C are zero. Raises ValueError for constant features.
+    Args:
+        f_nC: features, one row per token.
+        rows: number of axes.
+        level: teacher level, for the message.
+
+    Returns:
+        (rows, C). Signs are fixed: the largest entry by magnitude is positive. Rows beyond C are zero.
+
+    Raises:
+        ValueError: the features are constant or NaN.
     """
     f_nC = f_nC - f_nC.mean(0)
-    covariance = (f_nC.T @ f_nC / len(f_nC)).double().cpu()  # eigh on the CPU: the same axes on every device
+    covariance = (f_nC.T @ f_nC / len(f_nC)).double().cpu()  # eigh on the CPU gives the same axes on every device
     values, vectors = torch.linalg.eigh(covariance)
     values, axes = values.flip(0)[:rows], vectors.flip(1)[:, :rows].T
     if not values.sum() > 0:
-        raise ValueError(f"{level}: the calibration batch's teacher features are constant (or NaN); check the store")
+        raise ValueError(f"{level}: the calibration batch's teacher features are constant (or NaN); run `sward verify`")
     largest = axes.gather(1, axes.abs().argmax(1, keepdim=True))
     axes = axes * largest.sign() * torch.sqrt(rows / values.sum())
     return F.pad(axes, (0, 0, 0, rows - len(axes))).to(f_nC.device, f_nC.dtype)
 
 
 def fit_gain(scores_nTT: Tensor, entropy: float, level: str) -> float:
-    """The factor g on Q and on K (scores grow by g squared) whose mean normalised entropy is ``entropy``.
+    """Finds the factor g on Q and on K that gives the attention a mean normalised entropy of ``entropy``.
 
-    Bisection over g in [1e-3, 1e3]; raises ValueError where no such gain reaches it (constant features).
+    Scores grow by g squared. The search is a bisection over g in [1e-3, 1e3].
+
+    Args:
+        scores_nTT: attention scores of n windows at g = 1.
+        entropy: target, as a share of the maximum entropy.
+        level: teacher level, for the message.
+
+    Raises:
+        ValueError: no g in that range reaches the target (e.g. constant features).
     """
 
     def reached(exponent: float) -> float:
@@ -148,8 +191,8 @@ def fit_gain(scores_nTT: Tensor, entropy: float, level: str) -> float:
     low, high = -3.0, 3.0
     if not reached(low) > entropy > reached(high):
         raise ValueError(
-            f"{level}: no gain gives a normalised entropy of {entropy} (between {reached(high):.3f} and "
-            f"{reached(low):.3f} is possible on the calibration batch); set mwad.gain to a number"
+            f"{level}: no gain gives a normalised entropy of {entropy} (the calibration batch allows "
+            f"{reached(high):.3f} to {reached(low):.3f}); set mwad.gain to a number, or mwad.entropy within this range"
         )
     for _ in range(30):
         middle = (low + high) / 2
@@ -158,7 +201,10 @@ def fit_gain(scores_nTT: Tensor, entropy: float, level: str) -> float:
 
 
 def _initialise(conv: nn.Conv2d, how: str, blocks: int, seed: int, level: str, name: str) -> None:
-    """Orthogonal blocks with zero bias, or PyTorch's default of a convolution; drawn on the CPU."""
+    """Draws a convolution's initial values on the CPU: orthogonal blocks with zero bias, or PyTorch's default.
+
+    The seed is derived from ``level`` and ``name``: renaming a level or a layer changes its initial weights.
+    """
     generator = torch.Generator().manual_seed(seeds.torch_seed(seed, "mwad", level, name))
     out, fan_in = conv.weight.shape[:2]
     weight = torch.empty(blocks, out // blocks, fan_in)

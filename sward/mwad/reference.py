@@ -1,6 +1,7 @@
-"""MWAD's terms of one pair, plainly: windowed attention of both networks and three distances, Eq. 1-13.
+"""Reference implementation of MWAD's terms for one pair of levels, Eq. 1-13.
 
-What trains the teacher side where that is trained; else ``sward.mwad.fused`` does the same in fewer passes.
+It computes windowed attention of both networks and three distances between them. ``MWAD`` uses it if the teacher side
+is trained; otherwise ``sward.mwad.fused`` computes the same terms in fewer passes.
 """
 
 # B batch, H W of the common grid, N windows, T tokens of a window, C channels, d width of Q, K, V
@@ -28,16 +29,20 @@ def plain_terms(
     valid: Tensor | None,
     labels: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Terms ``attn``, ``value``, ``context`` as chosen, and ``aux``, unweighted.
+    """Computes the unweighted terms of one pair.
 
     Args:
-        stage: the pair's projections and switches.
-        f_t: (B, C_t, h, w), float32 or wider.
-        f_s: (B, C_s, h, w).
-        windows: the cut, which has the common grid.
-        visible: as by ``windows.masks``.
-        valid: as by ``windows.masks``.
-        labels: (B, H, W) int64, only for ``teacher_proj: aux``.
+        stage: projections and configuration of the pair.
+        f_t: (B, C_t, h, w) teacher features, float32 or wider.
+        f_s: (B, C_s, h, w) student features, float32 or wider.
+        windows: windows on the common grid.
+        visible: (N, T, T) bool from ``windows.masks``, or None.
+        valid: (N, T) bool from ``windows.masks``, or None.
+        labels: (B, H, W) int64, for ``teacher_proj: aux`` only.
+
+    Returns:
+        Scalars ``attn``, ``value``, ``context``, those that ``terms`` of the configuration selects; with
+        ``teacher_proj: aux`` also ``aux``.
     """
     config = stage.config
     with torch.set_grad_enabled(torch.is_grad_enabled() and config.teacher_proj != "frozen"):
@@ -60,18 +65,21 @@ def plain_terms(
 def relate_teacher(
     stage: Projections, f_BCHW: Tensor, windows: Windows, visible: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """``relations`` of the teacher's features on the common grid."""
+    """Computes ``relations`` of the teacher's features (B, C_t, h, w), resized to the common grid."""
     f_BCHW = resize(stage.teacher(f_BCHW), (windows.height, windows.width), stage.config.antialias)
     return relations(stage.theta_t, windows.split(f_BCHW), visible)
 
 
 def relations(theta: nn.Conv2d, tokens_BNTC: Tensor, visible: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Log attention (B, N, T, T), Eq. 9, and values (B, N, T, d) of windows.
+    """Computes log attention and values of all windows.
 
     Args:
-        theta: 1x1 convolution C -> 3 d, the rows of Q, K, V (Eq. 8).
+        theta: 1x1 convolution C -> 3 d; rows of Q, K, V in this order (Eq. 8).
         tokens_BNTC: tokens of the windows.
-        visible: (N, T, T) bool, keys each query may look at; None for all.
+        visible: (N, T, T) bool, keys that each query attends to; None for all.
+
+    Returns:
+        Log attention (B, N, T, T), Eq. 9, whose keys are the last axis, and values (B, N, T, d).
     """
     dtype = tokens_BNTC.dtype
     bias = None if theta.bias is None else theta.bias.to(dtype)
@@ -89,10 +97,16 @@ def attention_loss(
     visible: Tensor | None = None,
     valid: Tensor | None = None,
 ) -> Tensor:
-    """KL(A_t || A_s), Eq. 11, summed over keys.
+    """Computes KL(A_t || A_s), Eq. 11, summed over keys and divided as ``reduction`` says.
 
-    tokens: mean over the query tokens that count. batchmean: sum divided by the number of windows of the
-    batch, T times larger. mean: divided by the number of (query, visible key) pairs, T times smaller.
+    Args:
+        logA_t: (B, N, T, T) log attention of the teacher; the keys are the last axis.
+        logA_s: (B, N, T, T) log attention of the student.
+        reduction: 'tokens' is the mean over valid query tokens. 'batchmean' divides by the number of windows in the
+            batch, which is T times larger. 'mean' divides by the number of (query, visible key) pairs, which is T
+            times smaller.
+        visible: (N, T, T) bool, keys that each query attends to; None for all.
+        valid: (N, T) bool, query tokens that are counted; None for all.
     """
     kl_BNT = (logA_t.exp() * (logA_t - logA_s)).sum(-1)
     total = (kl_BNT if valid is None else kl_BNT * valid).sum()
@@ -105,7 +119,7 @@ def kl_divisor(
     visible: Tensor | None = None,
     valid: Tensor | None = None,
 ) -> Tensor | int:
-    """What ``attention_loss`` divides the sum over the batch by."""
+    """Returns the number by which ``attention_loss`` divides the KL summed over the batch."""
     B, N, T = shape_BNT
     if reduction == "batchmean":
         return B * N
@@ -117,18 +131,18 @@ def kl_divisor(
 
 
 def value_loss(V_t: Tensor, V_s: Tensor, eps: float, valid: Tensor | None = None) -> Tensor:
-    """1 - cos(V_s, V_t), Eq. 12, mean over the tokens that count; in [0, 2]. Norms are at least ``eps``."""
+    """Computes 1 - cos(V_s, V_t), Eq. 12, as the mean over valid tokens; in [0, 2]. Norms are at least ``eps``."""
     return mean_over_tokens(1 - F.cosine_similarity(V_s, V_t, dim=-1, eps=eps), valid)
 
 
 def context_loss(Z_t: Tensor, Z_s: Tensor, reduction: Literal["mean", "sum"], valid: Tensor | None = None) -> Tensor:
-    """Squared distance of contexts, Eq. 13: sum or mean over channels, mean over the tokens that count."""
+    """Computes the squared distance of contexts, Eq. 13: sum or mean over channels, then mean over valid tokens."""
     square = (Z_s - Z_t).square()
     return mean_over_tokens(square.mean(-1) if reduction == "mean" else square.sum(-1), valid)
 
 
 def mean_over_tokens(x_BNT: Tensor, valid: Tensor | None) -> Tensor:
-    """Mean over batch, windows and those tokens where ``valid`` (N, T) holds; None: all."""
+    """Computes the mean over batch, windows and the tokens that are True in ``valid`` (N, T); None: all tokens."""
     if valid is None:
         return x_BNT.mean()
     return (x_BNT * valid).sum() / (len(x_BNT) * valid.sum())

@@ -1,8 +1,8 @@
-"""Shifted windows over a feature map, paper Sec. 3.1.2 (Eq. 4-7).
+"""Cuts a feature map into shifted windows, paper Sec. 3.1.2 (Eq. 4-7).
 
-A map is rolled by an offset, padded with zeros on the right and at the bottom, and cut into M x M windows,
-whose tokens are what attention relates. The same ``Windows`` must split teacher and student, or tokens do not
-correspond.
+A map is rolled by an offset, padded with zeros on the right and at the bottom, and cut into M x M windows. Attention
+relates the tokens (cells) of one window. Teacher and student must be split by the same ``Windows``; otherwise their
+tokens do not correspond.
 """
 
 # B batch, C channels, H W height and width, N windows, M window side, T = M * M tokens of a window
@@ -20,9 +20,18 @@ Shift = Literal["none", "deterministic", "stochastic"]
 
 
 def draw_offset(shift: Shift, side: int, seed: int, step: int, level: str) -> tuple[int, int]:
-    """Offset (dx, dy) in {0..side-1}, Eq. 6: a function of its arguments, the same for the whole batch.
+    """Draws the offset (dx, dy) of all windows of a batch, Eq. 6: a function of its arguments.
 
-    deterministic: Swin's fixed ``side // 2`` on both axes. stochastic: dx, dy independent and uniform.
+    Args:
+        shift: 'none' gives (0, 0). 'deterministic' gives Swin's fixed ``side // 2`` on both axes. 'stochastic' draws
+            dx and dy independently and uniformly.
+        side: window side M, in cells.
+        seed: the run's seed.
+        step: number of the training step.
+        level: teacher level; different levels have different offsets.
+
+    Returns:
+        dx along W and dy along H, in cells, each in {0..side-1}.
     """
     if shift == "none":
         return 0, 0
@@ -34,9 +43,15 @@ def draw_offset(shift: Shift, side: int, seed: int, step: int, level: str) -> tu
 
 @dataclass(frozen=True)
 class Windows:
-    """How a (height, width) map is cut: window side M and the offset (dx along W, dy along H).
+    """Division of a map into windows.
 
-    pad_first: pad before rolling, which moves the padding into the map; the paper's order rolls first.
+    Attributes:
+        height: height of the map, in cells.
+        width: width of the map, in cells.
+        side: window side M, in cells.
+        dx: offset along the width, in cells.
+        dy: offset along the height, in cells.
+        pad_first: pad before rolling, which moves the padding into the map; the paper rolls first.
     """
 
     height: int
@@ -48,11 +63,14 @@ class Windows:
 
     @property
     def padding(self) -> tuple[int, int]:
-        """Columns added on the right, rows added at the bottom."""
+        """Returns (columns added on the right, rows added at the bottom)."""
         return -self.width % self.side, -self.height % self.side
 
     def split(self, f_BCHW: Tensor, fill: float = 0.0) -> Tensor:
-        """The windows' tokens, (B, N, T, C); windows and tokens in row order. Padding holds ``fill``."""
+        """Cuts a map (B, C, H, W) into tokens (B, N, T, C).
+
+        Windows, and tokens within them, are in row-major order. Padded tokens have the value ``fill``.
+        """
         f = f_BCHW
         f = self._roll(self._pad(f, fill)) if self.pad_first else self._pad(self._roll(f), fill)
         B, C, H, W = f.shape
@@ -61,11 +79,11 @@ class Windows:
         return f.reshape(B, -1, M * M, C)
 
     def rows(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The same cut as a reordering of pixels.
+        """Returns the division of ``split`` as a reordering of pixel indices.
 
         Returns:
-            token_of: (H * W,) int64, the token that each pixel becomes, counted over windows and within them.
-            pixel_of: (N * T,) int64, the pixel of each token; H * W for padding.
+            token_of: (H * W,) int64, index of each pixel's token; tokens are numbered window by window.
+            pixel_of: (N * T,) int64, index of each token's pixel; H * W for padding.
         """
         M, (right, bottom) = self.side, self.padding
         H, W = self.height + bottom, self.width + right
@@ -79,16 +97,16 @@ class Windows:
         return token_of, pixel_of
 
     def masks(self, padding: bool, seam: bool, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
-        """What attention may see and which tokens count; None where nothing is masked.
+        """Makes the masks of attention and of means; each is None if it masks nothing.
 
         Args:
-            padding: padded tokens are no keys and count in no mean.
-            seam: tokens that the roll brought together from opposite borders do not see each other (Swin).
-            device: where the masks are made.
+            padding: exclude padded tokens from the keys and from all means.
+            seam: mask attention between tokens that the roll brings together from opposite borders (Swin).
+            device: device of the masks.
 
         Returns:
-            visible: (N, T, T) bool, may query token t look at key token u.
-            valid: (N, T) bool, is the token one of the map.
+            visible: (N, T, T) bool, [n, t, u] is True if query token t attends to key token u.
+            valid: (N, T) bool, True for tokens of the map, False for padding.
         """
         padding = padding and any(self.padding)
         seam = seam and bool(self.dx or self.dy)
@@ -97,7 +115,7 @@ class Windows:
         region_NT = self._regions(device)
         valid = region_NT >= 0
         visible = None
-        if seam:  # padding comes from neither border
+        if seam:  # padding comes from neither border, so the seam does not separate it
             same = region_NT[:, :, None] == region_NT[:, None, :]
             visible = same | ~valid[:, None, :] | ~valid[:, :, None]
         if not padding:
@@ -106,7 +124,7 @@ class Windows:
         return (keys if visible is None else visible & keys), valid
 
     def _regions(self, device: torch.device) -> Tensor:
-        """(N, T) int64: which side of the seam a token comes from (0..3), -1 for padding."""
+        """Returns each token's region, by sides of the roll's two seams: (N, T) int64 in 0..3; -1 for padding."""
         wrapped_y = torch.arange(self.height, device=device) < self.dy
         wrapped_x = torch.arange(self.width, device=device) < self.dx
         region_HW = 2 * wrapped_y[:, None].long() + wrapped_x[None, :].long()

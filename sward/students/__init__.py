@@ -1,6 +1,7 @@
-"""The table of students. To add one: a file here with its network and config, and its config in the union.
+"""Table of students, and their construction from a configuration.
 
-Every student returns logits, features by level and the input of its classifier (``sward.contracts``).
+To add a student, write a file here with its network and its config, and add the config to the union below. Every
+student returns logits, features by level and the input of its classifier (``sward.contracts``).
 """
 
 from typing import Annotated
@@ -22,9 +23,10 @@ StudentConfig = Annotated[
 
 
 def build_student(config: StudentConfig, num_classes: int, seed: int) -> Student:
-    """The student, initialised as a function of (config, num_classes, seed) alone.
+    """Builds a student whose initial weights depend on (config, num_classes, seed) alone.
 
-    Drawn on the CPU, so that it is the same for every device; torch's own generators are left as they were.
+    The weights are drawn on the CPU, so that they are the same for every device. torch's own generators are left
+    unchanged.
     """
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seeds.torch_seed(seed, "student"))

@@ -1,9 +1,10 @@
-"""Students from segmentation-models-pytorch (smp): DeepLabV3, DeepLabV3+ and any other pair it knows.
+"""Students from segmentation-models-pytorch (smp): DeepLabV3, DeepLabV3+ and any other decoder-encoder pair of smp.
 
-The published student with 3.30 M parameters is DeepLabV3 (Chen et al., 2017) on MobileNetV3-Small with an
-ASPP of width 128 at output stride 8; DeepLabV3+ (Chen et al., ECCV 2018) at stride 16 has 2.17 M. Logits are
-returned at the decoder's resolution, the loss and the evaluation bring them to the label's. ASPP draws its
-dropout from torch's global generator, and normalises one value per channel: train with two images or more.
+The published student with 3.30 M parameters is DeepLabV3 (Chen et al., 2017) on MobileNetV3-Small, with an ASPP of
+width 128 at output stride 8. DeepLabV3+ (Chen et al., ECCV 2018) at output stride 16 has 2.17 M parameters. Logits
+have the decoder's resolution; loss and evaluation resize them to the labels. ASPP draws its dropout from torch's
+global generator. Its pooling branch batch-normalises a single value per channel and image, so training needs batches
+of two images or more.
 """
 
 from inspect import signature
@@ -16,12 +17,12 @@ from sward.compat import import_torchvision_safely
 from sward.contracts import Config, Student, StudentOutput
 from sward.students.inputs import require_multiple
 
-MOBILENET = "tu-mobilenetv3_small_100"  # tu-: timm's, under smp's contract of encoders
+MOBILENET = "tu-mobilenetv3_small_100"  # tu-: an encoder of timm, wrapped by smp
 
-# Arguments of smp's models that are not options: set by the config, or about what comes after the classifier.
+# Arguments of smp's models that are not options: the config sets them, or they shape what follows the classifier.
 FIXED = {"self", "encoder_name", "encoder_weights", "in_channels", "classes", "kwargs"}
 FIXED |= {"activation", "upsampling", "aux_params"}
-# Not dpt: it has a transformer's prefix tokens between encoder and decoder.
+# dpt is left out: its encoder passes a transformer's prefix tokens to the decoder.
 Architecture = Literal[
     "unet", "unetplusplus", "manet", "linknet", "fpn", "pspnet",
     "deeplabv3", "deeplabv3plus", "pan", "upernet", "segformer",
@@ -29,9 +30,9 @@ Architecture = Literal[
 
 
 class SMPStudent(Student):
-    """Encoder, decoder and classifier of an smp model, whose levels are the encoder's from stride 4 on.
+    """Encoder, decoder and classifier of an smp model. Its levels are the encoder's stages from stride 4 on.
 
-    A level is named by its nominal stride 2^i; ``strides`` holds the true one, smaller where it is dilated.
+    A level is named by its nominal stride 2^i. ``strides`` has the true stride, which is smaller in dilated stages.
     """
 
     def __init__(self, net: nn.Module, name: str, num_classes: int) -> None:
@@ -46,7 +47,13 @@ class SMPStudent(Student):
         self.strides = {level: min(int(level[1:]), output_stride) for level in self.channels}
 
     def forward(self, images: Tensor) -> StudentOutput:
-        """Images (B, 3, H, W) -> logits (B, K, h, w); ValueError for sizes the stride doesn't divide."""
+        """Maps images (B, 3, H, W) to logits (B, K, h, w) and penultimate map (B, C, h, w) at the decoder's stride.
+
+        Levels are (B, C, H/stride, W/stride), with ``channels`` and ``strides``.
+
+        Raises:
+            ValueError: the architecture needs H and W divisible by the encoder's output stride, and they are not.
+        """
         require_multiple(images, self.multiple, self.name)
         stages = self.encoder(images)
         penultimate = self.decoder(stages)
@@ -57,10 +64,17 @@ class SMPStudent(Student):
 def build_smp(
     architecture: str, encoder: str, encoder_weights: str | None, num_classes: int, options: dict[str, Any]
 ) -> SMPStudent:
-    """An smp model as a student, initialised from torch's current generator.
+    """Builds an smp model as a student, initialised from torch's current generator.
+
+    Args:
+        architecture: smp's name of the decoder.
+        encoder: smp's name of the encoder.
+        encoder_weights: name of pre-trained encoder weights; None for random ones.
+        num_classes: K, channels of the logits.
+        options: further arguments of smp's class.
 
     Raises:
-        ValueError: smp doesn't know the pair or the options, or the encoder's weights cannot be had.
+        ValueError: smp doesn't know the pair or the options, or the encoder's weights are not available.
     """
     import_torchvision_safely()
     import segmentation_models_pytorch as smp
@@ -68,11 +82,11 @@ def build_smp(
     check_options(smp.MODEL_ARCHITECTURES_MAPPING[architecture], options)
     weights: str | bool | None = encoder_weights
     if encoder_weights is not None and encoder.startswith("tu-"):
-        weights = True  # timm writes the variant into the name: tu-resnet18.a1_in1k
+        weights = True  # timm's model name selects the weights: tu-resnet18.a1_in1k
     names = {"encoder_name": encoder, "encoder_weights": weights, "classes": num_classes}
     try:
         net = smp.create_model(architecture, **names, **options)
-    except Exception as error:  # smp, timm and the hub's client raise a dozen kinds
+    except Exception as error:  # smp, timm and the hub's client raise a dozen types of errors
         remedy = (
             "Weights come from the model hub: without network, set encoder_weights: null or fill its cache."
             if encoder_weights is not None
@@ -86,20 +100,23 @@ def build_smp(
 
 
 def check_options(model: Any, options: dict[str, Any]) -> None:
-    """Refuse options that smp would hand on to encoders which swallow them, or that only shape its output."""
+    """Raises ValueError for options that smp's class does not have, or that only shape its output.
+
+    smp would pass unknown options on to encoders, which ignore them.
+    """
     known = sorted(set(signature(model.__init__).parameters) - FIXED)
     if unknown := sorted(set(options) - set(known)):
-        raise ValueError(f"{model.__name__}: got options {unknown}, expected some of {known}: correct them.")
+        raise ValueError(f"{model.__name__}: got options {unknown}, expected some of {known}: correct or remove them.")
 
 
 class _DeepLabConfig(Config):
-    encoder: str = Field(MOBILENET, min_length=1, description="smp's name of the encoder")
+    encoder: str = Field(MOBILENET, min_length=1, description="Name of the encoder in smp.")
     encoder_weights: str | None = Field(
-        None, description="pre-trained encoder weights, e.g. imagenet: needs the network; null: random"
+        None, description="Pre-trained encoder weights, e.g. imagenet (downloaded); null: random weights."
     )
-    decoder_channels: int = Field(128, ge=1, description="width of the ASPP")
-    output_stride: Literal[8, 16] = Field(8, description="deepest stride of the encoder, pixels")
-    dropout: float = Field(0.5, ge=0, lt=1, description="dropout behind the ASPP")
+    decoder_channels: int = Field(128, ge=1, description="Channels of the ASPP.")
+    output_stride: Literal[8, 16] = Field(8, description="Largest stride of the encoder, in pixels.")
+    dropout: float = Field(0.5, ge=0, lt=1, description="Dropout probability after the ASPP.")
 
     def _build(self, architecture: str, num_classes: int) -> SMPStudent:
         options = {
@@ -113,38 +130,38 @@ class _DeepLabConfig(Config):
 class DeepLabV3Config(_DeepLabConfig):
     """DeepLabV3: 3,298,739 parameters and 22.62 GMAC (convolutions) at 512x1024 with 19 classes."""
 
-    kind: Literal["deeplabv3"] = Field("deeplabv3", description="which student")
+    kind: Literal["deeplabv3"] = Field("deeplabv3", description="Student architecture.")
 
     def build(self, num_classes: int) -> SMPStudent:
-        """The network with ``num_classes`` outputs, initialised from torch's current generator."""
+        """Builds the network with ``num_classes`` output channels, initialised from torch's current generator."""
         return self._build("deeplabv3", num_classes)
 
 
 class DeepLabV3PlusConfig(_DeepLabConfig):
     """DeepLabV3+: 2,165,763 parameters and 5.97 GMAC (convolutions) at 512x1024 with 19 classes."""
 
-    kind: Literal["deeplabv3plus"] = Field("deeplabv3plus", description="which student")
-    decoder_channels: int = Field(256, ge=1, description="width of ASPP and decoder")
-    output_stride: Literal[8, 16] = Field(16, description="stride at which the encoder stops striding, pixels")
+    kind: Literal["deeplabv3plus"] = Field("deeplabv3plus", description="Student architecture.")
+    decoder_channels: int = Field(256, ge=1, description="Channels of ASPP and decoder.")
+    output_stride: Literal[8, 16] = Field(16, description="Largest stride of the encoder, in pixels.")
 
     def build(self, num_classes: int) -> SMPStudent:
-        """The network with ``num_classes`` outputs, initialised from torch's current generator."""
+        """Builds the network with ``num_classes`` output channels, initialised from torch's current generator."""
         return self._build("deeplabv3plus", num_classes)
 
 
 class SMPConfig(Config):
-    """Any pair of decoder and encoder that segmentation-models-pytorch knows."""
+    """Any pair of decoder and encoder of segmentation-models-pytorch."""
 
-    kind: Literal["smp"] = Field("smp", description="which student")
-    architecture: Architecture = Field(description="smp's name of the decoder")
-    encoder: str = Field(min_length=1, description="smp's name of the encoder, e.g. resnet18 or tu-<timm model>")
+    kind: Literal["smp"] = Field("smp", description="Student architecture.")
+    architecture: Architecture = Field(description="Name of the decoder in smp.")
+    encoder: str = Field(min_length=1, description="Name of the encoder in smp, e.g. resnet18 or tu-<timm model>.")
     encoder_weights: str | None = Field(
-        None, description="pre-trained encoder weights, e.g. imagenet: needs the network; null: random"
+        None, description="Pre-trained encoder weights, e.g. imagenet (downloaded); null: random weights."
     )
     options: dict[str, JsonValue] = Field(
-        default_factory=dict, description="further arguments of smp's class, e.g. decoder_channels"
+        default_factory=dict, description="Further arguments of smp's class, e.g. decoder_channels."
     )
 
     def build(self, num_classes: int) -> SMPStudent:
-        """The network with ``num_classes`` outputs, initialised from torch's current generator."""
+        """Builds the network with ``num_classes`` output channels, initialised from torch's current generator."""
         return build_smp(self.architecture, self.encoder, self.encoder_weights, num_classes, self.options)

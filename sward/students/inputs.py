@@ -1,18 +1,18 @@
-"""The one check every student makes of its input: sizes that its strides divide."""
+"""Checks the shape of a student's input images."""
 
 from torch import Tensor
 
 
 def require_multiple(images: Tensor, multiple: int, student: str) -> None:
-    """Refuse images that ``student`` cannot halve and double again without a remainder.
+    """Raises an error unless H and W are multiples of ``multiple``, so that halving leaves no remainder.
 
     Args:
         images: (B, 3, H, W).
-        multiple: what H and W must be divisible by, pixels.
-        student: name for the message.
+        multiple: number of pixels that must divide H and W.
+        student: name of the student, for the message.
 
     Raises:
-        ValueError: wrong shape, with what was found and the size to pad to.
+        ValueError: another shape or size; names the size found and the size to pad to.
     """
     if images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(

@@ -1,8 +1,8 @@
-"""ResUNet++ (Jha et al., ISM 2019, arXiv 1911.07067), in the authors' PyTorch variant: 4.06 M parameters.
+"""ResUNet++ (Jha et al., ISM 2019, arXiv 1911.07067) in the authors' PyTorch variant: 4.06 M parameters.
 
-Residual blocks with squeeze-and-excitation, a bridge that looks at four dilations at once (ASPP), and a
-decoder whose deep features are gated by the shallow ones before both are joined. The PyTorch variant differs
-from the paper's figure in its stem (stride 1) and three encoder steps; the published counts are its.
+The encoder has residual blocks with squeeze-and-excitation. The bridge is an ASPP of four parallel dilations. In the
+decoder, shallow features gate the deep ones before both are joined. The PyTorch variant differs from the paper's
+figure in its stem (stride 1) and its three encoder steps; the published counts belong to this variant.
 """
 
 from typing import Literal
@@ -17,17 +17,17 @@ from sward.students.inputs import require_multiple
 # B batch, C channels, H W height and width of a feature map
 WIDTHS = (16, 32, 64, 128)  # channels at strides 1, 2, 4, 8
 DILATIONS = (1, 6, 12, 18)
-SQUEEZE = 8  # ratio of squeeze-and-excitation
+SQUEEZE = 8  # reduction ratio of squeeze-and-excitation
 
 
 def bn_relu_conv(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequential:
-    """Pre-activated 3x3 convolution."""
+    """Batch norm, ReLU and a 3x3 convolution: (B, C, H, W) -> (B, C', H/stride, W/stride)."""
     convolution = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1)
     return nn.Sequential(nn.BatchNorm2d(channels_in), nn.ReLU(), convolution)
 
 
 class SqueezeExcite(nn.Module):
-    """Channels scaled by a gate in (0, 1) computed from their means. (B, C, H, W) kept."""
+    """Squeeze-and-excitation: scales each channel by a gate in (0, 1) computed from all channels' means."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -41,11 +41,15 @@ class SqueezeExcite(nn.Module):
         )
 
     def forward(self, f_BCHW: Tensor) -> Tensor:
+        """Scales (B, C, H, W); the shape is kept."""
         return f_BCHW * self.gate(f_BCHW)[:, :, None, None]
 
 
 class Residual(nn.Module):
-    """Excite(two 3x3 convolutions + 1x1 skip); the stem's first convolution has no activation before it."""
+    """Residual block: squeeze-and-excitation of the sum of two 3x3 convolutions and a 1x1 skip.
+
+    In the stem, the first convolution has no batch norm and ReLU before it.
+    """
 
     def __init__(self, channels_in: int, channels_out: int, stride: int = 1, stem: bool = False) -> None:
         super().__init__()
@@ -56,11 +60,12 @@ class Residual(nn.Module):
         self.excite = SqueezeExcite(channels_out)
 
     def forward(self, f_BCHW: Tensor) -> Tensor:
+        """Maps (B, C, H, W) to (B, C', H/stride, W/stride)."""
         return self.excite(self.body(f_BCHW) + self.skip(f_BCHW))
 
 
 class SummedASPP(nn.Module):
-    """Sum of four dilated 3x3 convolutions, then 1x1: (B, C, H, W) -> (B, C', H, W)."""
+    """Atrous spatial pyramid pooling: sums four dilated 3x3 convolutions, then mixes channels by a 1x1 convolution."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
@@ -74,13 +79,15 @@ class SummedASPP(nn.Module):
         self.mix = nn.Conv2d(channels_out, channels_out, 1)
 
     def forward(self, f_BCHW: Tensor) -> Tensor:
+        """Maps (B, C, H, W) to (B, C', H, W)."""
         return self.mix(torch.stack([branch(f_BCHW) for branch in self.branches]).sum(0))
 
 
 class Decoder(nn.Module):
-    """Gate the deep features (stride 2s) by the shallow ones (stride s), double, join, residual block.
+    """Decoder step: gates the deep features (stride 2s), doubles their size and joins them with the shallow ones.
 
-    The gate multiplies every channel and is not squashed, as published.
+    A residual block follows the join. The gate is computed from deep and shallow features. It multiplies every channel
+    and has no sigmoid, as published.
     """
 
     def __init__(self, channels_shallow: int, channels_deep: int, channels_out: int) -> None:
@@ -93,15 +100,15 @@ class Decoder(nn.Module):
         self.join = Residual(channels_shallow + channels_deep, channels_out)
 
     def forward(self, shallow: Tensor, deep: Tensor) -> Tensor:
+        """Maps (B, C_shallow, H, W) and (B, C_deep, H/2, W/2) to (B, C_out, H, W)."""
         gated = deep * self.gate(self.shallow(shallow) + self.deep(deep))
         return self.join(torch.cat([self.upsample(gated), shallow], dim=1))
 
 
 class ResUNetPP(Student):
-    """Images (B, 3, H, W) with H, W multiples of 8 -> logits (B, K, H, W).
+    """ResUNet++ network. Its levels are the encoder's, s1, s2, s4 and s8.
 
-    Levels are the encoder's, s1..s8, so only s4 and s8 exist in a Hiera trunk too: pair by order.
-    The penultimate features are (B, 16, H, W).
+    A Hiera trunk has only s4 and s8 of these, so pair levels by order.
     """
 
     def __init__(self, num_classes: int) -> None:
@@ -118,7 +125,13 @@ class ResUNetPP(Student):
         self.classifier = nn.Conv2d(c1, num_classes, 1)
 
     def forward(self, images: Tensor) -> StudentOutput:
-        """Raises ValueError for sizes that 8 doesn't divide."""
+        """Maps images (B, 3, H, W) to logits (B, K, H, W) and the penultimate map (B, 16, H, W).
+
+        Levels are (B, 16, H, W), (B, 32, H/2, W/2), (B, 64, H/4, W/4) and (B, 128, H/8, W/8).
+
+        Raises:
+            ValueError: H or W is not a multiple of 8.
+        """
         require_multiple(images, 8, "ResUNet++")
         features = []
         f = images
@@ -133,10 +146,10 @@ class ResUNetPP(Student):
 
 
 class ResUNetPPConfig(Config):
-    """ResUNet++: 4,062,993 parameters and 63.42 GMAC (ptflops) at 512x512 with one output."""
+    """ResUNet++: 4,062,993 parameters and 63.42 GMAC (ptflops) at 512x512 with one output channel."""
 
-    kind: Literal["resunetpp"] = Field("resunetpp", description="which student")
+    kind: Literal["resunetpp"] = Field("resunetpp", description="Student architecture.")
 
     def build(self, num_classes: int) -> ResUNetPP:
-        """The network with ``num_classes`` outputs, initialised from torch's current generator."""
+        """Builds the network with ``num_classes`` output channels, initialised from torch's current generator."""
         return ResUNetPP(num_classes)

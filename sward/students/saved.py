@@ -1,7 +1,8 @@
-"""A trained student from its folder, with its preprocessing: the one place where this library opens a file.
+"""Loads a trained student from its folder, together with its preprocessing.
 
-A folder holds ``student.safetensors`` (the tensors) and ``student.json`` (the card: which network, classes,
-input size, normalisation). ``sward train`` writes both; nothing else of a run is needed, no store and no teacher.
+The folder has ``student.safetensors`` (the weights) and ``student.json`` (the card: network configuration, classes,
+input size, normalisation). ``sward train`` writes both. Nothing else of the run is needed, neither store nor teacher.
+No other module of this package opens files.
 
     student = sward.students.load("runs/my-run")
     mask = student.predict(image)   # (H, W, 3) uint8 RGB -> (H, W) uint8 class map of the same size
@@ -21,30 +22,38 @@ from sward.contracts import Config, Student
 from sward.pixels import at_size, normaliser, resize
 
 WEIGHTS, CARD = "student.safetensors", "student.json"
+REPAIR = "copy both files again from the run that wrote them"
 Pixels = TypeVar("Pixels", np.ndarray, Tensor)
 
 
 class SavedStudentError(ValueError):
-    """A folder holds no student, or its weights and card don't belong together."""
+    """A folder has no student, or its weights and card don't belong together."""
 
 
 class Preprocessing(Config):
-    """What must be known of a student to use it; a card's further entries are about its training."""
+    """Entries of a card that are needed to use the student; the other entries describe its training."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    classes: tuple[str, ...] = Field(min_length=1, max_length=255, description="class names; a mask's value is a place")
-    size: tuple[int, int] = Field(description="(height, width) the network reads, pixels")
-    mean: tuple[float, float, float] = Field(description="of RGB in [0, 1]")
-    std: tuple[float, float, float] = Field(description="of RGB in [0, 1]")
+    classes: tuple[str, ...] = Field(min_length=1, max_length=255, description="Class names, by index.")
+    size: tuple[int, int] = Field(description="Input (height, width) of the network, in pixels.")
+    mean: tuple[float, float, float] = Field(description="Mean of RGB values in [0, 1].")
+    std: tuple[float, float, float] = Field(description="Standard deviation of RGB values in [0, 1].")
 
 
 class Segmenter(nn.Module):
-    """A network with its preprocessing, in evaluation mode: pictures of any size in, answers at that size out.
+    """Network with its preprocessing, in evaluation mode: takes images of any size, returns results of that size.
 
-    Attributes: ``network`` (a ``Student``), ``classes``, ``size`` (height, width), ``mean``, ``std``. Pictures are
-    RGB, uint8: arrays (H, W, 3) or (B, H, W, 3), or tensors (B, 3, H, W) on any device. A picture is resized as
-    a whole (as in training, its aspect is not kept), so one much larger than ``size`` loses its details.
+    Images are RGB, uint8: arrays (H, W, 3) or (B, H, W, 3), or tensors (B, 3, H, W) on any device. The whole image is
+    resized to ``size`` without keeping its aspect ratio, as in training. An image much larger than ``size`` therefore
+    loses details.
+
+    Attributes:
+        network: the student.
+        classes: class names, by index.
+        size: input (height, width) of the network, in pixels.
+        mean: mean of RGB values in [0, 1], for the normalisation.
+        std: standard deviation of RGB values in [0, 1], for the normalisation.
     """
 
     def __init__(self, network: Student, card: dict[str, Any]) -> None:
@@ -52,59 +61,68 @@ class Segmenter(nn.Module):
         known = Preprocessing.model_validate(card)
         self.network = network
         self.classes, self.size, self.mean, self.std = list(known.classes), known.size, known.mean, known.std
-        self.register_buffer("place", torch.empty(0), persistent=False)  # knows where `.to` has moved the module
+        self.register_buffer("place", torch.empty(0), persistent=False)  # follows `.to`: its device is the module's
         self.eval()
 
     def preprocess(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8 RGB -> (B, 3, *size) float32, what the network reads, on the module's device.
+        """Converts images (B, 3, H, W) uint8 RGB to the network's input: (B, 3, *size) float32, on the module's device.
 
         Raises:
-            ValueError: another shape or type.
+            ValueError: the images have another shape or type.
         """
         if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8:
             raise ValueError(
                 f"expected uint8 RGB pictures (B, 3, H, W), found {images.dtype} {tuple(images.shape)}; "
-                "give pixels of 0 to 255 as they are: normalisation is done here"
+                "give pixel values of 0 to 255 without normalisation, which is done here"
             )
         device: torch.device = self.place.device  # type: ignore[assignment]  # nn.Module's attributes are a union
         return normaliser(self.mean, self.std, device)(resize(images.to(device), self.size))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, K, H, W) float32 at the pictures' own size, of tensors (B, 3, H, W) uint8."""
+        """Maps images (B, 3, H, W) uint8 to logits (B, K, H, W) float32, at the images' own size."""
         return at_size(self.network(self.preprocess(images)).logits.float(), (images.shape[-2], images.shape[-1]))
 
     @torch.no_grad()
     def predict(self, images: Pixels) -> Pixels:
-        """Class map, uint8: (H, W) of an array (H, W, 3); (B, H, W) of a batch, as array or tensor."""
+        """Computes uint8 class maps: (H, W) of an array (H, W, 3); (B, H, W) of a batch, as array or tensor."""
         return self._answer(images, lambda tensor: self(tensor).argmax(1).to(torch.uint8))
 
     @torch.no_grad()
     def probabilities(self, images: Pixels) -> Pixels:
-        """Softmax of the logits, float32: (K, H, W) of an array (H, W, 3); (B, K, H, W) of a batch."""
+        """Computes class probabilities, float32: (K, H, W) of an array (H, W, 3); (B, K, H, W) of a batch."""
         return self._answer(images, lambda tensor: self(tensor).softmax(1))
 
     def _answer(self, images: Pixels, ask: Callable[[Tensor], Tensor]) -> Pixels:
+        """Applies ``ask`` to images (B, 3, H, W); converts arrays to that form, and the result back to an array."""
         if isinstance(images, Tensor):
             return ask(images)
         if images.ndim not in (3, 4) or images.shape[-1] != 3:
-            raise ValueError(f"expected an RGB array (H, W, 3) or (B, H, W, 3), found shape {images.shape}")
+            raise ValueError(f"expected an RGB array (H, W, 3) or (B, H, W, 3), found shape {images.shape}; convert it")
         batch = torch.tensor(images if images.ndim == 4 else images[None]).permute(0, 3, 1, 2)
         answer = ask(batch).cpu().numpy()
         return answer if images.ndim == 4 else answer[0]
 
 
 def load(path: str | Path) -> Segmenter:
-    """The student saved in the folder ``path``, on the CPU, in evaluation mode.
+    """Loads the student saved in the folder ``path``, on the CPU, in evaluation mode.
 
     Raises:
-        SavedStudentError: there is none, it is damaged, or it reads cached features instead of images.
+        SavedStudentError: the folder has no student, its files are damaged, or the student reads cached features
+            instead of images.
     """
     network, card = read_student(path, build_from_card)
     return Segmenter(network, card)
 
 
 def read_student(path: str | Path, build: Callable[[dict[str, Any]], Student]) -> tuple[Student, dict[str, Any]]:
-    """(network in evaluation mode with its weights, whole card) of a folder; ``build`` makes it from the card.
+    """Reads the network and the card of a folder.
+
+    Args:
+        path: the folder.
+        build: builds the network from the card; its weights are then replaced.
+
+    Returns:
+        (network with the saved weights, in evaluation mode; whole card).
 
     Raises:
         SavedStudentError: a file is missing or broken, or the weights don't fit the card.
@@ -115,8 +133,8 @@ def read_student(path: str | Path, build: Callable[[dict[str, Any]], Student]) -
     folder = Path(path)
     if missing := [name for name in (CARD, WEIGHTS) if not (folder / name).is_file()]:
         raise SavedStudentError(
-            f"{folder} has no {' and no '.join(missing)}; give the folder of a run: it keeps its student from the "
-            "first validation on"
+            f"{folder} has no {' and no '.join(missing)}; give the folder of a run, which has both files after its "
+            "first validation"
         )
     try:
         card = json.loads((folder / CARD).read_text())
@@ -124,18 +142,18 @@ def read_student(path: str | Path, build: Callable[[dict[str, Any]], Student]) -
         network = build(card)
     except ValidationError as error:
         mistakes = "; ".join(f"{'.'.join(map(str, m['loc']))} {m['msg']}".strip() for m in error.errors())
-        raise SavedStudentError(f"{folder / CARD} is no card of a student: {mistakes}") from error
+        raise SavedStudentError(f"{folder / CARD} is no card of a student: {mistakes}; {REPAIR}") from error
     except (KeyError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise SavedStudentError(f"{folder / CARD} is no card of a student: {error!r}") from error
+        raise SavedStudentError(f"{folder / CARD} is no card of a student: {error!r}; {REPAIR}") from error
     try:
         network.load_state_dict(load_file(folder / WEIGHTS))
     except (RuntimeError, SafetensorError) as error:
-        raise SavedStudentError(f"{folder / WEIGHTS} does not fit {CARD}: {error}") from error
+        raise SavedStudentError(f"{folder / WEIGHTS} does not fit {CARD}: {error}; {REPAIR}") from error
     return network.eval(), card
 
 
 def build_from_card(card: dict[str, Any]) -> Student:
-    """The card's student with fresh weights; pre-trained encoder weights are not fetched."""
+    """Builds the student of a card with new initial weights; pre-trained encoder weights are not downloaded."""
     from sward.students import StudentConfig, build_student
 
     if str(card["student"]["kind"]).endswith("-head"):
@@ -147,5 +165,5 @@ def build_from_card(card: dict[str, Any]) -> Student:
 
 
 def untrained(config: Any) -> Any:
-    """A student's configuration that downloads nothing: the weights come from the folder."""
+    """Returns a student's configuration without pre-trained encoder weights, so that nothing is downloaded."""
     return config.model_copy(update={"encoder_weights": None}) if getattr(config, "encoder_weights", None) else config

@@ -1,9 +1,9 @@
 """UNeXt (Valanarasu and Patel, MICCAI 2022, arXiv 2203.04967), the full model: 1.47 M parameters.
 
-Three convolutional stages, then two of tokenised MLPs whose channel groups are shifted along one axis before
-each linear layer, so that a token sees its neighbours without attention; the decoder mirrors the encoder and
-adds its features. Where paper and published code differ, the code is followed, because the counts are its:
-the first shift is along the height, the second along the width, and there is no dropout.
+Three convolutional stages are followed by two stages of tokenised MLPs. Before each linear layer, groups of channels
+are shifted along one axis, so that a token sees its neighbours without attention. The decoder mirrors the encoder and
+adds its features. If paper and published code differ, this file follows the code, because the published counts are
+the code's: the first shift is along the height, the second along the width, and there is no dropout.
 """
 
 import math
@@ -19,11 +19,11 @@ from sward.students.inputs import require_multiple
 
 # B batch, C channels, H W height and width of a feature map
 WIDTHS = (16, 32, 128, 160, 256)  # channels at strides 2, 4, 8, 16, 32
-SHIFTS = 5  # channel groups, moved by -2, -1, 0, 1, 2 cells
+SHIFTS = 5  # channel groups, shifted by -2, -1, 0, 1, 2 cells
 
 
 def shift(f_BCHW: Tensor, dim: int) -> Tensor:
-    """Move five groups of channels by -2..2 cells along ``dim`` (2 height, 3 width); zeros come in."""
+    """Shifts five groups of channels by -2..2 cells along ``dim`` (2 height, 3 width), with zeros at the borders."""
     reach, size = SHIFTS // 2, f_BCHW.shape[dim]
     margins = (0, 0, reach, reach) if dim == 2 else (reach, reach)
     groups = F.pad(f_BCHW, margins).chunk(SHIFTS, dim=1)
@@ -32,15 +32,15 @@ def shift(f_BCHW: Tensor, dim: int) -> Tensor:
 
 
 def on_channels(layer: nn.Module, f_BCHW: Tensor) -> Tensor:
-    """Apply a layer of tokens (linear, layer norm) to every cell of a map, in either memory format."""
+    """Applies a linear layer or layer norm to the channels of every cell; keeps the map's memory format."""
     tokens = layer(f_BCHW.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
     return tokens if f_BCHW.is_contiguous(memory_format=torch.channels_last) else tokens.contiguous()
 
 
 class ShiftedMLP(nn.Module):
-    """f + MLP(norm(f)): shift in height, linear, depthwise 3x3, GELU, shift in width, linear.
+    """Shifted MLP with residual, f + MLP(norm(f)).
 
-    Shape (B, C, H, W) is kept.
+    The MLP is: shift in height, linear, depthwise 3x3, GELU, shift in width, linear.
     """
 
     def __init__(self, channels: int) -> None:
@@ -53,13 +53,14 @@ class ShiftedMLP(nn.Module):
         self.apply(initialise)
 
     def forward(self, f_BCHW: Tensor) -> Tensor:
+        """Maps (B, C, H, W) to the same shape."""
         hidden = on_channels(self.linear1, shift(on_channels(self.norm, f_BCHW), dim=2))
         hidden = self.activation(self.depthwise(hidden))
         return f_BCHW + on_channels(self.linear2, shift(hidden, dim=3))
 
 
 class TokenStage(nn.Module):
-    """Overlapping patches of 3x3 at stride 2, one shifted MLP: (B, C, H, W) -> (B, C', H/2, W/2)."""
+    """Token stage: embeds overlapping 3x3 patches at stride 2, then applies one shifted MLP."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
@@ -70,11 +71,12 @@ class TokenStage(nn.Module):
         self.norm_out = nn.LayerNorm(channels_out)
 
     def forward(self, f_BCHW: Tensor) -> Tensor:
+        """Maps (B, C, H, W) to (B, C', H/2, W/2)."""
         return on_channels(self.norm_out, self.mlp(on_channels(self.norm, self.patches(f_BCHW))))
 
 
 def initialise(module: nn.Module) -> None:
-    """As published, in the token stages: linear N(0, 0.02²), convolutions N(0, 2 / fan-out), biases 0."""
+    """Initialises the token stages as published: linear N(0, 0.02²), convolutions N(0, 2 / fan-out), biases 0."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         nn.init.zeros_(module.bias)
@@ -95,10 +97,9 @@ def double(f_BCHW: Tensor) -> Tensor:
 
 
 class UNeXt(Student):
-    """Images (B, 3, H, W) with H, W multiples of 32 -> logits (B, K, H, W).
+    """UNeXt network. Its levels s4..s32 pair with the four stages of a Hiera trunk.
 
-    Levels s4..s32 pair with the four stages of a Hiera trunk; the stride-2 stage (16 channels) has no partner
-    there and is not returned. The penultimate features are (B, 16, H, W).
+    The stride-2 stage (16 channels) has no partner in such a trunk and is not returned.
     """
 
     def __init__(self, num_classes: int) -> None:
@@ -116,7 +117,7 @@ class UNeXt(Student):
         self.classifier = nn.Conv2d(c2, num_classes, 1)
 
     def encode(self, images: Tensor) -> list[Tensor]:
-        """Features at strides 2, 4, 8, 16, 32."""
+        """Computes the features of images (B, 3, H, W) at strides 2, 4, 8, 16, 32, each (B, C, h, w)."""
         features = []
         for stage in self.encoder:
             images = F.relu(F.max_pool2d(stage(images), 2))
@@ -126,10 +127,10 @@ class UNeXt(Student):
         return features
 
     def decode(self, features: list[Tensor]) -> Tensor:
-        """(B, 16, H, W), the input of the classifier."""
+        """Computes the input of the classifier, (B, 16, H, W), from the features of ``encode``."""
         f2, f4, f8, f16, f32 = features
         up16, up8, up4, up2 = self.decoder
-        # torch.add, not +: ptflops counts only the former, and so did the published figure
+        # torch.add in place of +: ptflops counts only torch.add, which the published figure includes
         f = on_channels(self.norm16, self.mlp16(torch.add(double(up16(f32)), f16)))
         f = on_channels(self.norm8, self.mlp8(torch.add(double(up8(f)), f8)))
         f = torch.add(double(up4(f)), f4)
@@ -137,7 +138,13 @@ class UNeXt(Student):
         return double(self.last(f))
 
     def forward(self, images: Tensor) -> StudentOutput:
-        """Raises ValueError for sizes that 32 doesn't divide."""
+        """Maps images (B, 3, H, W) to logits (B, K, H, W) and the penultimate map (B, 16, H, W).
+
+        Level s<n> is (B, C, H/n, W/n).
+
+        Raises:
+            ValueError: H or W is not a multiple of 32.
+        """
         require_multiple(images, 32, "UNeXt")
         features = self.encode(images)
         penultimate = self.decode(features)
@@ -148,8 +155,8 @@ class UNeXt(Student):
 class UNeXtConfig(Config):
     """UNeXt: 1.4719 M parameters and 2.313 GMAC (ptflops) at 512x512 with two classes."""
 
-    kind: Literal["unext"] = Field("unext", description="which student")
+    kind: Literal["unext"] = Field("unext", description="Student architecture.")
 
     def build(self, num_classes: int) -> UNeXt:
-        """The network with ``num_classes`` outputs, initialised from torch's current generator."""
+        """Builds the network with ``num_classes`` output channels, initialised from torch's current generator."""
         return UNeXt(num_classes)

@@ -1,4 +1,4 @@
-"""The tables of teachers and of their heads; each union is registry, schema and error message at once."""
+"""Tables of teachers and of their heads. Each pydantic union is the registry, the schema and the error message."""
 
 from typing import Annotated
 
@@ -8,5 +8,5 @@ from sward.teachers.head import TeacherHeadConfig
 from sward.teachers.hiera import HieraConfig
 from sward.teachers.resunetpp_head import ResUNetPPHeadConfig
 
-TeacherConfig = HieraConfig  # a second teacher makes this Annotated[HieraConfig | …, Field(discriminator="kind")]
+TeacherConfig = HieraConfig  # with a second teacher: Annotated[HieraConfig | …, Field(discriminator="kind")]
 HeadConfig = Annotated[TeacherHeadConfig | ResUNetPPHeadConfig, Field(discriminator="kind")]

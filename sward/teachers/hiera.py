@@ -1,8 +1,8 @@
-"""The frozen Hiera trunk of SAM 2 / SAM 2.1 / MedSAM2, built from the `sam2` package's own class.
+"""Frozen Hiera trunk of SAM 2, SAM 2.1 and MedSAM2, built from the `sam2` package's own class.
 
-SAM 2.0 and 2.1 have the same trunks; MedSAM2's is the tiny one (512 px). Stored are the outputs of the four
-trunk stages (strides 4, 8, 16, 32), not the 256-channel neck, which can be rebuilt from them. Importing
-`sam2` claims Hydra's process-wide state, so the import happens here, inside `make_trunk`, and nowhere else.
+SAM 2.0 and 2.1 have the same trunks; MedSAM2 has the tiny one (512 px). The store holds the outputs of the four trunk
+stages (strides 4, 8, 16, 32), not those of the 256-channel neck, which can be computed from them. Importing `sam2`
+initialises Hydra's process-wide state, so it is imported in `make_trunk` and nowhere else.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from sward.digest import state_digest
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as SAM 2 normalises RGB in [0, 1]
 
-# The trunk sections of sam2's own yaml files; `pocket` is this project's embedded teacher.
+# Trunk sections of sam2's own yaml files; `pocket` is the small teacher that ships with this project.
 SMALL_MAP = {"window_pos_embed_bkg_spatial_size": (7, 7)}
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "pocket": {"embed_dim": 32, "stages": (1, 2, 3, 1), "global_att_blocks": (4,)} | SMALL_MAP,
@@ -28,51 +28,57 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     | SMALL_MAP
     | {"window_spec": (8, 4, 16, 8)},
 }
-PREFIXES = ("image_encoder.trunk.", "trunk.", "")
+PREFIXES = ("image_encoder.trunk.", "trunk.", "")  # of the trunk's keys in a checkpoint, tried in this order
 PARTS = ("patch_embed.", "blocks.", "pos_embed")
 
 
 class TrunkMismatch(ValueError):
-    """The checkpoint is not the trunk the configuration asks for."""
+    """The checkpoint does not have the trunk that the configuration describes."""
 
 
 class HieraConfig(Config):
-    """A Hiera trunk and where its weights are."""
+    """Configuration of a Hiera teacher: trunk architecture and path of its weights."""
 
     kind: Literal["hiera"] = "hiera"
     architecture: Literal["pocket", "tiny", "small", "base_plus", "large"] = Field(
-        description="trunk architecture; MedSAM2 is `tiny`"
+        description="Trunk architecture; MedSAM2 is `tiny`."
     )
     weights: str = Field(
-        description="path of a .pt or .safetensors file, or hub:<owner>/<repository>/<file>, "
-        "e.g. hub:facebook/sam2.1-hiera-tiny/sam2.1_hiera_tiny.pt"
+        description="Path of a .pt or .safetensors file, or hub:<owner>/<repository>/<file>, "
+        "e.g. hub:facebook/sam2.1-hiera-tiny/sam2.1_hiera_tiny.pt."
     )
     digest: str | None = Field(
-        None, description="expected digest of the loaded trunk tensors; pins the teacher for stage 2 as well"
+        None,
+        description="Expected digest of the loaded trunk tensors (null: any); stage 2 compares it too.",
     )
-    autocast: bool = Field(False, description="bfloat16 autocast, on GPU only")
+    autocast: bool = Field(False, description="Autocast to bfloat16; has an effect on GPUs only.")
 
     def build(self, state: Mapping[str, Tensor]) -> "HieraTeacher":
-        """The frozen teacher with ``state`` loaded strictly.
+        """Builds the frozen teacher and loads ``state`` strictly.
 
         Raises:
-            TrunkMismatch: keys or shapes differ; names them and the architecture they fit.
+            TrunkMismatch: keys or shapes differ; names them and the architecture that they fit.
         """
         trunk = make_trunk(self.architecture)
         tensors = trunk_tensors(state)
         if problems := key_problems(trunk, tensors):
-            fits = likely_architecture(tensors) or "no architecture known here"
+            fits = likely_architecture(tensors)
+            remedy = f"{fits}; set teacher.architecture to that" if fits else "none; set teacher.weights to another"
             raise TrunkMismatch(
                 f"the checkpoint {self.weights} is not a Hiera `{self.architecture}` trunk:\n  "
                 + "\n  ".join(problems)
-                + f"\n  its tensors fit: {fits}; set teacher.architecture to that"
+                + f"\n  its tensors fit: {remedy}"
             )
         trunk.load_state_dict(tensors)
         return HieraTeacher(trunk, self.autocast)
 
 
 def make_trunk(architecture: str) -> nn.Module:
-    """sam2's own Hiera class, randomly initialised."""
+    """Builds sam2's own Hiera class, randomly initialised.
+
+    Raises:
+        TrunkMismatch: the package sam2 is not installed.
+    """
     try:
         from sam2.modeling.backbones.hieradet import Hiera
     except ModuleNotFoundError as error:
@@ -82,10 +88,10 @@ def make_trunk(architecture: str) -> nn.Module:
 
 
 def trunk_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Trunk tensors by their name in Hiera, from Meta's ``{"model": ...}`` or a bare state dict.
+    """Extracts the trunk's tensors, by their names in Hiera, from Meta's ``{"model": ...}`` or a bare state dict.
 
     Raises:
-        TrunkMismatch: no such keys.
+        TrunkMismatch: the checkpoint has no keys of a Hiera trunk.
     """
     inner = state.get("model", state)
     for prefix in PREFIXES:
@@ -93,28 +99,29 @@ def trunk_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
         if found := {k.removeprefix(prefix): v.float() for k, v in inner.items() if k.startswith(wanted)}:
             return found
     raise TrunkMismatch(
-        f"no Hiera trunk in the checkpoint: expected keys like image_encoder.trunk.blocks.0…, found {sorted(inner)[:5]}"
+        "no Hiera trunk in the checkpoint: expected keys like image_encoder.trunk.blocks.0…, "
+        f"found {sorted(inner)[:5]}; set teacher.weights to a SAM 2 or MedSAM2 checkpoint"
     )
 
 
 def key_problems(trunk: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
-    """What stands between ``tensors`` and a strict load, one line a kind."""
+    """Describes why ``tensors`` cannot be loaded strictly: one line per kind of problem, none if they can."""
     wanted = trunk.state_dict()
     shapes = [
         f"{k} {tuple(tensors[k].shape)} instead of {tuple(v.shape)}"
         for k, v in wanted.items()
         if k in tensors and tensors[k].shape != v.shape
     ]
-    found = {
+    problems = {
         "missing": sorted(wanted.keys() - tensors.keys()),
         "unexpected": sorted(tensors.keys() - wanted.keys()),
         "of another shape": shapes,
     }
-    return [f"{len(v)} {kind}: {', '.join(v[:3])}{' …' if len(v) > 3 else ''}" for kind, v in found.items() if v]
+    return [f"{len(v)} {kind}: {', '.join(v[:3])}{' …' if len(v) > 3 else ''}" for kind, v in problems.items() if v]
 
 
 def likely_architecture(tensors: Mapping[str, Tensor]) -> str | None:
-    """The architecture whose width and depth the tensors have."""
+    """Returns the architecture that has the tensors' width and depth; None if there is none."""
     depth = len({k.split(".")[1] for k in tensors if k.startswith("blocks.")})
     width = tensors["pos_embed"].shape[1] if "pos_embed" in tensors else 0
     for name, a in ARCHITECTURES.items():
@@ -124,9 +131,12 @@ def likely_architecture(tensors: Mapping[str, Tensor]) -> str | None:
 
 
 class HieraTeacher(nn.Module):
-    """Frozen trunk: always in eval mode, never with gradients.
+    """Frozen Hiera trunk: always in eval mode, without gradients.
 
-    ``channels``: level -> channels, e.g. {"s4": 96, "s8": 192, "s16": 384, "s32": 768} for tiny.
+    Attributes:
+        trunk: sam2's Hiera.
+        autocast: whether the trunk runs in bfloat16 autocast on GPUs.
+        channels: level -> channels, e.g. {"s4": 96, "s8": 192, "s16": 384, "s32": 768} for tiny.
     """
 
     def __init__(self, trunk: nn.Module, autocast: bool = False) -> None:
@@ -137,15 +147,15 @@ class HieraTeacher(nn.Module):
         self.train(False)
 
     def train(self, mode: bool = True) -> "HieraTeacher":
-        """A frozen teacher stays in eval mode whatever the caller asks for."""
+        """Keeps the teacher in eval mode, whatever ``mode`` is."""
         return super().train(False)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Level -> features (B, C, H/stride, W/stride) float32 of normalised images (B, 3, H, W).
+        """Maps normalised images (B, 3, H, W) to level -> features (B, C, H/stride, W/stride) float32.
 
         Raises:
-            ValueError: H or W is not a multiple of 32 (Hiera tiles its position map by whole windows).
+            ValueError: H or W is not a multiple of 32 (Hiera tiles its position embedding by whole windows).
         """
         height, width = images.shape[-2:]
         if height % 32 or width % 32:
@@ -156,11 +166,11 @@ class HieraTeacher(nn.Module):
         return {level: f.float() for level, f in zip(TEACHER_LEVELS, outputs, strict=True)}
 
     def digest(self) -> str:
-        """sha256 over name, dtype, shape and bytes of the loaded trunk tensors."""
+        """Returns the sha256 over name, dtype, shape and bytes of the loaded trunk tensors."""
         return state_digest(self.trunk.state_dict())
 
 
 def trunk_channels(trunk: nn.Module) -> dict[str, int]:
-    """Level -> channels of a Hiera (whose own list runs from deep to shallow)."""
+    """Returns level -> channels of a Hiera, shallow to deep; Hiera's own list runs from deep to shallow."""
     channels: list[int] = trunk.channel_list  # type: ignore[assignment]
     return dict(zip(TEACHER_LEVELS, reversed(channels), strict=True))

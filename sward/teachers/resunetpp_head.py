@@ -1,6 +1,7 @@
-"""A ResUNet++-style head on the four trunk levels: the student's own bridge, gates and residual blocks.
+"""ResUNet++-style segmentation head of the teacher, on cached features of the four trunk levels.
 
-For teachers whose row stands beside a ResUNet++ student (paper, polyp tables). It never needs the trunk.
+It has the bridge, gates and residual blocks of the ResUNet++ student, and is meant for comparisons with that student
+(paper, polyp tables). It never needs the trunk.
 """
 
 from typing import Literal
@@ -13,21 +14,18 @@ from sward.students.resunetpp import Decoder, SummedASPP
 
 
 class ResUNetPPHeadConfig(Config):
-    """The head's width; it is trained like a student, but reads features instead of images."""
+    """Configuration of the head, which is trained like a student but reads features instead of images."""
 
-    kind: Literal["resunetpp-head"] = Field("resunetpp-head", description="which head")
-    width: int = Field(32, ge=8, le=1024, multiple_of=8, description="channels at stride 4; doubled at each level")
+    kind: Literal["resunetpp-head"] = Field("resunetpp-head", description="Head architecture.")
+    width: int = Field(32, ge=8, le=1024, multiple_of=8, description="Channels at stride 4; doubled at each level.")
 
     def build(self, teacher_channels: dict[str, int], num_classes: int) -> "ResUNetPPHead":
-        """The network, initialised from torch's current generator."""
+        """Builds the head on levels of ``teacher_channels``, initialised from torch's current generator."""
         return ResUNetPPHead(teacher_channels, num_classes, self.width)
 
 
 class ResUNetPPHead(Student):
-    """``reads`` features: forward takes level -> (B, C, h, w), each level twice the size of the next one.
-
-    Logits and the penultimate map (B, width, h, w) are at stride 4.
-    """
+    """ResUNet++-style head that reads the trunk's levels. Logits and penultimate map are at stride 4."""
 
     reads: Literal["images", "features"] = "features"
 
@@ -44,6 +42,12 @@ class ResUNetPPHead(Student):
         self.classifier = nn.Conv2d(width, num_classes, 1)
 
     def forward(self, features: dict[str, Tensor]) -> StudentOutput:  # type: ignore[override]
+        """Maps trunk levels to logits (B, K, h4, w4), level s8 and the penultimate map (B, width, h4, w4).
+
+        Args:
+            features: s4, s8, s16, s32 -> (B, C, h, w), each level twice the size of the next; (h4, w4) is the size of
+                s4.
+        """
         s4, s8, s16, s32 = (self.project[level](features[level]) for level in TEACHER_LEVELS)
         f8 = self.up8(s8, self.up16(s16, self.bridge(s32)))
         penultimate = self.aspp(self.up4(s4, f8))

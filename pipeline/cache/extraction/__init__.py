@@ -1,1 +1,1 @@
-"""Stage 1: planning records, running the teacher, writing shards."""
+"""Stage 1: plans the records of a store, runs the teacher on them and writes the shards."""

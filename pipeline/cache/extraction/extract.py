@@ -1,8 +1,8 @@
-"""Stage 1: the frozen teacher over every planned view, in whole shards.
+"""`sward extract`: runs the frozen teacher on every planned view and writes the features as whole shards.
 
-A unit (`unit.py`) is computed into `tmp/`, synced, renamed, and only then gets its receipt. A restart trusts
-receipts alone, so a kill at any instant costs the units in flight. One process at a time may write a store
-(a lock that dies with the process).
+A unit (one shard of every array, `unit_writer.py`) is computed into `tmp/`, synced and renamed, and only then gets its
+receipt. A restart trusts only receipts, so a kill at any time loses only the units in progress. One process at a time
+may write a store; its lock is released when the process ends, however it ends.
 """
 
 import shutil
@@ -31,7 +31,14 @@ from pipeline.weights import load_teacher
 
 @dataclass(frozen=True)
 class Extraction:
-    """What one call did."""
+    """Result of one call of `extract`.
+
+    Attributes:
+        path: local folder of the store; for a store at a URL, the folder that mirrors it.
+        content_id: content id of the store's newest plan.
+        records: number of records that the configuration wants.
+        computed: number of records that this call computed.
+    """
 
     path: Path
     content_id: str
@@ -40,15 +47,15 @@ class Extraction:
 
 
 def extract(config: CacheConfig, progress: Progress = lambda done, total: None) -> Extraction:
-    """Make, continue or extend the store of ``config``; computes only what has no receipt.
+    """Make, continue or extend the store of ``config``; compute only units without a receipt.
 
     Raises:
-        DatasetError, WeightsError, TrunkMismatch: the sources are not usable (before any work).
-        CacheMismatch: a store made from something else is there.
+        DatasetError, WeightsError, TrunkMismatch: data set or teacher cannot be used (raised before any work).
+        CacheMismatch: the store there was made from another configuration.
         ExtractionError: a feature is NaN or infinite, or overflows the storage type.
-        ClusterLost: runner dask: no scheduler or no workers; what is finished is kept.
-        NotWritable: the disk is full, or may not be written; what is finished is kept.
-        RemoteError: the store at a URL cannot be reached, or may not be written.
+        ClusterLost: runner dask: no scheduler or no workers; finished units are kept.
+        NotWritable: the disk is full or read-only; finished units are kept.
+        RemoteError: the store's URL cannot be reached, or may not be written.
     """
     path, runner = write_path(config.store), runner_of(config)
     keep_freed_memory()
@@ -67,25 +74,27 @@ def extract(config: CacheConfig, progress: Progress = lambda done, total: None) 
 
 
 class UnitRunner(Protocol):
-    """What makes units, one after the other or many at once."""
+    """Writer of units: one after the other (`UnitWriter`) or many at once (`DaskExtraction`)."""
 
     path: Path
 
     def run(self, units: list[Unit], total: int, progress: Progress) -> None:
-        """Compute and commit them all; ``progress`` gets records done and in total."""
+        """Compute and commit all ``units``; report progress in records (done, ``total``)."""
 
 
 def runner_of(config: CacheConfig) -> Callable[[Path, Plans, Dataset, Any], UnitRunner]:
-    """What the configuration's runner makes of store, plans, data set and teacher.
+    """The configured runner, as a function of the store's folder, plans, data set and teacher.
 
     Raises:
-        ValueError: it cannot run here: no such device, or the extra is not installed.
+        ValueError: the runner does not work here: no such device, or the `dask` extra is not installed.
     """
     if config.runner.kind == "dask":
         try:
             from pipeline.cache.extraction.on_dask.scheduler import DaskExtraction
         except ModuleNotFoundError as error:
-            raise ValueError("runner: dask needs the package distributed: pip install 'sward[dask]'") from error
+            raise ValueError(
+                "runner: dask needs the package distributed, which is missing; pip install 'sward[dask]'"
+            ) from error
         return lambda path, plans, dataset, teacher: DaskExtraction(path, config, plans, dataset, teacher.digest())
     device = resolve_device(config.device)
     return lambda path, plans, dataset, teacher: TeacherWriter(
@@ -94,7 +103,7 @@ def runner_of(config: CacheConfig) -> Callable[[Path, Plans, Dataset, Any], Unit
 
 
 def write_missing_units(worker: UnitRunner, plans: Plans, progress: Progress) -> int:
-    """Write every planned unit that has no receipt; returns how many records that were."""
+    """Write every planned unit that has no receipt; return the number of records written."""
     path = worker.path
     appended = read_plan(path)
     same = appended is not None and appended["content_id"] == plans[-1]["content_id"]
@@ -108,13 +117,13 @@ def write_missing_units(worker: UnitRunner, plans: Plans, progress: Progress) ->
     todo = [u for u in units if u.receipt(path) is None]
     worker.run(todo, total=sum(len(u.records) for u in units), progress=progress)
     if mirror and todo:
-        mirror.push()  # what the last units took
+        mirror.push()  # the timing of the last units
     shutil.rmtree(path / "tmp", ignore_errors=True)
     return sum(len(u.records) for u in todo)
 
 
 def require_own_folder(path: Path) -> None:
-    """A store never moves into a folder that holds something else."""
+    """Raise CacheMismatch if the folder holds files but no store."""
     others = [p.name for p in path.iterdir() if not begun(p)] if path.is_dir() else []
     if others and not (path / "plan" / "0000.json").is_file():
         raise CacheMismatch(
@@ -123,7 +132,7 @@ def require_own_folder(path: Path) -> None:
 
 
 def begun(entry: Path) -> bool:
-    """Whether it is what a kill before the first plan leaves: the lock, a plan that was being written."""
+    """Whether a kill before the first plan may have left this entry: the lock, or a partly written plan."""
     if entry.name == "plan" and entry.is_dir():
         return all(p.suffix == ".partial" for p in entry.iterdir())
     return entry.name == ".lock"

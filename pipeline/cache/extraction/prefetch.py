@@ -1,4 +1,4 @@
-"""Work that overlaps: things begun before their turn, and the threads that do them."""
+"""Starts work a fixed number of items ahead; thread pools that shut down cleanly on errors."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -11,7 +11,7 @@ Begun = TypeVar("Begun")
 
 
 def start_ahead(depth: int, begin: Callable[[T], Begun], items: Iterable[T]) -> Iterator[Begun]:
-    """What ``begin`` gives of each item, in order; ``depth`` further items are begun before one is handed out."""
+    """Yields ``begin(item)`` in order, with ``depth`` items started ahead."""
     begun: deque[Begun] = deque()
     for item in items:
         begun.append(begin(item))
@@ -22,7 +22,10 @@ def start_ahead(depth: int, begin: Callable[[T], Begun], items: Iterable[T]) -> 
 
 @contextmanager
 def pools(*threads: int) -> Iterator[list[ThreadPoolExecutor]]:
-    """A pool of so many threads each; after an error what has not begun is dropped, what has is waited for."""
+    """Yields one pool per argument, with that number of threads.
+
+    On leaving, waits for the running tasks. After an error, queued tasks that have not started are cancelled.
+    """
     made = [ThreadPoolExecutor(count) for count in threads]
     failed = True
     try:

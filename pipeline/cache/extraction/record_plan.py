@@ -1,4 +1,4 @@
-"""Which records a configuration wants, which a store already plans, and the plan for the rest."""
+"""Plans the records of an extraction: those the configuration wants and the store does not plan yet."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -13,13 +13,13 @@ from pipeline.cache.manifest.sealed import write_sealed
 from pipeline.datasets import Dataset, Sample
 from pipeline.views import draw
 
-Plans = list[dict[str, Any]]  # of a store, generation by generation
+Plans = list[dict[str, Any]]  # a store's plans, oldest first: plan/0000.json, then one per extension
 
-GROW_ONLY = f"Restore what changed, or give the new store another place (store: …). A store only grows. {WITHDRAW}"
+GROW_ONLY = f"A store can only grow. Undo the change, or set `store:` to a new folder. {WITHDRAW}"
 
 
 def full_identity(config: CacheConfig, dataset: Dataset, teacher_digest: str, records: list[Record]) -> dict[str, Any]:
-    """The declared fields and those that only teacher and images can tell."""
+    """The identity fields of the configuration, and those known only from the teacher's weights and the images."""
     return identity.identity_from_config(config) | {
         "teacher.digest": teacher_digest,
         "data.split_digest": dataset.split_digest,
@@ -30,7 +30,10 @@ def full_identity(config: CacheConfig, dataset: Dataset, teacher_digest: str, re
 
 
 def wanted_records(config: CacheConfig, dataset: Dataset) -> list[Record]:
-    """Every (sample, view) of the configuration, in data set order; rows are not assigned yet (-1)."""
+    """Every (sample, view) of the configuration, in data set order; rows are -1 (`group_units` assigns them).
+
+    A training image has ``views.count`` views, a validation or test image one.
+    """
     records = []
     for sample in dataset.samples:
         size, full = config.size_of(sample.subset), image_size(sample)
@@ -41,7 +44,7 @@ def wanted_records(config: CacheConfig, dataset: Dataset) -> list[Record]:
 
 
 def image_size(sample: Sample) -> tuple[int, int]:
-    """(height, width), from the file's header."""
+    """(height, width) in pixels, read from the image file's header."""
     with Image.open(sample.image_path) as image:
         return image.height, image.width
 
@@ -49,10 +52,10 @@ def image_size(sample: Sample) -> tuple[int, int]:
 def update_plan(
     path: Path, config: CacheConfig, found: dict[str, Any], wanted: list[Record], channels: dict[str, int]
 ) -> bool:
-    """Write the first plan, or the plan of an extension; True if one was written.
+    """Write the first plan, or the plan of an extension; return whether one was written.
 
     Raises:
-        CacheMismatch: the store there was made from something else, or holds records no longer wanted.
+        CacheMismatch: the store there was made from another configuration, or holds records no longer wanted.
     """
     plans = read_plans(path)
     planned = _planned(plans)
@@ -71,7 +74,7 @@ def update_plan(
 def make_plan(
     found: dict[str, Any], config: CacheConfig, channels: dict[str, int], records: list[Record], plans: Plans
 ) -> dict[str, Any]:
-    """The plan of ``records``, in the layout of the ``plans`` before it; of the first, in the configuration's."""
+    """The plan of ``records``: in the layout of the earlier ``plans``, or, if it is the first, of the configuration."""
     shard_records = plans[0]["shard_records"] if plans else config.shard_records
     return {
         "identity": found,
@@ -86,7 +89,11 @@ def make_plan(
 
 
 def _require_extracted(path: Path, plans: Plans, missing: list[Record]) -> None:
-    """What was encoded from another store is never completed by the teacher: its records would differ in kind."""
+    """Refuse to complete a repacked store with the teacher: the new records would be of another kind.
+
+    Raises:
+        CacheMismatch: the store was repacked, and records are to be added or shards are missing.
+    """
     if not plans or identity.REPACKED not in plans[-1]["identity"]:
         return
     lacking = [u for plan in plans for u in plan_units(plan) if u.receipt(path) is None]
@@ -103,7 +110,7 @@ def _planned(plans: Plans) -> list[Record]:
 
 
 def _unwanted(planned: list[Record], wanted: list[Record]) -> list[str]:
-    """Why each record of the store is not among the wanted ones."""
+    """Reasons why records of the store are not among the wanted ones, each reason once."""
     names = {(r.subset, r.name, r.fold) for r in wanted}
     by_id: dict[tuple[str, str], set[tuple[str, int | None]]] = defaultdict(set)
     for r in wanted:
@@ -131,7 +138,7 @@ def _shorten(lines: list[str], most: int = 10) -> list[str]:
 
 
 def group_units(records: list[Record], plans: Plans, shard_records: int) -> list[dict[str, Any]]:
-    """Group records into whole shards that start after the last planned one of their subset; a shard is of one fold."""
+    """Group records into whole shards of one fold each, numbered from the last planned shard of their subset on."""
     first: dict[str, int] = defaultdict(int)
     for unit in (u for plan in plans for u in plan_units(plan)):
         first[unit.subset] = max(first[unit.subset], unit.shard + 1)

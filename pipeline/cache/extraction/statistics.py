@@ -1,4 +1,4 @@
-"""Statistics of the features of one unit, for its receipt."""
+"""Computes feature statistics of a unit, per level and channel, for its receipt."""
 
 import math
 from collections.abc import Mapping
@@ -7,12 +7,15 @@ from typing import Any
 import numpy as np
 
 Statistics = dict[str, Any]
-AT_ONCE = 1 << 15  # values
+AT_ONCE = 1 << 15  # float64 values converted at once, 256 KiB, so that they stay in the processor's cache
 
 
 def statistics(f: np.ndarray) -> Statistics:
-    """Of one level (C, H, W) float32: count of cells, minimum and maximum, and per channel sum and sum of squares in
-    float64. A few channels at a time: they stay in the processor's cache."""
+    """Statistics of one record's level ``f``, (C, H, W) float32, as a dict.
+
+    "count" is the number of positions H * W, "min" and "max" are over all values, "sum" and "sum_squares" are (C,)
+    float64. A few channels are processed at a time, so that they stay in the processor's cache.
+    """
     flat = f.reshape(len(f), -1)
     sums, squares = np.empty(len(flat)), np.empty(len(flat))
     few = max(1, AT_ONCE // flat.shape[1])
@@ -26,12 +29,12 @@ def statistics(f: np.ndarray) -> Statistics:
 
 
 def finite(found: Statistics) -> bool:
-    """Whether every value was: NaN and infinities reach minimum or maximum."""
+    """Whether every value was finite: a NaN or infinity would show in the minimum or maximum."""
     return math.isfinite(found["min"]) and math.isfinite(found["max"])
 
 
 class LevelTally:
-    """Statistics by level over the records of one unit, added in their order."""
+    """Sums up the statistics of a unit's records per level, in the order of the records."""
 
     def __init__(self) -> None:
         self.levels: dict[str, Statistics] = {}

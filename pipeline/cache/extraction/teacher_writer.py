@@ -1,4 +1,4 @@
-"""Units of images: rendered from the data set, given to the teacher."""
+"""Unit writer that renders views of a data set and runs the teacher on them."""
 
 import io
 import platform
@@ -22,7 +22,10 @@ Samples = dict[tuple[str, str], Sample]  # by (subset, digest)
 
 
 class TeacherWriter(UnitWriter):
-    """Renders views of a data set and stores the teacher's features of them."""
+    """Renders views of a data set and stores them with the teacher's features.
+
+    The array layouts are listed in `unit_writer.py`.
+    """
 
     def __init__(
         self,
@@ -42,17 +45,17 @@ class TeacherWriter(UnitWriter):
         return render_record(record, self.samples, self.config.size_of(record.subset))
 
     def process_batch(self, records: Batch, rendered: list[Any]) -> list[Any]:
-        """Of every record its view as rendered, and the teacher's features of it."""
+        """For every record its rendered view (image, label) and its features, level -> (C, H, W) float32."""
         features = self.features(np.stack([image for image, _ in rendered]))
         return [(view, {level: f[i] for level, f in features.items()}) for i, view in enumerate(rendered)]
 
     def features(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Of rendered views (B, H, W, 3) uint8."""
+        """The teacher's features of rendered views (B, H, W, 3) uint8: level -> (B, C, H/stride, W/stride) float32."""
         x = self.normalise(torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2))
         return {level: f.cpu().numpy() for level, f in self.teacher(x).items()}
 
-    def encode(self, record: Record, taught: Any) -> Encoded:
-        (image, label), features = taught
+    def encode(self, record: Record, processed: Any) -> Encoded:
+        (image, label), features = processed
         return self.encode_features(record, features, {"image": image.transpose(2, 0, 1), "label": label})
 
     def full_label(self, record: Record) -> bytes:
@@ -69,13 +72,13 @@ class TeacherWriter(UnitWriter):
 
 
 def render_record(record: Record, samples: Samples, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """The record's view, from the source: image (H, W, 3) and label (H, W), uint8."""
+    """Render the record's view from the source files: image (H, W, 3) and label (H, W), uint8."""
     sample = samples[record.subset, record.digest]
     return render(read_image(sample), read_label(sample), record.view, size)
 
 
 def provenance(config: CacheConfig, device: torch.device) -> dict[str, Any]:
-    """What made these bytes, for people; never compared."""
+    """Versions, device and batch size that made the bytes: information for people, never compared."""
     names = ("sward", "torch", "sam2", "numpy", "pillow", "zarr")
     return {
         "versions": {n: version(n) for n in names},
@@ -86,5 +89,5 @@ def provenance(config: CacheConfig, device: torch.device) -> dict[str, Any]:
 
 
 def device_name(device: torch.device) -> str:
-    """What computed, for people."""
+    """Display name of the GPU or processor."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()

@@ -1,6 +1,6 @@
-"""What making a store cost: one line a unit in timing.jsonl, beside what is compared.
+"""Appends each unit's wall-clock time to timing.jsonl, which is not part of the store's content.
 
-Seconds are no property of a store's content: the file is in no receipt, and a store without it is as good.
+The file has one JSON line per unit. It is named in no receipt, and a store without it is complete.
 """
 
 import json
@@ -12,16 +12,19 @@ from pipeline.cache.manifest.records import TIMING
 
 
 def note(store: Path, unit: str, records: int, seconds: float, device: str) -> None:
-    """Add a unit's wall-clock seconds: rendering, teacher, encoding and writing, which overlap with its neighbours'."""
+    """Append a unit's wall-clock seconds.
+
+    They cover rendering, teacher, encoding and writing, which overlap with those of the units before and after it.
+    """
     line = {"unit": unit, "records": records, "seconds": round(seconds, 3), "device": device}
     with (store / TIMING).open("a") as file:
-        file.write("\n" + json.dumps(line) + "\n")  # a torn line before it stays alone
+        file.write("\n" + json.dumps(line) + "\n")  # the leading newline ends a line that a kill left incomplete
 
 
 def extraction_cost(store: Path, receipts: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Seconds, records and devices of the units with a receipt; None unless every one of them was timed.
+    """Total seconds, records and devices of the units with a receipt; None unless every one of them was timed.
 
-    Where a unit was made more than once (a kill before its receipt), the last time counts.
+    If a unit was computed more than once (killed before its receipt), its last time counts.
     """
     path = store / TIMING
     lines = path.read_text().splitlines() if path.is_file() else []
@@ -37,7 +40,7 @@ def extraction_cost(store: Path, receipts: Mapping[str, Any]) -> dict[str, Any] 
 
 
 def whole(line: str) -> dict[str, Any] | None:
-    """The line's facts; None where a kill tore it."""
+    """The line's JSON value; None if a kill left the line incomplete."""
     try:
         return json.loads(line)
     except ValueError:

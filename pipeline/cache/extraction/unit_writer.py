@@ -1,9 +1,13 @@
-"""One unit: all records of one shard rendered, encoded, written; then committed.
+"""Writes one unit (one shard of every array): render, teacher, encode, append, commit.
 
-The teacher has a thread of its own. Rendering runs ahead of it and encoding behind it, in a pool of threads; this
-thread writes, and another one commits (sync, rename, receipt): so that neither cores nor disk cost teacher time. Where
-a shard becomes visible to readers: `UnitWriter.commit`. What a unit is made of: `taught.py` (images and the teacher),
-`repack.py` (another store).
+The teacher runs in a thread of its own. A pool of threads renders ahead of it and encodes behind it, the calling thread
+appends to the shard files, and one more thread commits (sync, rename, receipt); so the teacher waits neither for cores
+nor for the disk. `UnitWriter.commit` is where a shard becomes visible to readers. The subclasses say where the records
+come from: `teacher_writer.py` (images and the teacher) and `tools/repack.py` (another store).
+
+Layouts: a rendered view is an image (H, W, 3) and a label (H, W), both uint8; the teacher gives levels (C, h, w)
+float32. The store holds the image as (3, H, W), the label as (H, W) and the levels as the codec's arrays. The pixel
+digest is that of the rendered layout (H, W, 3), hence the transposes here and where stored images are read.
 """
 
 import time
@@ -37,7 +41,13 @@ Batch = tuple[Record, ...]
 
 @dataclass(frozen=True)
 class Encoded:
-    """A record as it is stored, and what its receipt says of it. arrays: by name, or the compressed bytes of them."""
+    """A record as it is stored, with its part of the unit's receipt.
+
+    Attributes:
+        arrays: array name -> the array as stored, or its compressed bytes.
+        levels: level -> statistics of its features.
+        pixel_digest: digest of image and label.
+    """
 
     arrays: Mapping[str, np.ndarray | bytes]
     levels: dict[str, Statistics]
@@ -45,7 +55,13 @@ class Encoded:
 
 
 class UnitWriter:
-    """Computes units and commits them. A subclass says what of."""
+    """Computes units and commits them; a subclass defines what a record is made from.
+
+    Threads: `run` calls ``render`` and ``encode`` in a pool of ``config.threads`` threads, ``process_batch`` in one
+    thread, a batch at a time, and ``claim_or_confirm``, ``full_label`` and ``provenance`` in the committing thread. The
+    calling thread appends to the shard files and calls ``note`` and ``progress``. With ``config.threads`` 0 the calling
+    thread does everything but the commit.
+    """
 
     def __init__(self, path: Path, config: CacheConfig, plans: list[dict[str, Any]]) -> None:
         self.path, self.config, self.scratch = path, config, path / "tmp"
@@ -53,15 +69,18 @@ class UnitWriter:
         self.packed = compression_of(plans) != "none"
 
     def render(self, record: Record) -> Any:
-        """What ``process_batch`` needs of one record; called in threads, ahead."""
+        """Prepare one record for ``process_batch``; called ahead of it, in several threads."""
         raise NotImplementedError
 
     def process_batch(self, records: Batch, rendered: list[Any]) -> Sequence[Any]:
-        """What ``encode`` needs of each record, from what ``render`` gave; one batch after the other, in one thread."""
+        """Turn the results of ``render`` into the inputs of ``encode``, one per record.
+
+        Called for one batch after the other, in one thread.
+        """
         raise NotImplementedError
 
-    def encode(self, record: Record, taught: Any) -> Encoded:
-        """A record as it is stored, from what ``process_batch`` gave; called in threads."""
+    def encode(self, record: Record, processed: Any) -> Encoded:
+        """Encode a record as it is stored, from its result of ``process_batch``; called in several threads."""
         raise NotImplementedError
 
     def full_label(self, record: Record) -> bytes:
@@ -69,18 +88,26 @@ class UnitWriter:
         raise NotImplementedError
 
     def note(self, unit: Unit, seconds: float) -> None:
-        """What the unit took."""
+        """Record the wall-clock seconds that the unit took."""
         raise NotImplementedError
 
     def provenance(self) -> dict[str, Any]:
-        """What made these bytes, for people; never compared."""
+        """Versions and device that made the unit's bytes: information for people, never compared."""
         raise NotImplementedError
 
     def claim_or_confirm(self, unit: Unit, made: dict[str, Any]) -> bool:
-        """Whether another execution has published the unit, with these bytes: only where several write one store."""
+        """Claim the unit for the bytes described by ``made``; return whether it is already published with them.
+
+        The default is for a store with one writer: there is nothing to claim, and the unit is not published.
+        """
         return False
 
     def run(self, units: list[Unit], total: int, progress: Progress) -> None:
+        """Compute and commit ``units`` in order; report progress in records (done, ``total``).
+
+        A unit is committed while the next one is written. If `run` raises, units with a receipt stay valid and are not
+        computed again; the other units have no receipt, so files written for them are ignored and written again.
+        """
         done, began = total - sum(len(u.records) for u in units), time.monotonic()
         progress(done, total)
         with pools(max(1, self.config.threads), 1, 1) as (pool, teacher, committer):
@@ -97,13 +124,19 @@ class UnitWriter:
                 pending.result()
 
     def batches(self, unit: Unit) -> list[Batch]:
-        """The unit's records by teacher forward; no batch spans two units, so a unit's bytes are its own."""
+        """The unit's records, grouped by teacher forward pass.
+
+        No batch spans two units, so a unit's bytes do not depend on other units.
+        """
         size = self.config.batch_size
         return [unit.records[i : i + size] for i in range(0, len(unit.records), size)]
 
     def encoded(self, batches: list[Batch], pool: ThreadPoolExecutor, teacher: ThreadPoolExecutor) -> Iterator[Encoded]:
-        """Every record in order. While a batch is written, the next ones are encoded, as many as there are threads for,
-        another one is in the teacher, and further ones are rendered: that bounds the memory for features."""
+        """Yields every record, encoded, in order.
+
+        While a batch is written, the next batches are encoded (as many as the threads can take), one more is in the
+        teacher, and two more are rendered. This bounds the memory for features.
+        """
         if self.config.threads == 0:
             for batch in batches:
                 yield from map(self.encode, batch, self.process_batch(batch, [self.render(record) for record in batch]))
@@ -112,18 +145,18 @@ class UnitWriter:
         def render(batch: Batch) -> tuple[Batch, list[Future[Any]]]:
             return batch, [pool.submit(self.render, record) for record in batch]
 
-        def teach(batch: Batch, rendered: list[Future[Any]]) -> list[Future[Encoded]]:
-            taught = self.process_batch(batch, [future.result() for future in rendered])
-            return [pool.submit(self.encode, *each) for each in zip(batch, taught, strict=True)]
+        def process(batch: Batch, rendered: list[Future[Any]]) -> list[Future[Encoded]]:
+            processed = self.process_batch(batch, [future.result() for future in rendered])
+            return [pool.submit(self.encode, *each) for each in zip(batch, processed, strict=True)]
 
         encoding = -(-self.config.threads // self.config.batch_size)  # batches
         for going in start_ahead(
-            1 + encoding, lambda begun: teacher.submit(teach, *begun), start_ahead(2, render, batches)
+            1 + encoding, lambda begun: teacher.submit(process, *begun), start_ahead(2, render, batches)
         ):
             yield from (future.result() for future in going.result())
 
     def write_records(self, unit: Unit, records: Iterator[Encoded]) -> Callable[[], None]:
-        """Write all records of a unit, the next ones of ``records``, under tmp/; returns the call that commits them."""
+        """Write a unit's records, the next ones of ``records``, under tmp/; return the function that commits them."""
         specs = array_specs(self.config.codec, self.channels, self.config.size_of(unit.subset))
         files = {
             name: shard_path(self.scratch / unit.name, unit.subset, name, unit.shard, len(shape) + 1)
@@ -144,10 +177,10 @@ class UnitWriter:
         return partial(self.commit, unit, writers, files, {"levels": tally.to_json(), "pixel_digests": digests})
 
     def encode_features(self, record: Record, features: Arrays, arrays: Arrays) -> Encoded:
-        """The record with its levels (C, H, W) as the codec stores them, beside ``arrays``: its image and label.
+        """Encode the record's levels, (C, h, w) float32, with the codec, and add them to ``arrays``: image and label.
 
         Raises:
-            ExtractionError: a value is not finite, or does not fit the codec.
+            ExtractionError: a value is not finite, or exceeds the codec's range.
         """
         found = {level: statistics(f) for level, f in features.items()}
         for level, f in features.items():
@@ -161,14 +194,14 @@ class UnitWriter:
         return self.as_stored(arrays, found)
 
     def as_stored(self, arrays: Arrays, levels: dict[str, Statistics]) -> Encoded:
-        """A record of arrays that are as the codec has them."""
+        """The record of ``arrays`` that are encoded already: compressed if the store is, with its pixel digest."""
         digest = pixel_digest(arrays["image"].transpose(1, 2, 0), arrays["label"])
         return Encoded({n: pack(a) for n, a in arrays.items()} if self.packed else arrays, levels, digest)
 
     def commit(
         self, unit: Unit, writers: dict[str, ShardWriter], files: dict[str, Path], facts: dict[str, Any]
     ) -> None:
-        """Sync, rename, receipt: in this order, so that a receipt means the shard is on the disk."""
+        """Sync the shard files, rename them, write the receipt: in this order, so a receipt means they are on disk."""
         try:
             sums = {name: writer.close() for name, writer in writers.items()}
         except BaseException:
@@ -196,6 +229,6 @@ class UnitWriter:
 
 
 def abandon(writers: dict[str, ShardWriter]) -> None:
-    """Close what was begun; the files stay behind in tmp/."""
+    """Close the unfinished shard files; they stay in tmp/."""
     for writer in writers.values():
         writer.abandon()

@@ -1,1 +1,1 @@
-"""Bytes of a store: shard files, codecs, compression."""
+"""Byte formats of a store: shard files, codecs, bit packing, compression."""

@@ -1,10 +1,19 @@
-"""Shapes and dtypes of a record's arrays as they are stored."""
+"""Shapes and dtypes of a record's stored arrays: image, label, and those of each feature level.
+
+The store holds channels first, (3, H, W); rendering (`pipeline.views.render`) gives images channels last, (H, W, 3).
+"""
 
 from pipeline.cache.format.codecs import ArraySpecs, Codec
 
 
 def array_specs(codec: Codec, channels: dict[str, int], size: tuple[int, int]) -> ArraySpecs:
-    """Array name -> (shape of one record, dtype) of a subset with views of ``size``."""
+    """Array name -> (shape of one record, dtype), for a subset with views of ``size``.
+
+    Args:
+        codec: of the feature levels.
+        channels: level -> number of channels; a level's name is its stride, such as ``s8``.
+        size: (height, width) in pixels; multiples of 32.
+    """
     height, width = size
     specs: ArraySpecs = {"image": ((3, height, width), "uint8"), "label": ((height, width), "uint8")}
     for level, c in channels.items():

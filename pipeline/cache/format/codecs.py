@@ -1,9 +1,9 @@
-"""How a feature map is stored: one class a codec, one line in the union at the end.
+"""Codecs: how a feature level is stored. One class each, listed in the union at the end.
 
-A codec says which arrays hold a level, encodes one record on the CPU and decodes a batch on the training
-device; ``tolerance`` is the relative error of a level that `sward verify` allows. Bytes are stored uncompressed unless
-asked (`packing.py`): a compressor costs an order of magnitude of read speed and saves 8-13 %. What each costs in bytes,
-error and time is measured by `tests/benchmarks/codecs.py`.
+A codec names the arrays that hold a level, encodes one record on the CPU, and decodes a batch on the training device.
+The integer codecs store *codes*: the values' positions on a uniform scale between a minimum and a maximum. Chunks are
+not compressed unless the configuration asks for it (`compression.py`): compression makes reading an order of magnitude
+slower and saves 8-13 %. `tests/benchmarks/codecs.py` measures bytes, error and time of each codec.
 """
 
 import math
@@ -19,16 +19,22 @@ from pipeline.cache.format.bit_packing import from_groups, group_side, pack, to_
 from sward.contracts import Config
 
 Shape = tuple[int, ...]
-ArraySpecs = dict[str, tuple[Shape, str]]
+ArraySpecs = dict[str, tuple[Shape, str]]  # array name -> (shape of one record, dtype)
 
 
 def array_bytes(shape: Shape, dtype: str) -> int:
-    """Of one record's array, uncompressed."""
+    """Uncompressed size in bytes of one record's array."""
     return math.prod(shape) * np.dtype(dtype).itemsize
 
 
 class Codec(Config):
-    """Base of codecs. ``attributes``: what the bytes mean, where their Zarr type does not say it."""
+    """Base class of codecs.
+
+    Attributes:
+        kind: name in configurations and in a store's identity.
+        tolerance: relative error of a decoded level that `sward verify` allows.
+        attributes: Zarr attributes that say what the bytes mean, where the dtype of the array does not.
+    """
 
     kind: str
     tolerance: ClassVar[float]
@@ -39,23 +45,23 @@ class Codec(Config):
         raise NotImplementedError
 
     def encode(self, level: str, features: np.ndarray) -> dict[str, np.ndarray]:
-        """ArraySpecs of one record's level, from (C, H, W) float32.
+        """Encodes a level of one record, (C, H, W) float32, into its arrays by name.
 
         Raises:
-            StorageOverflow: a value does not fit; names the level.
+            StorageOverflow: a value does not fit the storage type; the message names the level.
         """
         raise NotImplementedError
 
     def decode(self, level: str, parts: dict[str, Tensor], size: tuple[int, int]) -> Tensor:
-        """(B, C, H, W) float32 with (H, W) = ``size``, on the device where the parts are."""
+        """Decodes a batch into (B, C, H, W) float32, (H, W) = ``size``, on the device of ``parts``."""
         raise NotImplementedError
 
 
 class FP32(Codec):
-    """Single precision, what the teacher gave, bit for bit: for comparisons with a teacher in the loop."""
+    """Single precision: the teacher's output bit for bit, for comparisons with a teacher in the training loop."""
 
     kind: Literal["fp32"] = "fp32"
-    tolerance: ClassVar[float] = 1e-4  # another thread count or batch sums in another order
+    tolerance: ClassVar[float] = 1e-4  # another thread count or batch size sums in another order
 
     def arrays(self, level: str, shape: Shape) -> ArraySpecs:
         return {level: (shape, "float32")}
@@ -68,7 +74,7 @@ class FP32(Codec):
 
 
 class FP16(Codec):
-    """IEEE half precision; relative error ≤ 5e-4. Values beyond ±65504 are refused."""
+    """IEEE half precision; relative error ≤ 5e-4. Values beyond ±65504 raise StorageOverflow."""
 
     kind: Literal["fp16"] = "fp16"
     tolerance: ClassVar[float] = 1e-3
@@ -84,8 +90,10 @@ class FP16(Codec):
 
 
 class BF16(Codec):
-    """bfloat16, rounded to nearest even; relative error ≤ 4e-3, the range of float32. Zarr has no such type: its bits
-    are stored as uint16, and the arrays say so in ``logical_dtype``."""
+    """bfloat16, rounded to nearest even: relative error ≤ 4e-3, the range of float32.
+
+    Zarr has no such type, so its bits are stored as uint16, and the array attribute ``logical_dtype`` names bfloat16.
+    """
 
     kind: Literal["bf16"] = "bf16"
     tolerance: ClassVar[float] = 8e-3
@@ -103,7 +111,12 @@ class BF16(Codec):
 
 
 class MinMaxCodec(Codec):
-    """Levels between the minimum and maximum of each (record, channel); error ≤ range / (2 × the largest level)."""
+    """Uniform codes between minimum and maximum of each (record, channel); error ≤ range / (2 × largest code).
+
+    Attributes:
+        top: largest code.
+        dtype: integer type of the codes.
+    """
 
     top: ClassVar[int]
     dtype: ClassVar[str]
@@ -133,7 +146,7 @@ class MinMaxCodec(Codec):
 
 
 class Int16(MinMaxCodec):
-    """16-bit levels: the bytes of fp16, about a quarter of its rounding on Hiera-T; error ≤ range / 131070."""
+    """16-bit codes: the size of fp16 with about a quarter of its rounding error on Hiera-T; error ≤ range / 131070."""
 
     kind: Literal["int16"] = "int16"
     tolerance: ClassVar[float] = 5e-4
@@ -142,7 +155,7 @@ class Int16(MinMaxCodec):
 
 
 class Int8(MinMaxCodec):
-    """8-bit levels; error ≤ range / 510."""
+    """8-bit codes; error ≤ range / 510."""
 
     kind: Literal["int8"] = "int8"
     tolerance: ClassVar[float] = 1.5e-2
@@ -151,8 +164,14 @@ class Int8(MinMaxCodec):
 
 
 class BlockMinMaxCodec(Codec):
-    """Few-bit levels between the minimum and maximum of each 8×8 block of a channel (blocks of 4×4 or less where 8 does
-    not divide the map); scale and offset are half precision. Error ≤ range of the block / 2^(bits + 1)."""
+    """Uniform codes of few bits between minimum and maximum of each 8×8 block of a channel.
+
+    Blocks are 4×4 or smaller where 8 does not divide the map. Scale and offset of a block are half precision. Error ≤
+    range of the block / 2^(bits + 1).
+
+    Attributes:
+        bits: per code.
+    """
 
     bits: ClassVar[int]
 
@@ -172,18 +191,18 @@ class BlockMinMaxCodec(Codec):
         top, spread = 2**self.bits - 1, groups.max(-1) - offset.astype(np.float32)
         scale = to_float16(level, np.maximum(spread / top, np.finfo(np.float16).tiny), "use codec int8 or bf16")
         steps = (groups - offset.astype(np.float32)[..., None]) / scale.astype(np.float32)[..., None]
-        levels = np.clip(np.rint(steps), 0, top).astype(np.uint8)
-        return {level: pack(levels, self.bits), f"{level}_scale": scale, f"{level}_offset": offset}
+        codes = np.clip(np.rint(steps), 0, top).astype(np.uint8)
+        return {level: pack(codes, self.bits), f"{level}_scale": scale, f"{level}_offset": offset}
 
     def decode(self, level: str, parts: dict[str, Tensor], size: tuple[int, int]) -> Tensor:
         side = group_side(*size)
         scale, offset = (parts[f"{level}_{name}"].float()[..., None] for name in ("scale", "offset"))
-        levels = unpack(parts[level], self.bits, side * side).float()
-        return from_groups(torch.addcmul(offset, levels, scale), side)
+        codes = unpack(parts[level], self.bits, side * side).float()
+        return from_groups(torch.addcmul(offset, codes, scale), side)
 
 
 class Int6(BlockMinMaxCodec):
-    """6 bits: 0.81 bytes a value at 8×8 blocks."""
+    """6-bit codes: 0.81 bytes per value with 8×8 blocks, scale and offset included."""
 
     kind: Literal["int6"] = "int6"
     tolerance: ClassVar[float] = 3e-2
@@ -192,7 +211,7 @@ class Int6(BlockMinMaxCodec):
 
 
 class Int4(BlockMinMaxCodec):
-    """4 bits: 0.56 bytes a value at 8×8 blocks."""
+    """4-bit codes: 0.56 bytes per value with 8×8 blocks, scale and offset included."""
 
     kind: Literal["int4"] = "int4"
     tolerance: ClassVar[float] = 0.12
@@ -201,12 +220,12 @@ class Int4(BlockMinMaxCodec):
 
 
 def to_float16(level: str, values: np.ndarray, remedy: str) -> np.ndarray:
-    """The values as float16. Raises StorageOverflow beyond ±65504."""
+    """Converts values to float16. Raises StorageOverflow if one lies beyond ±65504; ``remedy`` ends its message."""
     if (largest := max(values.max(), -values.min())) > np.finfo(np.float16).max:
         raise StorageOverflow(f"{level}: |{largest:.6g}| exceeds fp16's 65504; {remedy}")
     return values.astype(np.float16)
 
 
-# A new codec: its class above, its name in this union.
+# To add a codec, write its class above and add it to this union.
 CodecConfig = Annotated[FP32 | Int16 | FP16 | BF16 | Int8 | Int6 | Int4, Field(discriminator="kind")]
 CODECS: dict[str, Codec] = {codec().kind: codec() for codec in get_args(get_args(CodecConfig)[0])}

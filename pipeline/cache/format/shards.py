@@ -1,9 +1,9 @@
 """One Zarr v3 shard file: inner chunks, then their index. Written whole, read by byte range.
 
 Format (Zarr v3, sharding_indexed): chunk bytes in any order; at the end, for every inner chunk, offset and
-length as little-endian uint64, then the crc32c of that index as uint32. An absent chunk has both all ones.
-zarr-python writes the metadata and reads these files; we write and read the bytes, because its per-chunk
-machinery reads at 15-55 % of what the disk gives.
+length as little-endian uint64, then the crc32c of that index as uint32. Both are 2**64 - 1 for an absent chunk.
+zarr-python writes the metadata and can read these files. This module writes and reads their bytes, because the
+per-chunk machinery of zarr-python reads at 15-55 % of the disk's speed.
 """
 
 import os
@@ -17,17 +17,17 @@ import numpy as np
 from pipeline.cache.errors import StoreDamaged
 from pipeline.cache.format.compression import unpack
 
-ABSENT = 2**64 - 1
+ABSENT = 2**64 - 1  # offset and length of an absent chunk
 Index = np.ndarray  # (chunks, 2) uint64: offset and length of every inner chunk
 
 
 def shard_path(path: Path, subset: str, array: str, shard: int, ndim: int) -> Path:
-    """File of one shard of one array, by Zarr's default chunk keys; ``ndim`` counts the record axis."""
+    """File of one shard of one array, named by Zarr's default chunk keys; ``ndim`` includes the record axis."""
     return path / subset / array / "c" / "/".join([str(shard), *["0"] * (ndim - 1)])
 
 
 class ShardWriter:
-    """Appends records to a new shard file, keeping its checksum; ``close`` adds the index and syncs."""
+    """Appends records to a new shard file and updates its checksum; ``close`` adds the index and syncs to disk."""
 
     def __init__(self, path: Path, num_chunks: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,7 +36,7 @@ class ShardWriter:
         self._size, self._count, self._crc = 0, 0, 0
 
     def append(self, chunk: np.ndarray | bytes) -> None:
-        """An array, or its compressed bytes."""
+        """Appends an inner chunk: one record's array, or its compressed bytes."""
         data = chunk if isinstance(chunk, bytes) else np.ascontiguousarray(chunk).data.cast("B")
         self._index[self._count] = self._size, len(data)
         self._count += 1
@@ -48,7 +48,7 @@ class ShardWriter:
         self._size += len(data)
 
     def close(self) -> dict[str, int]:
-        """Size and crc32c of the whole file."""
+        """Adds the index, syncs the file to disk and closes it; returns its size in bytes and its crc32c."""
         index = self._index.tobytes()
         self._write(index + google_crc32c.value(index).to_bytes(4, "little"))
         self._file.flush()
@@ -57,18 +57,18 @@ class ShardWriter:
         return {"bytes": self._size, "crc32c": self._crc}
 
     def abandon(self) -> None:
-        """Close what will not be finished; what a full disk refuses to take is lost with it."""
+        """Closes an unfinished file; buffered bytes that a full disk refuses are lost."""
         with suppress(OSError):
             self._file.close()
 
 
 def index_bytes(num_chunks: int) -> int:
-    """Bytes of the index at a shard's end."""
+    """Size in bytes of the index at a shard's end: 16 per chunk, 4 for its crc32c."""
     return 16 * num_chunks + 4
 
 
 def read_index(path: Path, num_chunks: int) -> Index:
-    """Where the inner chunks are.
+    """Reads offset and length of every inner chunk of a shard file.
 
     Raises:
         StoreDamaged: the file is missing, too short, or its index does not match its checksum.
@@ -84,41 +84,41 @@ def read_index(path: Path, num_chunks: int) -> Index:
 
 
 def parse_index(path: Path | str, tail: bytes) -> Index:
-    """The index in a shard's last bytes. Raises StoreDamaged: not the bytes written."""
+    """Parses the last bytes of a shard as its index. Raises StoreDamaged if they do not match their checksum."""
     if google_crc32c.value(tail[:-4]) != int.from_bytes(tail[-4:], "little"):
         raise StoreDamaged(f"{path}: the shard's index does not match its checksum; {REMEDY}")
     return np.frombuffer(tail[:-4], dtype="<u8").reshape(-1, 2)
 
 
-REMEDY = "run `sward verify`, delete the receipt it names, and `sward extract` computes that shard again"
+REMEDY = "run `sward verify`, delete the receipt it names, then run `sward extract` to compute that shard again"
 
 
 def chunk_offset(path: Path | str, index: Index, chunk: int, size: int) -> int:
-    """Where an inner chunk begins. Raises StoreDamaged: it is absent, or not of ``size`` bytes."""
+    """Offset of an inner chunk in its file, in bytes. Raises StoreDamaged if it is absent or not ``size`` bytes."""
     offset, length = index[chunk].tolist()
     if offset == ABSENT or length != size:
-        raise StoreDamaged(f"{path}: inner chunk {chunk} is absent or not {size} bytes; {REMEDY}")
+        raise StoreDamaged(f"{path}: inner chunk {chunk} is absent or not {size} bytes long; {REMEDY}")
     return offset
 
 
 def room(index: Index, chunk: int, file_bytes: int) -> np.ndarray:
-    """For a chunk's stored bytes; an absent one's length is 2**64 - 1."""
+    """Buffer for the stored bytes of a chunk; at most the file's size, as an absent chunk's length is 2**64 - 1."""
     return np.empty(min(int(index[chunk, 1]), file_bytes), np.uint8)
 
 
 def unpack_chunk(path: Path | str, chunk: int, stored: np.ndarray, out: np.ndarray) -> None:
-    """Decompress a chunk's stored bytes into ``out``. Raises StoreDamaged: they do not unpack to it."""
+    """Decompresses a chunk's stored bytes into ``out``. Raises StoreDamaged if they are not a chunk of its size."""
     if not unpack(stored.data, out):
         raise StoreDamaged(f"{path}: inner chunk {chunk} does not unpack to {out.nbytes} bytes; {REMEDY}")
 
 
 def file_crc32c(path: Path) -> int:
-    """crc32c of a whole file."""
+    """crc32c of a whole file, read in pieces."""
     return crc32c_of(pieces(path))
 
 
 def crc32c_of(pieces: Iterable[bytes]) -> int:
-    """crc32c of bytes that come in pieces."""
+    """crc32c of bytes given in pieces."""
     crc = 0
     for piece in pieces:
         crc = google_crc32c.extend(crc, piece)
@@ -126,7 +126,7 @@ def crc32c_of(pieces: Iterable[bytes]) -> int:
 
 
 def pieces(path: Path) -> Iterator[bytes]:
-    """A whole file in pieces of 8 MiB."""
+    """Yields a whole file in pieces of 8 MiB."""
     with path.open("rb") as file:
         while piece := file.read(1 << 23):
             yield piece

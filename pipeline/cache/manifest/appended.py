@@ -1,11 +1,11 @@
-"""Tensors of a teacher head beside the trunk's levels: what the store says of them.
+"""Plan and receipts of head tensors (logits, penultimate map) appended to a store.
 
     appended/plan.json             which head, which tensors, their shapes; immutable
-    appended/receipts/<unit>.json  written last: this unit's tensors are complete
+    appended/receipts/<unit>.json  written last: the unit's tensors are complete
     train/logits/c/0/0/0/0 …       shards like those of the levels, in half precision
 
-They belong to one head and to one content id; the store's own identity stays what it is, and what was appended
-has an identity of its own.
+The tensors belong to one teacher head and to one content id of the store. They do not change the store's identity; the
+plan of the appended tensors has its own, ``id``.
 """
 
 from pathlib import Path
@@ -16,20 +16,22 @@ from pipeline.cache.format.codecs import FP16
 from pipeline.cache.manifest.records import Unit
 from pipeline.cache.manifest.sealed import read_sealed
 
-APPENDED = FP16()
+APPENDED = FP16()  # codec of the appended tensors
 APPEND_AGAIN = "delete it and append again (sward extract --append)"
 
 
 def plan_path(path: Path) -> Path:
+    """File of the plan of appended tensors."""
     return path / "appended" / "plan.json"
 
 
 def unit_receipt_path(path: Path, unit: str) -> Path:
+    """File of the receipt of a unit's appended tensors."""
     return path / "appended" / "receipts" / f"{unit}.json"
 
 
 def read_appended(path: Path, content_id: str, units: list[Unit]) -> dict[str, Any] | None:
-    """The plan with its ``receipts``; None where nothing was appended to this content, or not all of it is there."""
+    """Plan and ``receipts`` of the appended tensors; None if this content has none, or some units lack theirs."""
     plan = read_plan(path)
     if plan is None or plan["content_id"] != content_id:
         return None
@@ -38,12 +40,15 @@ def read_appended(path: Path, content_id: str, units: list[Unit]) -> dict[str, A
 
 
 def read_plan(path: Path) -> dict[str, Any] | None:
-    """The plan of what was, or is being, appended; None where there is none, or it is damaged."""
+    """Plan of the tensors that were, or are being, appended; None if there is none, or it is damaged."""
     return read_whole(plan_path(path))
 
 
 def read_whole(file: Path) -> dict[str, Any] | None:
-    """A plan or receipt; None where it is missing or damaged: that stops nobody who does not need it."""
+    """Reads a plan or receipt; None if it is missing or damaged.
+
+    Damage is no error here, so that a store stays readable for those who do not need its appended tensors.
+    """
     try:
         return read_sealed(file, APPEND_AGAIN) if file.is_file() else None
     except StoreDamaged:
@@ -51,7 +56,7 @@ def read_whole(file: Path) -> dict[str, Any] | None:
 
 
 def unit_receipt(path: Path, unit: Unit, plan: dict[str, Any]) -> dict[str, Any] | None:
-    """A unit's receipt; None where it has none of this very plan, or its files are not of their sizes any more."""
+    """Receipt of a unit's appended tensors; None if it is missing, of another plan, or a file has another size."""
     receipt = read_whole(unit_receipt_path(path, unit.name)) or {}
     if receipt.get("id") != plan["id"]:
         return None
@@ -62,5 +67,5 @@ def unit_receipt(path: Path, unit: Unit, plan: dict[str, Any]) -> dict[str, Any]
 
 
 def appended_specs(plan: dict[str, Any], subset: str) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Array name -> (shape of one record, dtype)."""
+    """Array name -> (shape of one record, dtype), for the appended tensors of a subset."""
     return {name: (tuple(shape), "float16") for name, shape in plan["shapes"].get(subset, {}).items()}

@@ -1,7 +1,8 @@
-"""What a store is: its configuration and its content identity, and how two identities are compared.
+"""Content identity of a store: the fields that determine its bytes, their digest, their comparison.
 
-Whatever changes the bytes is in the identity; layout (shards, place) and provenance (versions, device) are
-not. `identity_from_config` is what a configuration alone can say, so stage 2 can check it without teacher or images.
+Whatever changes the bytes is in the identity; layout (shard size, compression, location) and provenance (versions,
+device) are not. `identity_from_config` gives the fields that a configuration alone determines, so that training
+(stage 2) can check a store without teacher or images.
 """
 
 import hashlib
@@ -15,9 +16,9 @@ from pipeline.cache.errors import CacheMismatch
 from pipeline.views import GENERATOR, RESIZE
 from sward.contracts import TEACHER_LEVELS
 
-SCHEMA = 1
-REPACKED = "repacked.from"  # content id and precisions of the store that a repacked one was encoded from
-MAY_GROW = ("views.count", "data.split_digest", "records")  # what an extension may change
+SCHEMA = 1  # version of the identity fields
+REPACKED = "repacked.from"  # field with content id and precisions of the store that this one was encoded from
+MAY_GROW = ("views.count", "data.split_digest", "records")  # fields that an extension of the store may change
 
 
 def identity_from_config(config: CacheConfig) -> dict[str, Any]:
@@ -43,34 +44,36 @@ def identity_from_config(config: CacheConfig) -> dict[str, Any]:
 
 
 def precisions(found: Mapping[str, Any]) -> list[str]:
-    """What the values of a store were rounded to, one after the other; its own precision last."""
+    """Codecs that rounded the values of a store, in order: those of the stores it was repacked from, then its own."""
     return [*found.get(REPACKED, {}).get("precisions", []), found["precision"]]
 
 
 def dataset_name(dataset: str) -> str:
-    """The set's name: itself, or the folder of its card; needs no file, so stage 2 can say it anywhere."""
+    """Name of a data set: ``dataset`` itself, or the folder of its card. Reads no file, so stage 2 needs none."""
     return Path(dataset).parent.name if dataset.endswith((".yaml", ".yml")) else dataset
 
 
 def digest(value: Any) -> str:
-    """sha256 of the canonical JSON of a value."""
+    """sha256 of the canonical JSON of a value, in hex."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def differences(expected: Mapping[str, Any], found: Mapping[str, Any], ignore: tuple[str, ...] = ()) -> list[str]:
-    """One line a differing field; an expected None means not declared, hence not compared."""
+    """One line per differing field. Fields whose expected value is None are not declared, hence not compared."""
     fields = [k for k, v in expected.items() if v is not None and k not in ignore and found.get(k) != v]
     return [f"{k}: expected {expected[k]}, found {found.get(k)}" for k in sorted(fields)]
 
 
 def require_same(path: Any, lines: list[str], remedy: str) -> None:
-    """Raise CacheMismatch with every differing field and what to do."""
+    """Raises CacheMismatch with every differing field and what to do, if there are any ``lines``."""
     if lines:
-        raise CacheMismatch(f"the store {path} is not the one described:\n  " + "\n  ".join(lines) + f"\n{remedy}")
+        raise CacheMismatch(
+            f"the store {path} does not match this configuration:\n  " + "\n  ".join(lines) + f"\n{remedy}"
+        )
 
 
 def require_apart(source: Path, target: Path, remedy: str) -> None:
-    """Raise CacheMismatch where one folder is or holds the other."""
+    """Raises CacheMismatch if the folders are the same, or one lies inside the other."""
     a, b = source.resolve(), target.resolve()
     if a == b or a in b.parents or b in a.parents:
-        raise CacheMismatch(f"{target} is, holds or lies in the store {source}; {remedy}")
+        raise CacheMismatch(f"{target} and the store {source} overlap (same folder, or one inside the other); {remedy}")

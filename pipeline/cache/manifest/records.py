@@ -1,4 +1,8 @@
-"""What a store is made of, before any byte is read: records, units, plans, receipts."""
+"""Records, units, plans and receipts: what a store contains, known before any array is read.
+
+A record is one view of one sample. A unit is one shard of every array of a subset. A plan (`plan/0000.json`) lists the
+units that a store is to have; a receipt (`receipts/train-00000.json`) confirms that one of them is complete.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,18 +14,26 @@ from pipeline.cache.manifest.sealed import read_sealed
 from pipeline.views import View
 
 RESTORE_PLAN = (
-    "restore it from a copy of the store; without one, delete it if it is the newest of several (that withdraws the "
+    "restore it from a copy of the store; without one, delete it if it is the newest of several (that cancels the "
     "extension), else remove the store and extract again"
 )
-TIMING = "timing.jsonl"  # seconds of each unit; no part of the content (`extraction/timing.py`)
-WITHDRAW = "An extension planned by mistake is withdrawn by deleting the newest file of plan/."
+TIMING = "timing.jsonl"  # wall-clock seconds of each unit; not part of the content (`extraction/timing.py`)
+WITHDRAW = "To cancel an extension planned by mistake, delete the newest file in plan/."
 
 
 @dataclass(frozen=True)
 class Record:
-    """One (sample, view): where it is and how its view was made.
+    """One view of one sample: where it is stored, and how the view is made.
 
-    In a cross-validation also ``fold``, its part, and ``group``, the sequence (or image) that is kept whole.
+    Attributes:
+        subset: train, val or test.
+        row: index along the record axis of the subset's arrays.
+        id: of the sample in the data set.
+        digest: sha256 of the sample's image and mask files.
+        image_size: (height, width) of the source image, in pixels.
+        view: crop, flips and colours, with the number of the view.
+        fold: part of a cross-validation that the sample belongs to; None in other splits.
+        group: sequence (or image) that the cross-validation keeps whole; None in other splits.
     """
 
     subset: str
@@ -35,18 +47,25 @@ class Record:
 
     @property
     def name(self) -> str:
-        """Identity of the record everywhere: sample digest and view number."""
+        """Name that identifies the record in any store: sample digest and view number."""
         return f"{self.digest}/{self.view.number}"
 
     @property
     def title(self) -> str:
-        """The record for people: subset, sample id and view number."""
+        """Name for messages: subset, sample id and view number."""
         return f"{self.subset}/{self.id} view {self.view.number}"
 
 
 @dataclass(frozen=True)
 class Unit:
-    """One shard of every array of a subset: what one writer owns."""
+    """One shard of every array of a subset: the part of a store that one writer owns.
+
+    Attributes:
+        name: subset and shard, such as ``train-00000``.
+        subset: train, val or test.
+        shard: number of the shard in its subset.
+        records: of the shard, in row order; those at a generation's end may be fewer than a shard holds.
+    """
 
     name: str
     subset: str
@@ -54,26 +73,26 @@ class Unit:
     records: tuple[Record, ...]
 
     def digest(self) -> str:
-        """Of rows, records and views: a receipt holds it, so it can only vouch for this very unit."""
+        """Digest of rows, records and views. A receipt contains it, so that it is valid for these records only."""
         return digest([record_to_json(r) for r in self.records])
 
     def receipt(self, path: Path) -> dict[str, Any] | None:
-        """This unit's receipt in the store at ``path``; None where there is none or it vouches for other records.
+        """This unit's receipt in the store at ``path``; None if there is none, or it is for other records.
 
         Raises:
-            StoreDamaged: its bytes are not those that were written.
+            StoreDamaged: the receipt's bytes are not those that were written.
         """
         file = receipt_path(path, self.name)
-        again = "delete it, and the command that made the store makes this shard again"
-        found = read_sealed(file, again) if file.is_file() else {}
-        return found if found.get("records_digest") == self.digest() else None
+        remedy = "delete it and run the command that made the store again"
+        receipt = read_sealed(file, remedy) if file.is_file() else {}
+        return receipt if receipt.get("records_digest") == self.digest() else None
 
 
 def read_plans(path: Path) -> list[dict[str, Any]]:
-    """All plans, oldest first, levels from shallow to deep; empty where there is no store.
+    """Reads all plans, oldest first, with levels from shallow to deep; an empty list if there is no store.
 
     Raises:
-        StoreDamaged: the bytes of one are not those that were written.
+        StoreDamaged: a plan's bytes are not those that were written.
     """
     plans = [read_sealed(p, RESTORE_PLAN) for p in sorted((path / "plan").glob("[0-9]*.json"))]
     for plan in plans:
@@ -82,12 +101,12 @@ def read_plans(path: Path) -> list[dict[str, Any]]:
 
 
 def compression_of(plans: list[dict[str, Any]]) -> str:
-    """How a store's chunks are packed; plans from before there was a choice do not say."""
+    """Compression of a store's chunks; plans written before there was a choice lack it and mean ``none``."""
     return plans[0].get("compression", "none")
 
 
 def plan_units(plan: dict[str, Any]) -> Iterator[Unit]:
-    """The units of one plan."""
+    """Yields the units of one plan, in its order."""
     for unit in plan["units"]:
         yield Unit(
             unit["name"],
@@ -98,13 +117,14 @@ def plan_units(plan: dict[str, Any]) -> Iterator[Unit]:
 
 
 def record_from_json(subset: str, r: dict[str, Any]) -> Record:
+    """Inverse of ``record_to_json``; the unit gives the subset."""
     return Record(
         subset, r["row"], r["id"], r["digest"], tuple(r["image_size"]), View(**r["view"]), r.get("fold"), r.get("group")
     )
 
 
 def record_to_json(record: Record) -> dict[str, Any]:
-    """The plan's entry of a record; the unit holds the subset."""
+    """Entry of a record in a plan, without its subset: the unit has that."""
     return {
         "row": record.row,
         "id": record.id,
@@ -115,4 +135,5 @@ def record_to_json(record: Record) -> dict[str, Any]:
 
 
 def receipt_path(path: Path, unit: str) -> Path:
+    """File of a unit's receipt in the store at ``path``."""
     return path / "receipts" / f"{unit}.json"

@@ -1,7 +1,7 @@
-"""Zarr's own metadata of a store: what other readers open it by. Ours never looks at it.
+"""Writes and checks the zarr.json files by which other Zarr readers open a store.
 
-It follows from the plans alone, so it is never relied on: whatever is there is compared with what zarr-python makes
-of the plans, and written anew where it differs.
+SWARD's own reader does not use them. They follow from the plans alone, so existing files are never trusted: each is
+compared with what zarr-python generates from the plans, and rewritten if it differs.
 """
 
 import json
@@ -24,14 +24,14 @@ Plan = dict[str, Any]
 
 
 def ensure_metadata(path: Path, plans: list[Plan], appended: Plan | None = None) -> None:
-    """Every zarr.json as it should be, and none of appended arrays that ``appended`` does not name; safe to repeat."""
+    """Writes every zarr.json that is missing or differs, appended arrays only if in ``appended``; safe to repeat."""
     for file, right in expected(plans, appended).items():
         if read(path / file) != json.loads(right):
             write_atomic(path / file, right)
 
 
 def remove_other(path: Path, appended: Plan, names: tuple[str, ...]) -> None:
-    """Of the arrays ``names``, those that another plan appended: absent from this one, or of another shape."""
+    """Removes those of the arrays ``names`` that another plan appended: not in ``appended``, or of another shape."""
     for subset in SUBSETS:
         specs = appended_specs(appended, subset)
         for name in names:
@@ -41,10 +41,10 @@ def remove_other(path: Path, appended: Plan, names: tuple[str, ...]) -> None:
 
 
 def differing(path: Path, plans: list[Plan], appended: Plan | None) -> list[Path]:
-    """Metadata that is missing or not what it should be.
+    """Metadata files that are missing, or differ from what the plans give.
 
-    A store made before dimensions were named lacks their names, and is right without. Attributes of appended tensors
-    that are not all there are nobody's.
+    Two differences are accepted: stores made before dimensions had names lack ``dimension_names``; and the attribute
+    ``sward_appended`` may be there while appended tensors are incomplete (``appended`` is then None).
     """
     wrong = []
     for file, right in expected(plans, appended).items():
@@ -59,7 +59,7 @@ def differing(path: Path, plans: list[Plan], appended: Plan | None) -> list[Path
 
 
 def read(file: Path) -> dict[str, Any] | None:
-    """The file's JSON object; None where it is missing or is none."""
+    """JSON object of a metadata file; None if the file is missing, or not an object with attributes."""
     try:
         found = json.loads(file.read_bytes())
     except (FileNotFoundError, ValueError):
@@ -68,7 +68,7 @@ def read(file: Path) -> dict[str, Any] | None:
 
 
 def expected(plans: list[Plan], appended: Plan | None) -> dict[str, bytes]:
-    """File relative to the store -> content, for every group and array of the plans."""
+    """Content of each zarr.json by its path in the store, for every group and array of the plans."""
     files: dict[str, Any] = {}
     root = zarr.open_group(MemoryStore(files), mode="w")
     root.attrs["sward"] = {k: plans[-1][k] for k in ("identity", "content_id", "channels", "shard_records")}
@@ -87,7 +87,7 @@ def expected(plans: list[Plan], appended: Plan | None) -> dict[str, bytes]:
 
 
 def planned_rows(plans: list[Plan], subset: str) -> int:
-    """Length of the record axis: up to the last planned row."""
+    """Length of a subset's record axis: last planned row + 1."""
     units = (unit for plan in plans for unit in plan_units(plan) if unit.subset == subset)
     return max((record.row + 1 for unit in units for record in unit.records), default=0)
 
@@ -101,7 +101,7 @@ def make_array(
     attributes: Any,
     compression: str = "none",
 ) -> None:
-    """The array's metadata: a shard a unit, a chunk a record; a zero chunk is written like any other."""
+    """Creates an array's metadata: one shard per unit, one chunk per record; chunks of zeros are stored too."""
     group.create_array(
         name,
         shape=shape,
@@ -117,9 +117,9 @@ def make_array(
 
 
 def dimension_names(array: str, ndim: int) -> list[str]:
-    """Of the record axis and ``ndim`` more: by them xarray opens a subset as one dataset.
+    """Names of the record axis and ``ndim`` more axes, by which xarray opens a subset as one dataset.
 
-    Arrays of a level share theirs: ``s8_channel``, ``s8_y``, ``s8_x`` (of blocks in a blocked codec), ``s8_byte``.
+    Arrays of a level share them: ``s8_channel``, ``s8_y``, ``s8_x`` (blocks in a blocked codec), ``s8_byte``.
     """
     axes = ["y", "x"] if array == "label" else ["channel", "y", "x", "byte"]
     level = "" if array in ("image", "label") else array.split("_")[0] + "_"

@@ -1,1 +1,1 @@
-"""Reading and writing where the bytes of a store lie: local disk or object storage."""
+"""Access to the bytes of a store on the local disk or in object storage."""

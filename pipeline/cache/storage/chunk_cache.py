@@ -1,9 +1,10 @@
-"""What was read from a store at a URL, kept on the local disk up to so many bytes.
+"""Size-limited local cache of chunks read from a remote store.
 
-One file for each inner chunk, named by what it holds (content id, the shard object's version, chunk): it is never
-out of date. It holds the bytes as stored, then their crc32c; it appears by rename and is checked on every read, and one
-that is torn or changed is removed and read again from the store. The least recently read go first. Any number of
-processes share the folder; each counts what it adds, so the limit holds within a thirty-second part for each.
+Each inner chunk is one file, named by everything that determines its bytes (content id, version of the shard object,
+chunk number), so it is never out of date. The file holds the bytes as stored, then their crc32c. It appears by rename
+and is checked on every read; a torn or changed file is removed and its chunk read again from the store. The least
+recently read chunks are removed first. Any number of processes may share the folder. Each counts only what it adds
+itself, so the total may exceed the limit by 1/32 of it per process.
 """
 
 import fcntl
@@ -20,19 +21,23 @@ import google_crc32c
 import numpy as np
 
 TRAILER = 4  # bytes: crc32c, little-endian
-SHARE = 32  # of the limit may be added between two looks at what is there
-LEFT_BEHIND = 3600  # seconds after which what a kill left is removed
+SHARE = 32  # after adding 1/32 of the limit, a process measures the folder again
+LEFT_BEHIND = 3600  # seconds after which a partial file counts as left by a killed process, and is removed
 
 
 def key(*parts: object) -> str:
-    """Name of a chunk, of everything that determines its bytes."""
+    """File name of a chunk: a hash of everything that determines its bytes."""
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:40]
 
 
 class ChunkCache:
-    """Chunks below ``folder``, of at most ``limit`` bytes in all; safe to share between threads.
+    """Cache of chunks in a folder; threads may share it.
 
-    ``evicts``: whether old chunks make room for new ones; who has not been told a limit takes the room that is there.
+    Args:
+        folder: of the cache.
+        limit: bytes of all chunks together.
+        evicts: True: at ``limit``, remove the least recently read chunks. False (no limit configured): stop adding
+            chunks at ``limit`` instead of removing old ones.
     """
 
     def __init__(self, folder: Path, limit: int, evicts: bool = True) -> None:
@@ -40,12 +45,12 @@ class ChunkCache:
         self._lock, self._used, self._added = threading.Lock(), -1, 0
 
     def read(self, name: str, out: np.ndarray) -> bool:
-        """Whether the chunk was there, and is now in ``out`` (C-contiguous, of exactly its bytes)."""
+        """Reads a chunk into ``out`` (C-contiguous, exactly its size); returns False if the cache does not have it."""
         path, trailer = self._path(name), bytearray(TRAILER + 1)
         try:
             with path.open("rb", buffering=0) as file:
                 count = os.preadv(file.fileno(), [out.data.cast("B"), trailer], 0)
-        except OSError:  # it is not there, or this disk does not give it: it is read from the store
+        except OSError:  # not in the cache, or unreadable: the caller reads it from the store
             return False
         crc = google_crc32c.value(out.reshape(-1).view(np.uint8))
         if count != out.nbytes + TRAILER or crc != int.from_bytes(trailer[:TRAILER], "little"):
@@ -57,11 +62,11 @@ class ChunkCache:
         return True
 
     def write(self, name: str, data: Any) -> None:
-        """Keep a chunk. Where the disk does not take it, reading goes on without: said once, on stderr."""
+        """Adds a chunk. If the disk refuses it, nothing more is added, and one line on stderr says so."""
         chunk, path = np.frombuffer(data, np.uint8), self._path(name)
         partial = path.with_name(f".{name}.{os.getpid()}.{threading.get_ident()}.partial")
         try:
-            if not self._room(chunk.nbytes + TRAILER):
+            if not self._reserve(chunk.nbytes + TRAILER):
                 return
             path.parent.mkdir(parents=True, exist_ok=True)
             with partial.open("wb") as file:
@@ -77,8 +82,8 @@ class ChunkCache:
     def _path(self, name: str) -> Path:
         return self.folder / name[:2] / name[2:]
 
-    def _room(self, size: int) -> bool:
-        """Count ``size`` more bytes, making room for them; False where they never fit."""
+    def _reserve(self, size: int) -> bool:
+        """Counts ``size`` more bytes and removes old chunks if needed; False if the bytes do not fit."""
         if size > self.limit:
             return False
         with self._lock:
@@ -90,7 +95,10 @@ class ChunkCache:
         return True
 
     def _evict(self, size: int) -> int:
-        """Remove the least recently read until a tenth, and ``size``, is free; returns the bytes that stay."""
+        """Removes old partial files and, if ``size`` bytes do not fit, chunks; returns the bytes that remain.
+
+        Chunks go from the least recently read on, until ``size`` bytes and a tenth of the limit are free.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -107,7 +115,7 @@ class ChunkCache:
 
 
 def found(folder: Path) -> list[tuple[float, int, Path]]:
-    """(last read, bytes, file) of everything kept."""
+    """Files of the cache as (time of the last read, size in bytes, path)."""
     files = []
     for path in folder.glob("??/*"):
         with suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""What a disk that cannot be written says to people: which path, why, what to do; and the room it leaves."""
+"""Adds path, cause and remedy to the OSErrors of a full or read-only disk."""
 
 import errno
 import shutil
@@ -6,15 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.cache.errors import NotWritable
+from pipeline.cache.errors import KEPT, NotWritable
 
-KEPT = "what is finished is kept: the same command continues"
 REASONS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "your disk quota is used up",
     errno.EFBIG: "the file is larger than the limit set for files (ulimit -f)",
     errno.EACCES: "permission denied",
-    errno.EPERM: "the system does not permit it",
+    errno.EPERM: "the operation is not permitted",
     errno.EROFS: "the file system is read-only",
 }
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -22,11 +21,11 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @contextmanager
 def explain_disk_errors(path: Path) -> Iterator[None]:
-    """Give errors of writing the store at ``path`` a reason and a remedy.
+    """Adds cause and remedy to the errors of writing the store at ``path``.
 
     Raises:
-        NotWritable: in place of an OSError that says the disk is full or may not be written. Errors about a file
-            elsewhere (a source that may not be read) pass unchanged.
+        NotWritable: in place of an OSError that means a full or read-only disk. Errors about files outside the store,
+            such as an unreadable source, pass unchanged.
     """
     try:
         yield
@@ -39,7 +38,7 @@ def explain_disk_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def clear_tmp_on_disk_error(path: Path) -> Iterator[None]:
-    """While the lock of the store at ``path`` is held: where it cannot be written, what was in flight makes room."""
+    """Removes tmp/ of the store at ``path`` if its disk cannot be written, to free space. The caller holds the lock."""
     try:
         yield
     except OSError as error:
@@ -49,7 +48,7 @@ def clear_tmp_on_disk_error(path: Path) -> Iterator[None]:
 
 
 def concerns(error: OSError, path: Path) -> bool:
-    """Whether it is about the store: a call on an open file names none."""
+    """Whether an error is about the store; so are errors without a file name, which calls on open files raise."""
     if error.filename is None:
         return True
     named, own = Path(str(error.filename)).absolute(), path.absolute()
@@ -57,18 +56,19 @@ def concerns(error: OSError, path: Path) -> bool:
 
 
 def remedy(code: int, path: Path) -> str:
+    """Remedy for an errno of ``REASONS``."""
     if code in FULL:
         free = shutil.disk_usage(existing(path)).free / 1e9
         return (
-            f"{free:.2f} GB are free there; make room (`sward plan` says how much it takes, `sward prune` what is left "
-            "over), or choose a smaller codec or another place"
+            f"{free:.2f} GB are free there; make room (`sward plan` estimates the size of the store, `sward prune` "
+            "lists files it does not use), or choose a smaller codec or another folder"
         )
     if code == errno.EFBIG:
         return "raise the limit, or write smaller shards (shard_records)"
-    return "make the folder writable for this user, or choose another place"
+    return "make the folder writable for this user, or choose another folder"
 
 
 def existing(path: Path) -> Path:
-    """The nearest folder that exists: where the store's disk is."""
+    """The folder, or its nearest parent that exists: it lies on the store's disk."""
     path = path.absolute()
     return path if path.is_dir() else existing(path.parent)

@@ -1,8 +1,8 @@
-"""Byte ranges of several files, as fast as the disk gives them.
+"""Reads byte ranges of several local files with as little waiting for the disk as possible.
 
-The kernel reads a range in the middle of a file in small pieces, one after the other. So what is in memory is copied
-first; the rest is asked of the disk for all files together, before any of it is waited for. What will be read soon can
-be asked for before that.
+The kernel reads a range in the middle of a file in small pieces, one after the other. Therefore `read_spans` first
+copies what is in the page cache, then asks the disk for the rest of all files, and only then waits for it. Ranges that
+will be read later can be requested even earlier (`File.request_unread`).
 """
 
 import errno
@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-NOWAIT = getattr(os, "RWF_NOWAIT", 0)  # Linux
-PIECE = 1 << 18  # bytes; of a longer request Linux takes only the beginning; smaller ones than 1 MB read 5 % faster
-UNKNOWN = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # file systems that cannot say what is in memory
+NOWAIT = getattr(os, "RWF_NOWAIT", 0)  # Linux: read only what is in the page cache
+PIECE = 1 << 18  # bytes per request: Linux serves only the beginning of a long one; below 1 MB reading is 5 % faster
+UNKNOWN = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # of file systems that cannot tell what is in memory
 
 
 class File:
-    """Open for reading until nobody uses it; threads share it, for every read says where.
+    """File open for reading, closed with its last reference. Threads may share it, as every read gives an offset.
 
     Raises:
-        OSError: it cannot be opened.
+        OSError: the file cannot be opened.
     """
 
     handle = -1
@@ -35,11 +35,11 @@ class File:
             close(self.handle)
 
     def size(self) -> int:
-        """Its bytes now."""
+        """Current size of the file in bytes."""
         return os.fstat(self.handle).st_size
 
     def in_memory(self, start: int, out: bytearray | memoryview) -> int:
-        """Bytes of ``out``, from its start on, that were read without waiting for the disk."""
+        """Fills as much of ``out`` as the page cache holds from offset ``start`` on; returns the number of bytes."""
         if not NOWAIT:
             return 0
         try:
@@ -52,18 +52,18 @@ class File:
             raise
 
     def request(self, start: int, size: int) -> None:
-        """Ask the disk for a range, without waiting."""
+        """Asks the disk for ``size`` bytes from offset ``start`` on, without waiting."""
         if hasattr(os, "posix_fadvise"):
             for at in range(0, size, PIECE):
                 os.posix_fadvise(self.handle, start + at, min(PIECE, size - at), os.POSIX_FADV_WILLNEED)
 
     def request_unread(self, start: int, size: int) -> None:
-        """Ask for a range unless its first byte is in memory: to ask visits every page."""
+        """Requests a range unless its first byte is in memory: a needless request still visits every page."""
         if NOWAIT and not self.in_memory(start, bytearray(1)):
             self.request(start, size)
 
     def read(self, start: int, out: memoryview) -> None:
-        """Fill ``out``. Raises EOFError: the file ends before; its path."""
+        """Fills ``out`` from offset ``start`` on. Raises EOFError, with the path, if the file ends before."""
         done = 0
         while done < len(out):
             count = os.preadv(self.handle, [out[done:]], start + done)
@@ -74,7 +74,13 @@ class File:
 
 @dataclass(slots=True)
 class Span:
-    """``out`` is to hold the file's bytes from ``start`` on."""
+    """Byte range of a file, and the buffer for it.
+
+    Attributes:
+        file: to read.
+        start: offset in bytes.
+        out: buffer; its length is that of the range.
+    """
 
     file: File
     start: int
@@ -82,10 +88,10 @@ class Span:
 
 
 def read_spans(spans: Sequence[Span]) -> None:
-    """Fill every span.
+    """Fills the buffer of every span.
 
     Raises:
-        EOFError: a file ends before its span does; its path.
+        EOFError: a file ends before its span does; the error has its path.
         OSError: a file cannot be read.
     """
     rest = []

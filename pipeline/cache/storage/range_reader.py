@@ -1,4 +1,8 @@
-"""Records of a store at a URL: ranges of its shards, read into batch buffers, several arrays at once."""
+"""Reads records of a remote store by byte-range requests straight into batch buffers.
+
+The arrays of a record are requested concurrently. Chunks and shard indices that were read stay in a local cache
+(`chunk_cache.py`).
+"""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,18 +29,19 @@ from pipeline.cache.storage.object_store import AT_ONCE, ObjectInfo, Remote
 from pipeline.paths import cache_root
 from pipeline.types import Arrays
 
-USUAL = 20 * 10**9  # bytes of what was read, where nobody said how many
+USUAL = 20 * 10**9  # bytes: limit of the chunk cache if none is configured
 
 
 class RangeReader:
-    """Reads what the receipts of a store vouch for; safe to share between threads.
+    """Reads records with a receipt from the shards of a remote store; threads may share it.
 
     Args:
-        remote: where the shards are.
-        shard_records: records a shard.
-        objects: what is there, by name.
+        remote: client for the store's objects.
+        shard_records: records per shard.
+        objects: every object of the store, by name.
         content_id: of the store.
-        cache_bytes: how much of what was read is kept on this disk; None: no more than there is usually room for.
+        cache_bytes: limit in bytes of the local chunk cache; the least recently read chunks are removed. None: add
+            chunks while the cache holds less than 20 GB, and remove none.
     """
 
     def __init__(
@@ -55,26 +60,29 @@ class RangeReader:
         self.pool = ThreadPoolExecutor(AT_ONCE, "range")
 
     def read(self, record: Record, out: Arrays, is_compressed: Callable[[str], bool]) -> None:
-        """Read the arrays named in ``out`` of one record into its buffers, which are C-contiguous.
+        """Reads the arrays named in ``out`` of one record into its buffers, which are C-contiguous.
+
+        ``is_compressed`` tells by name whether an array's chunks are compressed.
 
         Raises:
-            StoreDamaged: bytes are missing, or do not unpack.
+            StoreDamaged: bytes are missing, or do not decompress.
             RemoteError: the store cannot be reached.
         """
         shard, chunk = divmod(record.row, self.shard_records)
         names = {n: shard_path(Path(), record.subset, n, shard, b.ndim + 1).as_posix() for n, b in out.items()}
         missing = [n for n, f in names.items() if is_compressed(n) or not self.cache.read(self.key(f, chunk), out[n])]
-        fetch = {n: self._fetch_packed if is_compressed(n) else self._fetch for n in missing}
+        fetch = {n: self._fetch_compressed if is_compressed(n) else self._fetch for n in missing}
         list(self.pool.map(lambda n: fetch[n](names[n], chunk, out[n]), missing))
 
     def prefetch(self, record: Record, like: Arrays) -> None:
-        """Nothing: of what is far away, several ranges are fetched at once as it is."""
+        """No-op: remote ranges are already fetched concurrently."""
 
     def kept_open(self) -> AbstractContextManager[None]:
-        """Nothing is open between two reads."""
+        """No-op: no file stays open between reads."""
         return nullcontext()
 
     def key(self, file: str, chunk: int | str) -> str:
+        """Name in the chunk cache of a shard's chunk, or of its ``index``."""
         return key(self.content_id, file, self.objects[file].bytes, self.objects[file].tag, chunk)
 
     def _fetch(self, file: str, chunk: int, out: np.ndarray) -> None:
@@ -83,8 +91,8 @@ class RangeReader:
         out.data.cast("B")[:] = memoryview(data)
         self.cache.write(self.key(file, chunk), data)
 
-    def _fetch_packed(self, file: str, chunk: int, out: np.ndarray) -> None:
-        """As stored it is kept, and unpacked every time."""
+    def _fetch_compressed(self, file: str, chunk: int, out: np.ndarray) -> None:
+        """Reads a compressed chunk from cache or store; the cache keeps it compressed."""
         stored = room(self.index(file), chunk, self.objects[file].bytes)
         if not self.cache.read(self.key(file, chunk), stored):
             self._fetch(file, chunk, stored)
@@ -103,4 +111,6 @@ class RangeReader:
         try:
             return self.remote.range(file, start, size, self.objects[file].version)
         except FileNotFoundError as error:
-            raise StoreDamaged(f"{error}; run `sward verify {self.remote.url}`: it says what to do") from error
+            raise StoreDamaged(
+                f"{error}; run `sward verify {self.remote.url}`, which lists the damage with its remedy"
+            ) from error

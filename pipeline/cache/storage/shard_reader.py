@@ -1,4 +1,4 @@
-"""Records of a store on this disk, read from its shards straight into batch buffers."""
+"""Reads records of a local store from its shards straight into batch buffers."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,11 +21,16 @@ from pipeline.cache.manifest.records import Record
 from pipeline.cache.storage.disk_ranges import File, Span, read_spans
 from pipeline.types import Arrays
 
-STAY_OPEN = 128  # files; a process may open 1024, and opening those of a record takes 4 % of a read from memory
+STAY_OPEN = 128  # files; a process may have 1024. Opening those of a record takes 4 % of a read from memory
 
 
 class ShardReader:
-    """Reads every shard's index once; safe to share between threads."""
+    """Reads records from the shards of a local store, and each shard's index only once; threads may share it.
+
+    Args:
+        path: folder of the store.
+        shard_records: records per shard.
+    """
 
     def __init__(self, path: Path, shard_records: int) -> None:
         self.shard_records = shard_records
@@ -35,7 +40,7 @@ class ShardReader:
 
     @contextmanager
     def kept_open(self) -> Iterator[None]:
-        """Meanwhile the files read last stay open."""
+        """Context in which the files that were read last stay open, up to 128."""
         with self._lock:
             self._users += 1
             if self._users == 1:
@@ -49,10 +54,13 @@ class ShardReader:
                     self.file = File
 
     def read(self, record: Record, out: Arrays, is_compressed: Callable[[str], bool]) -> None:
-        """Read the arrays named in ``out`` of one record into its buffers, which are C-contiguous.
+        """Reads the arrays named in ``out`` of one record into its buffers, which are C-contiguous.
+
+        ``is_compressed`` tells by name whether an array's chunks are compressed.
 
         Raises:
-            StoreDamaged: a chunk is absent, of another length, or does not unpack to its buffer; or a file ends early.
+            StoreDamaged: a chunk is absent, has another length, or does not decompress to the size of its buffer; or a
+                file ends early.
         """
         number, chunk = divmod(record.row, self.shard_records)
         spans, unpacked = [], []
@@ -66,12 +74,12 @@ class ShardReader:
         try:
             read_spans(spans)
         except EOFError as error:
-            raise StoreDamaged(f"{error}: ends within inner chunk {chunk}; {REMEDY}") from error
+            raise StoreDamaged(f"{error}: the file ends within inner chunk {chunk}; {REMEDY}") from error
         for path, stored, buffer in unpacked:
             unpack_chunk(path, chunk, stored, buffer)
 
     def prefetch(self, record: Record, like: Arrays) -> None:
-        """Have the disk begin with what reading the record into such buffers will need; returns at once."""
+        """Asks the disk to load what reading the record into buffers like these will need; returns at once."""
         number, chunk = divmod(record.row, self.shard_records)
         for name, buffer in like.items():
             path, index = self.shard(record.subset, name, number, buffer.ndim)
@@ -81,6 +89,6 @@ class ShardReader:
 
 
 def find_shard(root: Path, shard_records: int, subset: str, name: str, shard: int, ndim: int) -> tuple[Path, Index]:
-    """File and index of one shard of an array whose records have ``ndim`` axes."""
+    """File and index of one shard of an array; ``ndim`` counts the axes of one record."""
     path = shard_path(root, subset, name, shard, ndim + 1)
     return path, read_index(path, shard_records)

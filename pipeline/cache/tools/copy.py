@@ -1,12 +1,15 @@
-"""`sward copy`: a store to another place, every file checked against its receipt while it is copied.
+"""`sward copy`: copies a store to a folder or URL, and checks every file against its receipt on the way.
 
-    copying.json      first: of which store this is going to be a copy; removed last
-    data              shards and full labels, appended tensors among them
+The target is written in this order:
+
+    copying.json      names the store that is copied; removed at the very end
+    data              shards and full labels, those of appended tensors among them
     zarr.json …       metadata, then receipts, then appended/plan.json
-    plan/             last, as one rename: before it there is no store
+    plan/             by one rename: before it there is no store
 
-A file stands under its own name only when it is whole and on the disk, so the same command continues a torn copy:
-it reads what is there, compares checksums and copies the rest. From a URL as from a folder; to a URL: `upload.py`.
+A file gets its final name only when it is complete and on the disk. The same command therefore continues an interrupted
+copy: it reads what is there, compares checksums and copies the rest. The source is a folder or a URL; `upload.py` makes
+the copies to a URL.
 """
 
 import shutil
@@ -33,7 +36,14 @@ from pipeline.types import Progress
 
 @dataclass(frozen=True)
 class Copy:
-    """What one call did, files and bytes in all, and bytes copied now."""
+    """Result of one call.
+
+    Attributes:
+        path: the target.
+        files: number of data files in the store.
+        bytes: their size.
+        copied: bytes that this call copied.
+    """
 
     path: Path
     files: int
@@ -42,13 +52,19 @@ class Copy:
 
 
 def copy(source: Path, target: Path, progress: Progress = lambda done, total: None) -> Copy:
-    """Copy, or continue copying, the complete store ``source`` to the folder ``target`` (or the URL it stands for).
+    """Copies the complete store ``source`` to ``target``, or continues an interrupted copy.
+
+    Args:
+        source: folder of the store, or local folder that stands for its URL.
+        target: new folder, or local folder that stands for a URL.
+        progress: called with bytes done and bytes in total.
 
     Raises:
         FileNotFoundError, StoreIncomplete: there is no complete store to copy.
-        StoreDamaged: a file is not what its receipt says; nothing of it is copied.
+        StoreDamaged: a file does not match its receipt; that file is not copied.
         CacheMismatch: ``target`` holds something else.
-        NotWritable: its disk is full, or may not be written.
+        NotWritable: the disk of ``target`` is full or read-only.
+        RemoteError: a store at a URL cannot be reached, read or written.
     """
     store = Store(source)
     receipts = [*store.receipts.values(), *(store.appended["receipts"].values() if store.appended else [])]
@@ -78,15 +94,15 @@ def copy(source: Path, target: Path, progress: Progress = lambda done, total: No
 
 
 def store_digest(store: Store) -> str:
-    """Of its plans: the same store, however long ago."""
+    """Digest of a store's plans, by which a continued copy recognises the store it was begun from."""
     return digest(store.plans)
 
 
 def require_place(store: Store, target: Path) -> None:
-    """An empty folder, a torn copy of this store, or a whole one.
+    """Checks that ``target`` is empty, or holds an unfinished or complete copy of this store.
 
     Raises:
-        CacheMismatch: it is something else.
+        CacheMismatch: it holds something else, or overlaps with the store.
     """
     require_apart(store.path, target, "copy to a folder of its own")
     there = [p.name for p in target.iterdir() if p.name != ".lock"] if target.is_dir() else []
@@ -98,28 +114,29 @@ def require_place(store: Store, target: Path) -> None:
     )
     if [name for name in there if not name.endswith(".partial")] and not same:
         raise CacheMismatch(
-            f"{target} holds something else than (a part of) a copy of {store.path}: {', '.join(sorted(there)[:3])}; "
-            "copy to a new folder, or remove that one"
+            f"{target} holds something else, not (a part of) a copy of {store.path}: {', '.join(sorted(there)[:3])}; "
+            "copy to a new folder, or remove this one"
         )
 
 
 def is_there(path: Path, facts: dict[str, int]) -> bool:
+    """Whether the file exists with the size and checksum of its receipt."""
     return path.is_file() and path.stat().st_size == facts["bytes"] and file_crc32c(path) == facts["crc32c"]
 
 
 def copy_checked(store: Store, file: str, target: Path, facts: dict[str, int]) -> None:
-    """Copy a file; it appears under its name only if its checksum is that of its receipt."""
+    """Copies a file, which gets its final name only if its checksum matches the receipt."""
     with atomic(target) as out:
         crc = pump(store.pieces(file), out)
         if crc != facts["crc32c"]:
             sums = f"crc32c {crc:08x}, its receipt says {facts['crc32c']:08x}"
             raise StoreDamaged(
-                f"damaged file: {store.location}/{file} ({sums}); `sward verify` names all of them and the remedy"
+                f"damaged file: {store.location}/{file} ({sums}); `sward verify` lists all damage with its remedy"
             )
 
 
 def pump(pieces: Iterable[bytes], out: Any) -> int:
-    """Write pieces; the crc32c of all."""
+    """Writes pieces to a file; returns their crc32c."""
     crc = 0
     for piece in pieces:
         crc = google_crc32c.extend(crc, piece)
@@ -128,7 +145,7 @@ def pump(pieces: Iterable[bytes], out: Any) -> int:
 
 
 def small_files(store: Store) -> list[Path]:
-    """Zarr metadata, timing, receipts, and last the plan of what was appended; relative to the store."""
+    """Paths in the store of Zarr metadata, timing and receipts, and last of the plan of appended tensors."""
     arrays = {
         f"{subset}/{name}" for subset, records in store.records.items() if records for name in store.specs(subset)
     }
@@ -141,7 +158,7 @@ def small_files(store: Store) -> list[Path]:
 
 
 def copy_plans(store: Store, target: Path) -> None:
-    """All plans appear at once: with some of them the copy would be another store."""
+    """Copies all plans and makes them appear at once: with only some of them the copy would be another store."""
     if (target / "plan").is_dir():
         return
     aside = target / "plan.partial"

@@ -1,4 +1,4 @@
-"""`sward inspect`: what is in a store, from which teacher and data, how large, complete or not."""
+"""`sward inspect`: shows teacher, data, views, size and value ranges of a store, and whether it is complete."""
 
 import re
 from collections import Counter
@@ -10,10 +10,11 @@ from pipeline.cache.store import Store
 
 
 def inspect(path: Path) -> dict[str, Any]:
-    """Facts about a store, complete or not.
+    """Collects facts about a store, complete or not.
 
     Raises:
-        FileNotFoundError, StoreDamaged: there is nothing to look at, or a file has another size than its receipt.
+        FileNotFoundError: there is no store at ``path``.
+        StoreDamaged: a plan or receipt is damaged, or a file's size is not what its receipt says.
     """
     store = Store(path, partial=True)
     planned = Counter(u.subset for u in store.units for _ in u.records)
@@ -35,11 +36,12 @@ def inspect(path: Path) -> dict[str, Any]:
 
 
 def value_range(store: Store, level: str) -> tuple[float, float] | None:
-    """(minimum, maximum) of a level over everything stored."""
+    """(minimum, maximum) of a level over all stored records; None if there are none."""
     facts = [r["levels"][level] for r in store.receipts.values()]
     return (min(f["min"] for f in facts), max(f["max"] for f in facts)) if facts else None
 
 
+# Lines of the output; {name} stands for the value of that identity field.
 LINES = (
     "teacher        {teacher.kind} {teacher.architecture}, digest {teacher.digest}",
     "data           {data.name}, split {data.split}, classes {data.classes}",
@@ -50,7 +52,7 @@ LINES = (
 
 
 def describe(facts: dict[str, Any]) -> list[str]:
-    """The facts as lines for people; decimal units."""
+    """Formats the facts as lines of text; sizes in decimal units."""
     shards = facts["shards"]
     state = "complete" if facts["complete"] else f"INCOMPLETE: {shards['done']} of {shards['planned']} shards"
     lines = [
@@ -70,5 +72,5 @@ def describe(facts: dict[str, Any]) -> list[str]:
 
 
 def fill(line: str, identity: dict[str, Any]) -> str:
-    """The line with each {field} replaced by the identity's value."""
+    """Replaces each {field} of a line by its value in the identity."""
     return re.sub(r"{([\w.]+)}", lambda match: str(identity[match[1]]), line)

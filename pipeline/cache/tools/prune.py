@@ -1,8 +1,8 @@
-"""`sward prune`: what lies in a store's folder and belongs to nothing: found, shown, and on request removed.
+"""`sward prune`: lists files in a store's folder that the store does not use; removes them with --yes.
 
-Kept are plans, receipts of planned units, the files these receipts name, Zarr metadata of the arrays that the plans
-describe, timing and the lock. The rest is left over from kills (`tmp/`, `*.partial`, shards without a receipt), or
-from appended tensors whose plan was removed.
+It keeps plans, receipts of planned units, the files named in them, Zarr metadata of the arrays that the plans describe,
+timing and the lock. All other files were left by killed processes (`tmp/`, `*.partial`, shards without a receipt), or
+by appended tensors whose plan was removed.
 """
 
 from collections.abc import Iterator
@@ -20,17 +20,22 @@ from pipeline.files import locked
 
 
 def prune(path: Path, remove: bool = False) -> dict[Path, int]:
-    """Files of the store's folder that nothing refers to, and their bytes; removed if ``remove``.
+    """Finds the files in a store's folder that the store does not use; ``remove`` deletes them.
+
+    Returns:
+        Size in bytes of each such file.
 
     Raises:
-        FileNotFoundError: no store is there: in another folder everything would be left over.
+        FileNotFoundError: there is no store; in any other folder, every file would count as unused.
         Busy: a process is writing the store.
-        ValueError: a store at a URL.
-        StoreDamaged: a plan or receipt is damaged; names it.
+        ValueError: the store is at a URL.
+        StoreDamaged: a plan or receipt is damaged; the message names it.
     """
     require_local(path, "sward prune")
     if not read_plans(path):
-        raise FileNotFoundError(f"no feature store at {path}: nothing is removed from other folders")
+        raise FileNotFoundError(
+            f"no feature store at {path}: nothing is removed from other folders; give the folder of a store"
+        )
     with explain_disk_errors(path), locked(path):
         kept = set(referenced(path))
         files = [p for p in sorted(path.rglob("*")) if (p.is_file() or p.is_symlink()) and p not in kept]
@@ -43,7 +48,7 @@ def prune(path: Path, remove: bool = False) -> dict[Path, int]:
 
 
 def referenced(path: Path) -> Iterator[Path]:
-    """Every file that belongs to the store."""
+    """Yields the path of every file that belongs to the store."""
     yield from (path / ".lock", path / TIMING, path / "zarr.json")
     yield from (path / "plan").glob("[0-9]*.json")
     plans = read_plans(path)
@@ -65,12 +70,13 @@ def referenced(path: Path) -> Iterator[Path]:
 
 
 def array_names(plan: dict[str, Any]) -> set[str]:
-    """Of image, label and the levels."""
-    return set(array_specs(CODECS[plan["identity"]["precision"]], plan["channels"], (64, 64)))
+    """Names of a plan's arrays: image, label and those of the levels."""
+    any_size = (64, 64)  # the names do not depend on it; 64 is a multiple of every level's stride
+    return set(array_specs(CODECS[plan["identity"]["precision"]], plan["channels"], any_size))
 
 
 def remove_empty_folders(path: Path) -> None:
-    """Folders that hold nothing, the deepest first."""
+    """Removes empty folders below ``path``, the deepest first."""
     for folder in sorted((p for p in path.rglob("*") if p.is_dir() and not p.is_symlink()), reverse=True):
         if not any(folder.iterdir()):
             folder.rmdir()

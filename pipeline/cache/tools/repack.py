@@ -1,8 +1,9 @@
-"""`sward repack`: a store with another codec, other shards or compression, made from a store: no teacher, no data set.
+"""`sward repack`: makes a store with another codec, shard size or compression from a store alone.
 
-Where only the layout changes, arrays are copied as they are and the content id stays. Another codec decodes and
-encodes again: the new identity names what it was made from, so its content id is never that of an extraction.
-Whole shards, receipts and resuming are those of an extraction (`unit.py`).
+It needs no teacher and no data set. If only the layout changes, arrays are copied as they are and the content id stays.
+For another codec, values are decoded and encoded again: the new identity names the store they come from, so its content
+id is never that of an extraction. Shards are written, committed and continued as in an extraction
+(`extraction/unit_writer.py`).
 """
 
 from dataclasses import dataclass
@@ -35,7 +36,15 @@ from pipeline.types import Arrays, Progress
 
 @dataclass(frozen=True)
 class Repacked:
-    """What one call did. ``left_out``: appended head tensors of the source, which are not taken along."""
+    """Result of one call.
+
+    Attributes:
+        path: of the new store.
+        content_id: of the new store.
+        records: in the new store.
+        written: records that this call wrote.
+        left_out: appended head tensors of the source, which are not copied.
+    """
 
     path: Path
     content_id: str
@@ -52,20 +61,21 @@ def repack(
     compression: str | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Repacked:
-    """Make, or continue, the store ``out`` from the complete store ``source``.
+    """Makes the store ``out`` from the complete store ``source``, or continues it.
 
     Args:
-        source: the store to read.
-        out: folder of the new one.
-        codec: kind of the new codec; None keeps the source's. Only to one that is no more precise.
-        shard_records: records a shard; None keeps the source's.
+        source: folder of the store to read.
+        out: folder of the new store.
+        codec: kind of the new codec, which must not be more precise than the source's; None keeps the source's.
+        shard_records: records per shard; None keeps the source's.
         compression: none or zstd; None keeps the source's.
-        progress: called with records done and in all.
+        progress: called with records done and records in total.
 
     Raises:
-        FileNotFoundError, StoreIncomplete, StoreDamaged: the source cannot be relied on.
-        CacheMismatch: ``out`` is, or holds, something else.
-        NotWritable: the disk of ``out`` is full, or may not be written.
+        FileNotFoundError, StoreIncomplete, StoreDamaged: there is no complete, undamaged source.
+        CacheMismatch: ``out`` overlaps with the source, or holds something else.
+        ValueError: see ``new_config``; or ``out`` is a URL.
+        NotWritable: the disk of ``out`` is full or read-only.
     """
     require_local(out, "sward repack")
     store = Store(source)
@@ -83,38 +93,39 @@ def repack(
 
 
 def new_config(store: Store, out: Path, codec: str | None, layout: dict[str, Any]) -> CacheConfig:
-    """The source's configuration with the changes; None in ``layout`` keeps what is.
+    """The source's configuration with the changes; None in ``codec`` or ``layout`` keeps the source's value.
 
     Raises:
-        ValueError: no such codec, or a more precise one; a shard size out of bounds; no such compression.
+        ValueError: an unknown codec, or one more precise than the source's; a shard size out of bounds; an unknown
+            compression.
     """
     kind = codec or store.codec.kind
     if kind not in CODECS:
-        raise ValueError(f"--codec {kind}: there is no such codec; there are {', '.join(CODECS)}")
+        raise ValueError(f"--codec {kind}: unknown codec; use one of {', '.join(CODECS)}")
     if CODECS[kind].tolerance < store.codec.tolerance:
         raise ValueError(
-            f"--codec {kind}: the values of {store.path} were rounded to {store.codec.kind}; {kind} would only "
-            f"take more room for them: extract with codec {kind} instead"
+            f"--codec {kind}: the values of {store.path} were rounded to {store.codec.kind}, so {kind} would need "
+            f"more space without more precision; extract with codec {kind} instead"
         )
     changes = {"codec": {"kind": kind}, "store": str(out)} | {k: v or getattr(store, k) for k, v in layout.items()}
     return validate(CacheConfig, store.plans[-1]["config"] | changes, f"the configuration recorded in {store.path}")
 
 
 def new_plan(store: Store, config: CacheConfig) -> dict[str, Any]:
-    """One plan for all records of the source, in its order, without the gaps that extensions leave."""
-    found = store.identity
+    """One plan for all records of the source, in its order, without the empty rows that extensions leave."""
+    identity = store.identity
     if config.codec.kind != store.codec.kind:
-        came_from = {"content_id": store.content_id, "precisions": precisions(found)}
-        found = found | {"precision": config.codec.kind, REPACKED: came_from}
+        came_from = {"content_id": store.content_id, "precisions": precisions(identity)}
+        identity = identity | {"precision": config.codec.kind, REPACKED: came_from}
     records = [record for records in store.records.values() for record in records]
-    return make_plan(found, config, store.channels, records, [])
+    return make_plan(identity, config, store.channels, records, [])
 
 
 def write_plan(path: Path, plan: dict[str, Any]) -> None:
-    """Write the plan, or continue the very same one.
+    """Writes the plan, unless the store has the same one already.
 
     Raises:
-        CacheMismatch: another plan is there.
+        CacheMismatch: the store has another plan.
     """
     plans = read_plans(path)
     if not plans:
@@ -124,11 +135,15 @@ def write_plan(path: Path, plan: dict[str, Any]) -> None:
     lines = differences(plan["identity"], plans[-1]["identity"])
     lines += [f"{name}: not those of this repack" for name in layout if plans[0].get(name) != plan[name]]
     lines += [f"generations: expected 1, found {len(plans)}"] if len(plans) > 1 else []
-    require_same(path, lines, "Repack into a new folder, or with the codec and shard size it was begun with.")
+    require_same(
+        path,
+        lines,
+        "Repack into a new folder, or with the codec, shard size and compression that this one was begun with.",
+    )
 
 
 class Repacker(UnitWriter):
-    """Reads records of a store in place of rendering them, and copies or re-encodes their levels."""
+    """Unit writer that reads records from a store instead of rendering them, and copies or re-encodes their levels."""
 
     def __init__(self, path: Path, config: CacheConfig, plans: list[dict[str, Any]], source: Store) -> None:
         super().__init__(path, config, plans)
@@ -139,17 +154,17 @@ class Repacker(UnitWriter):
         self.cost = extraction_cost(source.path, source.receipts)
 
     def render(self, record: Record) -> Arrays:
-        """All arrays of the record, as the source stores them."""
+        """Reads all arrays of the record as the source stores them."""
         return self.source.arrays(self.rows[record.subset, record.name], self.names)
 
     @cached_property
     def names(self) -> list[str]:
-        """Arrays of the source, without those appended."""
+        """Names of the source's arrays, without appended tensors."""
         levels = [name for level in self.source.channels for name in self.source.level_arrays(level)]
         return ["image", "label", *levels]
 
     def process_batch(self, records: Batch, rendered: list[Any]) -> list[Arrays]:
-        """Nothing is to be learned: the records as they were read, from files that are seen to be right."""
+        """Returns the records unchanged, after checking the checksums of their source files."""
         for record in records:
             self.check(record)
         return rendered
@@ -161,10 +176,10 @@ class Repacker(UnitWriter):
         return self.encode_features(record, features, {name: taught[name] for name in ("image", "label")})
 
     def check(self, record: Record) -> None:
-        """The files that hold the record, against their receipt; once a file.
+        """Checks the files of the record's unit against their receipt, once per unit.
 
         Raises:
-            StoreDamaged: the source's bytes have changed.
+            StoreDamaged: bytes of the source have changed.
         """
         unit = self.units[record.subset, record.name]
         if unit not in self.checked:
@@ -174,6 +189,7 @@ class Repacker(UnitWriter):
             self.checked.add(unit)
 
     def decoded(self, record: Record, parts: Arrays) -> Arrays:
+        """Decodes the levels of a record from its arrays: level -> (C, h, w) float32."""
         batch = {name: torch.from_numpy(array)[None] for name, array in parts.items()}
         return {level: self.source.decode(level, batch, record.subset)[0].numpy() for level in self.channels}
 
@@ -181,12 +197,12 @@ class Repacker(UnitWriter):
         return full_label_path(self.source.path, record.digest).read_bytes()
 
     def note(self, unit: Unit, seconds: float) -> None:
-        """The share of the extraction that these records cost, and what repacking added; nothing if that is unknown."""
+        """Records the unit's share of the extraction time plus the time of repacking; no-op if the first is unknown."""
         if self.cost:
             share = self.cost["seconds"] * len(unit.records) / self.cost["records"]
             note(self.path, unit.name, len(unit.records), share + seconds, ", ".join(self.cost["devices"]))
 
     def provenance(self) -> dict[str, Any]:
-        """Of the source's first unit, and of the repacking."""
+        """Provenance of the source's first unit, and the package versions of this repacking."""
         here = {name: version(name) for name in ("sward", "torch", "numpy", "zarr")}
         return next(iter(self.source.receipts.values()))["provenance"] | {"repacked": {"versions": here}}

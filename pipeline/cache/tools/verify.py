@@ -1,4 +1,4 @@
-"""Is this store still what it says? Checksums, the sources' digests, and the teacher run again on random records."""
+"""`sward verify`: checks files, sources and, by running the teacher again, random records."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,13 +26,20 @@ from sward import seeds
 from sward.pixels import normaliser
 from sward.teachers.hiera import TrunkMismatch
 
-COSINE_GOOD, COSINE_WRONG = 0.9999, 0.99  # same stack; below 0.99: other preprocessing or weights (anchors: osam#87)
-AUTOCAST_ERROR = 3e-2  # bfloat16 keeps 8 bits, and a CPU runs the teacher without autocast
+COSINE_GOOD, COSINE_WRONG = 0.9999, 0.99  # same software stack; below 0.99: other preprocessing or weights (osam#87)
+AUTOCAST_ERROR = 3e-2  # relative: bfloat16 keeps 8 bits, and on a CPU the teacher runs without autocast
 
 
 @dataclass
 class Verification:
-    """Findings; ``problems`` fail, ``notes`` don't. ``levels``: level -> (worst cosine, worst relative error)."""
+    """Findings of a verification.
+
+    Attributes:
+        problems: findings for which the verification fails.
+        notes: findings for which it does not.
+        levels: level -> (worst cosine, worst relative error) over the records extracted again.
+        records: number of records that were rendered and extracted again.
+    """
 
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -41,20 +48,24 @@ class Verification:
 
     @property
     def ok(self) -> bool:
+        """Whether there are no problems; notes may be there."""
         return not self.problems
 
 
 def verify(
     path: Path, records: int = 8, seed: int = 0, config: CacheConfig | None = None, sources: bool = True
 ) -> Verification:
-    """Check a store.
+    """Checks a store's files, then its data set and teacher, then random records.
 
     Args:
-        path: the store.
-        records: how many random records to render and extract again.
-        seed: which ones.
-        config: where the sources are; default: as recorded when the store was made.
-        sources: False checks the files alone (data set and teacher aren't needed).
+        path: folder of the store.
+        records: number of random records to render and extract again.
+        seed: of the choice of these records.
+        config: configuration with the current paths of data set and weights; default: as recorded in the store.
+        sources: False checks the store's files only, without data set and teacher.
+
+    Returns:
+        Problems and notes; records are extracted again only if there are no problems before.
 
     Raises:
         FileNotFoundError, StoreIncomplete, StoreDamaged: there is no complete store to verify.
@@ -73,7 +84,7 @@ def verify(
 
 
 def check_sums(store: Store, result: Verification) -> None:
-    """Every file against its receipt."""
+    """Checks the checksum of every file against its receipt; opening the store has checked the sizes."""
     for unit, receipt in store.receipts.items():
         remedy = f"delete {receipt_path(store.path, unit)} and extract again"
         result.problems += wrong_sums(store, receipt, remedy)
@@ -83,16 +94,19 @@ def check_sums(store: Store, result: Verification) -> None:
 
 
 def appended_receipts(store: Store) -> dict[str, dict[str, Any]]:
-    """By unit, of what was appended to this very content, also where some are missing or their files are too short."""
+    """Receipts of tensors appended to this content, by unit: also if others are missing, or files are too short."""
     plan = read_plan(store.path)
     if plan is None or plan["content_id"] != store.content_id:
         return {}
-    found = {unit.name: read_whole(unit_receipt_path(store.path, unit.name)) for unit in store.units}
-    return {name: receipt for name, receipt in found.items() if receipt and receipt.get("id") == plan["id"]}
+    receipts = {unit.name: read_whole(unit_receipt_path(store.path, unit.name)) for unit in store.units}
+    return {name: receipt for name, receipt in receipts.items() if receipt and receipt.get("id") == plan["id"]}
 
 
 def check_documents(store: Store, result: Verification) -> None:
-    """Plans and receipts against their own checksums; opening the store checked those that are not appended."""
+    """Checks plan and receipts of appended tensors against the checksums in them, and notes documents without one.
+
+    Opening the store has checked the other plans and receipts.
+    """
     for file in sorted((store.path / "appended").rglob("*.json")):
         try:
             read_sealed(file, APPEND_AGAIN)
@@ -102,24 +116,24 @@ def check_documents(store: Store, result: Verification) -> None:
     if bare := [file for file in files if unsealed(file)]:
         whose = f"{bare[0]} and {len(bare) - 1} more" if len(bare) > 1 else f"{bare[0]}"
         result.notes.append(
-            f"{whose}: no checksum of its own (as an earlier version wrote it, or its line was changed), so a changed "
-            "byte there may go unnoticed; `sward repack` makes a store whose plan and receipts have theirs"
+            f"{whose}: no checksum (written by an earlier version, or edited), so damage there may go unnoticed; "
+            "`sward repack` writes a store with checksums"
         )
 
 
 def check_metadata(store: Store, result: Verification) -> None:
-    """Every zarr.json against what the plans say."""
-    remedy = "the command that made the store (extract, append, repack or copy) writes it anew, and nothing else"
+    """Checks every zarr.json against what the plans give."""
+    remedy = "the same command that made the store (extract, append, repack or copy) writes it anew, and nothing else"
     result.problems += [
-        f"damaged metadata: {file} is not what the plan says (other Zarr readers open the store by it); {remedy}"
+        f"damaged metadata: {file} differs from the plan (other Zarr readers open the store by it); {remedy}"
         for file in differing(store.path, store.plans, store.appended)
     ]
 
 
 def wrong_sums(store: Store, receipt: dict[str, Any], remedy: str) -> list[str]:
-    """A line for every file of a receipt whose checksum is another."""
+    """One line per file whose checksum is not that of the receipt, with ``remedy`` at its end."""
     sums = {file: store.checksum(file) for file in receipt["files"]}
-    found = {file: "of nothing" if crc is None else f"{crc:08x}" for file, crc in sums.items()}
+    found = {file: "of a missing file" if crc is None else f"{crc:08x}" for file, crc in sums.items()}
     return [
         f"damaged file: {store.location}/{file} (crc32c {found[file]}, its receipt says {f['crc32c']:08x}); {remedy}"
         for file, f in receipt["files"].items()
@@ -128,7 +142,7 @@ def wrong_sums(store: Store, receipt: dict[str, Any], remedy: str) -> list[str]:
 
 
 def check_samples(store: Store, config: CacheConfig, result: Verification) -> Samples:
-    """The data set's bytes against the digests of the plan; returns samples by (subset, digest)."""
+    """Checks the data set's files against the digests in the plan; returns the samples by (subset, digest)."""
     try:
         dataset = load_dataset(config.dataset, config.split)
     except (DatasetError, OSError) as error:
@@ -148,7 +162,7 @@ def check_samples(store: Store, config: CacheConfig, result: Verification) -> Sa
 
 
 def check_teacher(store: Store, config: CacheConfig, result: Verification) -> Any:
-    """The teacher, if its tensors are those the store was made with."""
+    """Loads the teacher; None, with a problem added, if its tensors are not those the store was made with."""
     try:
         teacher = load_teacher(config.teacher)
     except (WeightsError, TrunkMismatch) as error:
@@ -171,7 +185,7 @@ def check_records(
     seed: int,
     result: Verification,
 ) -> None:
-    """Random records again from their source: same pixels, same features."""
+    """Renders random records and runs the teacher on them again, and compares pixels and features with the store."""
     device = resolve_device(config.device)
     teacher = teacher.to(device)
     every = [r for subset in ("train", "val", "test") for r in store.records[subset]]
@@ -186,18 +200,25 @@ def check_records(
 
 
 def stored_pixels(store: Store, record: Record) -> str:
+    """Pixel digest of a record's stored image and label."""
     out = store.arrays(record, ("image", "label"))
-    return pixel_digest(out["image"].transpose(1, 2, 0), out["label"])
+    return pixel_digest(out["image"].transpose(1, 2, 0), out["label"])  # stored (3, H, W), rendered (H, W, 3)
 
 
 def teach_one(store: Store, teacher: Any, image: np.ndarray, device: torch.device) -> dict[str, torch.Tensor]:
+    """The teacher's features of one rendered image, (H, W, 3) uint8: level -> (C, h, w) on the CPU."""
     x = normaliser(*store.normalisation, device)(torch.tensor(image, device=device).permute(2, 0, 1))
     return {level: f[0].cpu() for level, f in teacher(x[None]).items()}
 
 
 def compare_features(store: Store, record: Record, now: dict[str, torch.Tensor], result: Verification) -> None:
-    """Gate on the relative error, and on the cosine of channel-centred features, per level."""
-    rounded = sum(CODECS[kind].tolerance for kind in precisions(store.identity))  # once for each time it was encoded
+    """Compares stored and new features per level, by relative error (of the L2 norm) and cosine.
+
+    The limit of the error is the sum of the tolerances of all codecs that rounded the values, with autocast at least
+    0.03. The cosine is of features without their channel means. An error above the limit, or a cosine below 0.99, is a
+    problem; a cosine below 0.9999 with an error above half the limit is a note.
+    """
+    rounded = sum(CODECS[kind].tolerance for kind in precisions(store.identity))  # of each time it was encoded
     limit = max(rounded, AUTOCAST_ERROR if store.identity["teacher.autocast"] else 0.0)
     for level, stored in store.features(record).items():
         a, b = (f.flatten(1).double() for f in (stored, now[level]))
@@ -209,5 +230,5 @@ def compare_features(store: Store, record: Record, now: dict[str, torch.Tensor],
         line = f"{level} of {record.title}: cosine {cosine:.6f}, relative error {error:.2e}"
         if cosine < COSINE_WRONG or error > limit:
             result.problems.append(f"other features: {line} (limit {limit:.1e})")
-        elif cosine < COSINE_GOOD and error > limit / 2:  # nearly constant maps have a low cosine of nothing
+        elif cosine < COSINE_GOOD and error > limit / 2:  # a nearly constant map's low cosine alone means nothing
             result.notes.append(f"suspicious: {line}")

@@ -1,1 +1,1 @@
-"""Extraction on the workers of a Dask cluster."""
+"""Runs an extraction on the workers of a Dask cluster."""

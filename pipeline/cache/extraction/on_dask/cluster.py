@@ -1,7 +1,7 @@
-"""The Dask cluster of an extraction: one made on this machine for the call, or a running one by its address.
+"""Starts a local Dask cluster for one extraction, or connects to a running one.
 
-A worker is a process with two threads, so that one unit is decoded, encoded or written while another is in the teacher.
-With GPUs, each worker has one and announces it as the resource ``GPU``; a unit takes half of it.
+A worker is a process with two threads, so that one unit is rendered, encoded or written while another is in the
+teacher. On a machine with GPUs each worker has one and announces it as the resource ``GPU``; a unit takes half of it.
 """
 
 import logging
@@ -21,14 +21,14 @@ from pipeline.cache.errors import ClusterLost
 from pipeline.cache.extraction.on_dask.worker import forget
 from pipeline.devices import cores, resolve_device
 
-TICK = 1.0  # seconds between looks at who is there
-IN_FLIGHT = 2  # units of a worker at a time
+TICK = 1.0  # seconds between checks of the workers
+IN_FLIGHT = 2  # units that a worker computes at a time
 KEPT = "what is finished is kept: the same command continues"
-# Ctrl-C in a terminal reaches the workers as well; only the process that started them answers it.
+# Ctrl-C in a terminal reaches the workers too; they ignore it, and the process that started them stops them.
 IGNORE_SIGINT = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 SETTINGS = {
-    "distributed.scheduler.allowed-failures": 10,  # workers that die on one unit before it is given up
-    "distributed.deploy.lost-worker-timeout": "5 minutes",  # a killed worker is back after its imports
+    "distributed.scheduler.allowed-failures": 10,  # workers that may die on one unit before it fails
+    "distributed.deploy.lost-worker-timeout": "5 minutes",  # a killed worker is restarted, and imports take time
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
     "distributed.admin.system-monitor.disk": False,
@@ -36,28 +36,28 @@ SETTINGS = {
 
 
 def scheduler_lost(runner: DaskRunner) -> ClusterLost:
-    """The scheduler does not answer any more."""
+    """The error for a scheduler that no longer answers."""
     return ClusterLost(f"the Dask scheduler of {runner.address or 'this machine'} is gone; {KEPT}")
 
 
 def unit_resources(config: CacheConfig) -> dict[str, float]:
-    """The resources that a unit takes of a worker."""
+    """The Dask resources that one unit occupies on a worker."""
     return {"GPU": 1 / IN_FLIGHT} if on_gpu(config) else {}
 
 
 def on_gpu(config: CacheConfig) -> bool:
-    """Whether the workers' teachers run on GPUs; `auto` is asked of this machine, where the workers then are."""
+    """Whether the workers run the teacher on GPUs; `auto` is decided by this machine, where the workers then run."""
     device = resolve_device("auto").type if config.device == "auto" else config.device
     return device == "cuda"
 
 
 @contextmanager
 def opened(config: CacheConfig) -> Iterator[Client]:
-    """A client of the configuration's cluster.
+    """Yields a client of the configured cluster.
 
     Raises:
-        ClusterLost: no scheduler answers at the address.
-        ValueError: more workers than GPUs.
+        ClusterLost: no scheduler answers at the configured address.
+        ValueError: more workers are configured than this machine has GPUs.
     """
     assert config.runner.kind == "dask"
     with dask.config.set(SETTINGS):
@@ -68,7 +68,7 @@ def opened(config: CacheConfig) -> Iterator[Client]:
         with connected(config.runner.address, config.runner.patience) as client:
             yield client
             with suppress(OSError):
-                client.run(forget, on_error="ignore")  # they stay, the teacher's memory need not
+                client.run(forget, on_error="ignore")  # these workers keep running; free the teacher's memory
 
 
 def connected(address: str, patience: float) -> Client:
@@ -76,13 +76,13 @@ def connected(address: str, patience: float) -> Client:
         return Client(address, timeout=patience, set_as_default=False)
     except (OSError, ValueError) as error:
         raise ClusterLost(
-            f"no Dask scheduler answers at {address} ({error}); start one (dask scheduler) or correct runner.address"
+            f"no Dask scheduler answers at {address} ({error}); start one (`dask scheduler`), or correct runner.address"
         ) from error
 
 
 @contextmanager
 def own_cluster(config: CacheConfig) -> Iterator[SpecCluster]:
-    """Scheduler and workers on this machine, reachable from it alone and by this user alone (TLS, keys in memory)."""
+    """Yields a cluster on this machine that only this user can reach, and only from here (TLS, keys in memory)."""
     security = Security.temporary()
     common = {"host": "127.0.0.1", "protocol": "tls://", "security": security, "dashboard_address": "127.0.0.1:0"}
     with (
@@ -91,9 +91,9 @@ def own_cluster(config: CacheConfig) -> Iterator[SpecCluster]:
     ):
         each = common | {
             "nthreads": IN_FLIGHT,
-            "memory_limit": None,  # a unit's memory is bounded, and the system's limit is the one that counts
+            "memory_limit": None,  # a unit's memory is bounded, so only the system's limit matters
             "preload": [IGNORE_SIGINT],
-            "silence_logs": logging.CRITICAL,  # what a worker raises is told once, by this process
+            "silence_logs": logging.CRITICAL,  # this process reports a worker's error, once
         }
         specs = [{"cls": Nanny, "options": each | own} for own in worker_options(config)]
         scheduler = {"cls": Scheduler, "options": common | {"port": 0, "dashboard": False}}
@@ -104,10 +104,10 @@ def own_cluster(config: CacheConfig) -> Iterator[SpecCluster]:
 
 
 def worker_options(config: CacheConfig) -> list[dict[str, Any]]:
-    """What distinguishes each worker of this machine from the others: its GPU.
+    """The options of each local worker that differ between workers: its GPU (none on a CPU).
 
     Raises:
-        ValueError: more workers than GPUs.
+        ValueError: more workers are configured than this machine has GPUs.
     """
     assert config.runner.kind == "dask"
     wanted = config.runner.workers
@@ -115,44 +115,47 @@ def worker_options(config: CacheConfig) -> list[dict[str, Any]]:
         return [{}] * (wanted or max(1, cores() // config.runner.threads))
     gpus = visible_gpus()
     if wanted and wanted > len(gpus):
-        raise ValueError(f"runner.workers: {wanted}, but there are {len(gpus)} GPUs here, and each worker needs one")
+        raise ValueError(
+            f"runner.workers: {wanted}, but there are {len(gpus)} GPUs here, and each worker needs one; "
+            f"set it to at most {len(gpus)}, or leave it out"
+        )
     return [{"env": {"CUDA_VISIBLE_DEVICES": gpu}, "resources": {"GPU": 1}} for gpu in gpus[:wanted]]
 
 
 def visible_gpus() -> list[str]:
-    """Names of this process's GPUs, as CUDA_VISIBLE_DEVICES takes them."""
+    """Names of the GPUs that this process may use, as for CUDA_VISIBLE_DEVICES."""
     stated = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     names = [name.strip() for name in stated.split(",") if name.strip()]
     return (names or [str(i) for i in range(torch.cuda.device_count())])[: torch.cuda.device_count()]
 
 
 class WorkerSlots:
-    """How many units the workers there are now can compute at once."""
+    """Counts the units that the connected workers can compute at once."""
 
     def __init__(self, client: Client, config: CacheConfig) -> None:
         assert config.runner.kind == "dask"
         self.client, self.runner, self.gpu = client, config.runner, on_gpu(config)
         self.count, self.looked = 0, -TICK
-        self.alone: float | None = None  # when it was first seen that nobody is there
+        self.empty_since: float | None = None  # monotonic time since which no check has found a worker
 
     def capacity(self) -> int:
-        """Looks at most once a tick.
+        """Number of units that all connected workers can compute at once; refreshed every ``TICK`` seconds at most.
 
         Raises:
-            ClusterLost: nobody there for as long as the configuration's patience; or the scheduler is gone.
+            ClusterLost: there was no worker for ``runner.patience`` seconds, or the scheduler is gone.
         """
         now = time.monotonic()
         if now - self.looked >= TICK:
-            self.count, self.looked = sum(map(self.of, self.workers())), now
-            self.alone = None if self.count else self.alone or now
-        if self.alone and now - self.alone > self.runner.patience:
-            raise ClusterLost(self.nobody())
+            self.count, self.looked = sum(map(self.slots_of, self.workers())), now
+            self.empty_since = None if self.count else self.empty_since or now
+        if self.empty_since and now - self.empty_since > self.runner.patience:
+            raise ClusterLost(self.no_worker())
         return self.count
 
     def workers(self) -> list[dict[str, Any]]:
-        """All that the scheduler knows."""
-        # client.scheduler_info() may return what the client's own refresh, which asks for no workers, has just put in
-        # the place of the answer
+        """The scheduler's description of every connected worker."""
+        # Not client.scheduler_info(): the client refreshes the same field in the background without asking for workers,
+        # so the call may return a list that lacks them.
         scheduler = self.client.scheduler
         if scheduler is None:
             raise scheduler_lost(self.runner)
@@ -161,12 +164,13 @@ class WorkerSlots:
         except OSError as error:
             raise scheduler_lost(self.runner) from error
 
-    def of(self, worker: dict[str, Any]) -> int:
-        """Of one worker."""
+    def slots_of(self, worker: dict[str, Any]) -> int:
+        """Units this worker can compute at once."""
         free = int(worker["resources"].get("GPU", 0) * IN_FLIGHT) if self.gpu else worker["nthreads"]
         return min(worker["nthreads"], free)
 
-    def nobody(self) -> str:
+    def no_worker(self) -> str:
+        """The message of the error for a cluster without workers."""
         what = "no Dask worker with a GPU" if self.gpu else "no Dask worker"
         start = f"dask worker {self.runner.address} --nthreads {IN_FLIGHT}" + " --resources GPU=1" * self.gpu
         remedy = f"; start some: {start}" if self.runner.address else ""

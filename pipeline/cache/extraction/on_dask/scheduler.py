@@ -1,7 +1,7 @@
-"""An extraction on Dask: this process holds the store's lock and the plan, workers compute units (`worker.py`).
+"""Extraction on Dask: this process holds lock and plan, workers compute units (`worker.py`).
 
-A unit is one task. A worker that dies loses its units to others; one that comes gets its share. Which worker made a
-shard, how often it was begun, and in which order they end is nothing that the store shows.
+A unit is one Dask task. If a worker dies, other workers compute its units; a new worker gets units at once. The store's
+content does not depend on which worker computed a shard, on how often it was started, or on the order of completion.
 """
 
 import shutil
@@ -40,7 +40,7 @@ from pipeline.paths import read_path
 from pipeline.stopping import stop_requests
 from pipeline.types import Progress
 
-AHEAD = 2  # units with the workers for each that can be computed at once: the next one is there already
+AHEAD = 2  # units submitted per unit that can be computed at once, so that a worker's next unit is already there
 
 
 class DaskExtraction:
@@ -56,19 +56,19 @@ class DaskExtraction:
         self.job = Job(path.absolute(), uuid4().hex, pinned(config, digest), layout, self.runner.threads)
 
     def run(self, units: list[Unit], total: int, progress: Progress) -> None:
-        """As ``UnitWriter.run``.
+        """Compute and commit ``units`` on the workers, in any order; otherwise as ``UnitWriter.run``.
 
         Raises:
-            ClusterLost: no scheduler, or no worker for as long as the configuration's patience.
+            ClusterLost: there is no scheduler, or there was no worker for ``runner.patience`` seconds.
             KeyboardInterrupt: after SIGTERM or Ctrl-C.
-            Whatever `worker.make_unit` raises, in the words of a local extraction.
+            Exception: any error of `worker.make_unit`, with the message of a local extraction.
         """
         done = total - sum(len(u.records) for u in units)
         progress(done, total)
         if not units:
             return
-        room = CallFolder(self.path, self.job.call)
-        room.open()
+        call = CallFolder(self.path, self.job.call)
+        call.open()
         try:
             with stop_requests() as asked, opened(self.config) as client:
                 for unit, made in self.completed_units(client, deque(units), asked):
@@ -76,22 +76,22 @@ class DaskExtraction:
                     done += len(unit.records)
                     progress(done, total)
         finally:
-            shutil.rmtree(room.folder, ignore_errors=True)  # a worker that is cut off can claim nothing from here on
-            with suppress(FileNotFoundError):  # one that is just committing takes its own away
-                remove_partials(self.path)  # what killed workers were writing
+            shutil.rmtree(call.folder, ignore_errors=True)  # from here on a disconnected worker can claim no unit
+            with suppress(FileNotFoundError):  # a worker that is committing removes its own partial file
+                remove_partials(self.path)  # files that killed workers were writing
 
     def completed_units(
         self, client: Client, waiting: deque[Unit], asked: Callable[[], bool]
     ) -> Iterator[tuple[Unit, UnitTiming]]:
-        """Every unit when it is committed; only a few are with the workers at a time."""
+        """Yields every unit, with its timing, once it is committed; only a few units are submitted at a time."""
         going: dict[Future, Unit] = {}
-        crew = WorkerSlots(client, self.config)
+        slots = WorkerSlots(client, self.config)
         try:
             while waiting or going:
                 if asked():
                     raise KeyboardInterrupt
-                places = crew.capacity()
-                while waiting and len(going) < AHEAD * places:
+                capacity = slots.capacity()
+                while waiting and len(going) < AHEAD * capacity:
                     unit = waiting.popleft()
                     going[self.submit(client, unit)] = unit
                 for future in finished(client, going):
@@ -109,29 +109,29 @@ class DaskExtraction:
             self.job,
             unit,
             samples,
-            key=f"sward-{self.job.call}-{unit.name}",  # of this call: no result of an earlier one stands in for it
+            key=f"sward-{self.job.call}-{unit.name}",  # names the call, so that Dask reuses no result of an earlier one
             pure=False,
             resources=unit_resources(self.config),
         )
 
 
 def absolute(sample: Sample) -> Sample:
-    """The sample by paths that do not depend on a worker's current folder."""
+    """The sample with absolute paths, which do not depend on a worker's current folder."""
     return replace(sample, image_path=sample.image_path.absolute(), mask_path=sample.mask_path.absolute())
 
 
 def pinned(config: CacheConfig, digest: str) -> CacheConfig:
-    """The configuration as every worker understands it, wherever it was started."""
+    """The configuration for the workers: weights by absolute path and digest; on CPUs one rendering thread each."""
     weights = config.teacher.weights
     there = weights if weights.startswith("hub:") else str(read_path(weights).absolute())
     changes: dict[str, Any] = {"teacher": config.teacher.model_copy(update={"weights": there, "digest": digest})}
     if config.workers is None and not on_gpu(config):
-        changes["workers"] = 1  # a worker has a core, where it has no GPU
+        changes["workers"] = 1  # threads that render and encode; a worker without a GPU has one core
     return config.model_copy(update=changes)
 
 
 def finished(client: Client, going: dict[Future, Unit]) -> list[Future]:
-    """Those that have ended; waits for one, but not for long."""
+    """The futures that have ended; waits for the first of them, ``TICK`` seconds at most."""
     if not going:
         time.sleep(TICK)
         return []
@@ -143,18 +143,23 @@ def finished(client: Client, going: dict[Future, Unit]) -> list[Future]:
 
 
 def outcome(future: Future, unit: Unit) -> UnitTiming:
-    """What the worker returned; what it raised is raised here."""
+    """The worker's result.
+
+    Raises:
+        ExtractionError: too many workers died on the unit, or a worker cannot import this program.
+        Exception: any other error that the worker raised.
+    """
     if future.status != "error":
         return future.result()
     error = future.exception()
     if isinstance(error, KilledWorker):
         raise ExtractionError(
-            f"{unit.name}: too many workers died while making it (killed for their memory? a smaller batch_size needs "
+            f"{unit.name}: too many workers died while computing it (often: out of memory; a smaller batch_size needs "
             f"less); {KEPT}"
         ) from error
     if isinstance(error, ImportError):
         raise ExtractionError(
-            f"a worker lacks this program or what it needs ({error}); install it in the workers' environment, "
-            "in the version used here"
+            f"a worker cannot import this program or one of its dependencies ({error}); install the version used here "
+            "in the workers' environment"
         ) from error
     raise error

@@ -1,8 +1,8 @@
-"""What a worker of a Dask cluster does: one unit of somebody's plan, with a teacher that is loaded once a process.
+"""Computes one unit on a Dask worker; the teacher is loaded once per process.
 
-Two units at a time: while one is in the teacher, the other is rendered, encoded or written. Before anything
-is written the worker makes sure that it sees the same store, that its weights are the plan's, and, sample by sample,
-that its images are.
+A worker computes two units at a time: while one is in the teacher, the other is rendered, encoded or written. Before it
+writes anything, the worker checks that it sees the same store, that its weights are those of the plan and, sample by
+sample, that its images and masks are.
 """
 
 import shutil
@@ -32,25 +32,38 @@ from sward.teachers import TeacherConfig
 
 @dataclass(frozen=True)
 class Job:
-    """What all units of a call share. ``config`` names the teacher by an absolute path and pins its digest."""
+    """Data that all units of one call of `extract` share.
+
+    Attributes:
+        store: absolute path of the store.
+        call: random name of the call and of its folder under tmp/.
+        config: configuration of the store; names the teacher by an absolute path and pins its digest.
+        layout: the store's first plan without its units, of which there may be millions.
+        threads: CPU threads of the teacher.
+    """
 
     store: Path
     call: str
     config: CacheConfig
-    layout: dict[str, Any]  # the store's first plan without its units, which may be millions
+    layout: dict[str, Any]
     threads: int
 
 
 @dataclass(frozen=True)
 class UnitTiming:
-    """What a unit took: seconds since this worker's last one, and on which device."""
+    """Cost of one unit.
+
+    Attributes:
+        seconds: wall-clock seconds since this worker's last unit ended, or since this unit began if that was later.
+        device: display name of the device.
+    """
 
     seconds: float
     device: str
 
 
 class SharedTeacher:
-    """A process's teacher: one forward at a time, whoever asks."""
+    """The teacher of a worker process, shared by its threads; runs one forward pass at a time."""
 
     def __init__(self, teacher: Callable[[torch.Tensor], Any], device: torch.device) -> None:
         self.teacher, self.device = teacher, device
@@ -61,7 +74,10 @@ class SharedTeacher:
             return self.teacher(x)
 
     def seconds_since(self, began: float) -> float:
-        """Since ``began`` or the last call of this, whichever was later: units that overlap are not counted twice."""
+        """Seconds since ``began`` or the last call of this method, whichever is later.
+
+        So the time of units that overlap is not counted twice.
+        """
         with self.clock:
             now, last = time.monotonic(), self.last
             self.last = now
@@ -69,12 +85,12 @@ class SharedTeacher:
 
 
 class WorkerUnitWriter(TeacherWriter):
-    """One execution of one unit: its own folder, its own samples, the process's teacher."""
+    """Writer for one execution of one unit, with a folder and samples of its own and the process's teacher."""
 
     def __init__(self, job: Job, unit: Unit, samples: list[Sample], loaded: SharedTeacher) -> None:
         super().__init__(job.store, job.config, [job.layout], samples, loaded, loaded.device)
-        self.room = CallFolder(job.store, job.call)
-        self.scratch = self.room.attempt(unit)
+        self.call = CallFolder(job.store, job.call)
+        self.scratch = self.call.attempt(unit)
         self.checked: set[str] = set()
 
     def render(self, record: Record) -> tuple[np.ndarray, np.ndarray]:
@@ -84,23 +100,24 @@ class WorkerUnitWriter(TeacherWriter):
         return super().render(record)
 
     def claim_or_confirm(self, unit: Unit, made: dict[str, Any]) -> bool:
-        return self.room.claim_or_confirm(unit, made)
+        return self.call.claim_or_confirm(unit, made)
 
     def note(self, unit: Unit, seconds: float) -> None:
-        """Nothing: who started the extraction keeps the books."""
+        """No-op: the process that started the extraction records the time."""
 
 
 def make_unit(job: Job, unit: Unit, samples: list[Sample]) -> UnitTiming:
-    """Compute a unit and commit it; does nothing where it has its receipt.
+    """Compute a unit and commit it; do nothing if it has its receipt.
 
     Raises:
-        ExtractionError: NaN, overflow; another store here; another image; or other bytes than an earlier execution's.
-        WeightsError: other weights here.
+        ExtractionError: a feature is NaN, infinite or overflows; the store is not visible here; an image or mask here
+            differs from the planned one; or another execution has made different bytes.
+        WeightsError: the weights here differ from the plan's, or cannot be read.
         OSError, DatasetError: as in a local extraction.
     """
     began = time.monotonic()
     CallFolder(job.store, job.call).require_visible()
-    torch.set_num_threads(job.threads)  # of this process: the teacher's thread, made after it, takes it over
+    torch.set_num_threads(job.threads)  # for the whole process; the teacher's thread, started later, inherits it
     loaded = teacher_of(job.config)
     if unit.receipt(job.store) is None:
         attempt = WorkerUnitWriter(job, unit, samples, loaded)
@@ -115,7 +132,7 @@ _one_loads = threading.Lock()
 
 
 def teacher_of(config: CacheConfig) -> SharedTeacher:
-    """This process's teacher; loaded at the first call."""
+    """The teacher of this process; loaded on the first call."""
     with _one_loads:
         return _loaded(config.teacher, config.device)
 
@@ -131,7 +148,7 @@ def _loaded(config: TeacherConfig, device: str) -> SharedTeacher:
 
 
 def forget() -> None:
-    """Give the teacher's memory back; a cluster's workers outlive the extraction."""
+    """Free the teacher's memory, because the workers of a running cluster outlive the extraction."""
     with _one_loads:
         _loaded.cache_clear()
     if torch.cuda.is_initialized():
@@ -139,13 +156,14 @@ def forget() -> None:
 
 
 def require_planned(sample: Sample) -> None:
-    """Raise ExtractionError unless the sample's files hold the bytes that were planned, if they can be read."""
+    """Raise ExtractionError if the sample's files hold other bytes than planned; unreadable files pass."""
     try:
         found = sample_digest(sample.image_path.read_bytes(), sample.mask_path.read_bytes())
     except OSError:
-        return  # who reads them for their pixels says it in the words of a local extraction
+        return  # unreadable files raise DatasetError later, in `render`, as in a local extraction
     if found != sample.digest:
         raise ExtractionError(
             f"{sample.subset}/{sample.id} is not the planned one on {socket.gethostname()}: {sample.image_path} and "
-            f"its mask have digest {found[:12]}, planned {sample.digest[:12]}; nothing of its shard was stored"
+            f"its mask have digest {found[:12]}, planned {sample.digest[:12]}; nothing of its shard was stored. Give "
+            "all machines the same files, then run the same command again"
         )
