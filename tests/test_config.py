@@ -73,7 +73,7 @@ def test_several_mistakes_are_reported_together_with_their_fields(train_yaml):
         "cache",
         "name",
     }
-    assert "  steps: Input should be greater than or equal to 1; found 0" in lines
+    assert "  steps: Value error, how long to train is not said; give steps: 1000, or epochs: 20; found 0" in lines
     assert "  batchsize: unknown key; did you mean batch_size?" in lines
     assert "use 128" in next(line for line in lines if line.startswith("  cache"))
 

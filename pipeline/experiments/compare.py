@@ -57,13 +57,13 @@ def compare(config: CompareConfig) -> str:
         test_elsewhere(config, run)
     finished = [Row(r.label, r.baseline, tuple(load_run(c.folder) for c in r.configs)) for r in rows]
     comparison = summarise(config.name, finished, config.margin / 100)
-    if config.nearest:
-        comparison["rows"].append(nearest_row(config, comparison))
     add_paper(config, comparison)
     relate_folders(config.folder, comparison["rows"])
     before = last_saved(config)
     save(config, comparison)  # what took hours is a table before anything else can fail
     measure_steps(before, rows, store, comparison)
+    if config.nearest:
+        comparison["rows"].append(nearest_row(config, comparison))
     save(config, comparison)
     report = write_report([config.folder], config.folder / "report.html")
     lines = [markdown(header(comparison), cells(comparison)), "", f"table: {config.folder / 'comparison.md'}"]
@@ -98,14 +98,15 @@ def teacher_row(config: CompareConfig, teacher: TeacherRow) -> PlannedRow:
         {"network": teacher.head or TeacherHeadConfig(), "steps": teacher.steps}
     )
     fitting = config.train.model_copy(update={"head": fit})
-    runs = [fitting.head_run(seed) for seed in teacher.seeds]
-    return PlannedRow(TEACHER, None, tuple(placed for run in runs for placed in in_folds(run, config)))
+    return PlannedRow(
+        TEACHER, None, tuple(r.head_run(seed) for seed in teacher.seeds for r in in_folds(fitting, config))
+    )
 
 
 def heads(config: CompareConfig) -> list[TrainConfig]:
     """The runs that must be finished before the others: the head's, in every fold, where a method reads it."""
     needed = any(method.uses_head for method in config.methods.values())
-    return in_folds(config.train.head_run(), config) if needed else []
+    return [run.head_run() for run in in_folds(config.train, config)] if needed else []
 
 
 def in_folds(run: TrainConfig, config: CompareConfig) -> list[TrainConfig]:

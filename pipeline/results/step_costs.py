@@ -171,7 +171,8 @@ def add_costs(
     Taken from ``before``, the comparison as last saved, where that has the costs of these very rows.
     """
     if before is not None and "cost" in before and identities(before) == identities(comparison):
-        found, comparison["cost"] = {row["label"]: row["cost"] for row in before["rows"]}, before["cost"]
+        found = {row["label"]: row["cost"] for row in before["rows"] if "cost" in row}
+        comparison["cost"] = before["cost"]
     else:
         baselines = {row["label"]: row["baseline"] for row in comparison["rows"]}
         found = measure(configs, baselines, store, show)
@@ -185,5 +186,5 @@ def add_costs(
 def identities(comparison: dict[str, Any]) -> list[Any]:
     return [
         comparison["content_id"],
-        *([r["label"], r["baseline"], r["runs"][0]["identity"]] for r in comparison["rows"]),
+        *([r["label"], r["baseline"], r["runs"][0]["identity"]] for r in comparison["rows"] if r["runs"]),
     ]

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from pipeline.cache.manifest.identity import dataset_name
+from pipeline.files import read_json
 from pipeline.results.differences import correct, difference, ranks
 from pipeline.results.rows import Row
 from pipeline.results.runs import RunError, SavedRun, load_student, number, require_store
@@ -24,21 +25,15 @@ def summarise(name: str, rows: Sequence[Row], margin: float = 0.02) -> dict[str,
     Raises:
         RunError: runs come from different stores or read different heads, or compared rows have different seeds.
     """
-    first = rows[0].runs[0]
+    first, every = rows[0].runs[0], [run for row in rows for run in row.runs]
     require_store([run.path for row in rows for run in row.runs], first.facts["content_id"])
-    heads = {head for row in rows for run in row.runs if (head := run.facts.get("sources", {}).get("head"))}
-    if len(heads) > 1:
-        raise RunError(
-            f"the runs read {len(heads)} different teacher heads ({', '.join(sorted(h[:12] for h in heads))}): see "
-            "`sources` in their run.json; remove those of the wrong head and train them again"
-        )
+    require_one_head(every)
     if len({run.evaluation["subset"] for row in rows for run in row.runs}) > 1:
         raise RunError("some of the runs were evaluated on val, some on test; train them again from one store")
     card = load_student(first.path)[1]
     metric = headline(len(card["classes"]))
     lines = [summarise_row(row, rows, metric) for row in rows]
     correct(lines, margin)
-    every = [run for row in rows for run in row.runs]
     return {
         "name": name,
         "content_id": first.facts["content_id"],
@@ -56,6 +51,17 @@ def summarise(name: str, rows: Sequence[Row], margin: float = 0.02) -> dict[str,
         "ranking": ranks(rows, metric),
         "rows": lines,
     }
+
+
+def require_one_head(runs: Sequence[SavedRun]) -> None:
+    """Refuse runs of one fold that read different teacher heads. Raises RunError."""
+    for fold in {run.config.fold for run in runs}:
+        read = {head for run in runs if run.config.fold == fold and (head := run.facts.get("sources", {}).get("head"))}
+        if len(read) > 1:
+            raise RunError(
+                f"the runs read {len(read)} different teacher heads ({', '.join(sorted(h[:12] for h in read))}): see "
+                "`sources` in their run.json; remove those of the wrong head and train them again"
+            )
 
 
 def mixed(runs: Sequence[SavedRun]) -> list[str]:
@@ -84,6 +90,7 @@ def summarise_row(row: Row, rows: Sequence[Row], metric: str) -> dict[str, Any]:
         "seeds": [run.config.seed for run in row.by_seed],
         "metrics": {n: over_seeds([run.metrics[n] for run in row.by_seed]) for n in row.runs[0].metrics},
         "strata": strata(row.by_seed) if metric == "dice" else {},
+        "external": external(row),
         "difference": difference(row, base, metric) if base else None,
         "parameters": parameters,
         "adapter_parameters": adapters,
@@ -105,6 +112,22 @@ def run_line(run: SavedRun) -> dict[str, Any]:
         "best_val": defined(run.facts["best_val"]),
         "metrics": {name: defined(value) for name, value in run.metrics.items()},
     }
+
+
+def external(row: Row) -> dict[str, Any]:
+    """Metrics on external test sets by the sets' names: over seeds, of each seed the mean over its folds' students."""
+    names = sorted(
+        {file.stem.removeprefix("external-") for run in row.runs for file in run.path.glob("external-*.json")}
+    )
+    found: dict[str, Any] = {}
+    for name in names:
+        values: dict[int, list[dict[str, float]]] = {}
+        for run in row.runs:
+            metrics = read_json(run.path / f"external-{name}.json")["metrics"]
+            values.setdefault(run.config.seed, []).append(metrics)
+        means = [{m: float(np.mean([number(x[m]) for x in runs])) for m in runs[0]} for runs in values.values()]
+        found[name] = {m: over_seeds([mean[m] for mean in means]) for m in means[0]}
+    return found
 
 
 def defined(value: float) -> float | None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from pipeline.cache.config import CacheConfig
 from pipeline.cache.manifest.identity import digest
@@ -102,8 +102,8 @@ class TrainConfig(Config):
     )
     task: TaskConfig = TaskConfig()
     fold: int | None = Field(None, ge=0, description="Which part of a cross-validation tests; null: no such split.")
-    steps: int = Field(0, ge=0, description="Optimiser steps; 0: as many as `epochs` take.")
     epochs: float | None = Field(None, gt=0, description="Passes over the training records, in place of `steps`.")
+    steps: int = Field(0, ge=0, validate_default=True, description="Optimiser steps; 0: as many as `epochs` take.")
     batch_size: int = Field(8, ge=1, description="records a step, over all ranks")
     accumulate: int = Field(1, ge=1, description="Batches whose gradients are averaged in one optimiser step.")
     ema: float = Field(0, ge=0, lt=1, description="Decay of a running mean of the weights, which is kept; 0: none.")
@@ -172,11 +172,12 @@ class TrainConfig(Config):
                 )
         return self
 
-    @model_validator(mode="after")
-    def _has_a_length(self) -> "TrainConfig":
-        if self.steps == 0 and self.epochs is None:
+    @field_validator("steps")
+    @classmethod
+    def _has_a_length(cls, steps: int, others: ValidationInfo) -> int:
+        if steps == 0 and others.data.get("epochs") is None:
             raise ValueError("how long to train is not said; give steps: 1000, or epochs: 20")
-        return self
+        return steps
 
     @model_validator(mode="after")
     def _the_method_gets_its_turn(self) -> "TrainConfig":
@@ -227,8 +228,9 @@ class TrainConfig(Config):
         """
         if self.head is None:
             raise ValueError("no `head:` is configured; add e.g. `head: {steps: 300}`")
+        fold = "" if self.fold is None else f"-fold{self.fold}"
         changes = {
-            "name": f"teacher-seed{self.head.seed if seed is None else seed}",
+            "name": f"teacher-seed{self.head.seed if seed is None else seed}{fold}",
             "student": self.head.network,
             "method": PlainConfig(),
             "head": None,
