@@ -1,8 +1,8 @@
-"""From runs to numbers: mean and deviation over seeds, paired differences with their confidence intervals.
+"""Computes the statistics of a comparison: mean and deviation over seeds, paired differences, confidence intervals.
 
-Two intervals, two questions. Over seeds (Student's t on the differences of runs with the same seed): would it
-hold if training were repeated? Over images (bootstrap on differences of seed-averaged per-image values): would
-it hold on other images? With two seeds the first is very wide, and is printed so.
+The two intervals answer different questions. Over seeds (Student's t on the differences of runs with the same seed):
+would the difference hold if training were repeated? Over images (bootstrap on the differences of seed-averaged
+per-image values): would it hold on other images? With two seeds the first interval is very wide, and is printed so.
 """
 
 import math
@@ -18,12 +18,18 @@ from pipeline.results.runs import RunError, SavedRun, load_student, require_stor
 from pipeline.training.evaluate import headline
 from sward import seeds
 
-RESAMPLES = 5000  # moves a percentile by about 0.01 of the interval's width
+RESAMPLES = 5000  # a percentile then varies by about 0.01 of the interval's width
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: runs that differ by seed alone. baseline: label of the row it is compared with."""
+    """One row of the table.
+
+    Attributes:
+        label: name of the row in the table.
+        baseline: label of the row that this one is compared with; None without a comparison.
+        runs: finished runs that differ only in their seed.
+    """
 
     label: str
     baseline: str | None
@@ -31,21 +37,22 @@ class Row:
 
 
 def summarise(name: str, rows: Sequence[Row]) -> dict[str, Any]:
-    """Everything a table or a report says, ready for JSON (undefined numbers are null).
+    """Computes all numbers of the table and the report, ready for JSON (undefined numbers are null).
 
     Raises:
-        RunError: runs come from different stores or read different heads, or compared rows have different seeds.
+        RunError: runs come from different stores, read different heads or were evaluated on different subsets, or
+            compared rows have different seeds.
     """
     first = rows[0].runs[0]
     require_store([run.path for row in rows for run in row.runs], first.facts["content_id"])
     heads = {head for row in rows for run in row.runs if (head := run.facts.get("sources", {}).get("head"))}
     if len(heads) > 1:
         raise RunError(
-            f"the runs read {len(heads)} different teacher heads ({', '.join(sorted(h[:12] for h in heads))}): see "
-            "`sources` in their run.json; remove those of the wrong head and train them again"
+            f"the runs read {len(heads)} different teacher heads ({', '.join(sorted(h[:12] for h in heads))}); see "
+            "`sources` in their run.json, remove the runs with the wrong head and train them again"
         )
     if len({run.evaluation["subset"] for row in rows for run in row.runs}) > 1:
-        raise RunError("some of the runs were evaluated on val, some on test; train them again from one store")
+        raise RunError("some runs were evaluated on val, others on test; train them again from one store")
     card = load_student(first.path)[1]
     return {
         "name": name,
@@ -63,7 +70,7 @@ def summarise(name: str, rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def summarise_row(row: Row, rows: Sequence[Row], metric: str) -> dict[str, Any]:
-    """Metrics over seeds, difference to the baseline, size and cost of one row."""
+    """Numbers of one row: metrics over seeds, difference to the baseline, parameters, training seconds, its runs."""
     base = next((other for other in rows if other.label == row.baseline and other is not row), None)
     parameters, adapters = count_parameters(row.runs[0])
     config = row.runs[0].config
@@ -85,7 +92,7 @@ def summarise_row(row: Row, rows: Sequence[Row], metric: str) -> dict[str, Any]:
 
 
 def run_line(run: SavedRun) -> dict[str, Any]:
-    """What identifies a run, and its result."""
+    """Identity, training seconds and metrics of one run."""
     return {
         "folder": str(run.path),
         "seed": run.config.seed,
@@ -103,14 +110,18 @@ def defined(value: float) -> float | None:
 
 
 def over_seeds(values: Sequence[float]) -> dict[str, Any]:
-    """Mean and sample standard deviation; null where a value is undefined, or there is but one."""
+    """Mean and sample standard deviation; None if a value is undefined, the deviation also for a single value."""
     mean, n = defined(float(np.mean(values))), len(values)
     sd = float(np.std(values, ddof=1)) if n > 1 and mean is not None else None
     return {"mean": mean, "sd": sd, "n": n}
 
 
 def difference(row: Row, base: Row, metric: str) -> dict[str, Any]:
-    """Mean of ``metric`` less the baseline's, and both 95 % intervals (low, high)."""
+    """Difference of ``metric`` to the baseline: mean, value per seed, and both 95 % intervals (low, high).
+
+    Raises:
+        RunError: the two rows have different seeds.
+    """
     if [r.config.seed for r in row.runs] != [r.config.seed for r in base.runs]:
         raise RunError(f"{row.label} and {base.label} have different seeds; compare runs of the same seeds")
     paired = [a.metrics[metric] - b.metrics[metric] for a, b in zip(row.runs, base.runs, strict=True)]
@@ -125,13 +136,13 @@ def difference(row: Row, base: Row, metric: str) -> dict[str, Any]:
 
 
 def image_means(runs: Sequence[SavedRun], metric: str) -> np.ndarray:
-    """Per-image values averaged over seeds, by image id."""
+    """Per-image values averaged over seeds, sorted by image id."""
     tables = [run.per_image(metric) for run in runs]
     return np.array([np.mean([table[id] for table in tables]) for id in sorted(tables[0])])
 
 
 def t_interval(differences: Sequence[float]) -> list[float] | None:
-    """95 % interval of the mean by Student's t; None for a single difference."""
+    """95 % confidence interval of the mean by Student's t; None for fewer than two differences."""
     from scipy.stats import t
 
     n = len(differences)
@@ -142,7 +153,7 @@ def t_interval(differences: Sequence[float]) -> list[float] | None:
 
 
 def bootstrap_interval(differences: np.ndarray) -> list[float] | None:
-    """95 % percentile interval of the mean, resampling images; the same for the same numbers. None below 5 images."""
+    """95 % percentile interval of the mean by resampling images, deterministic; None for fewer than 5 images."""
     n = len(differences)
     if n < 5:
         return None
@@ -152,7 +163,7 @@ def bootstrap_interval(differences: np.ndarray) -> list[float] | None:
 
 
 def count_parameters(run: SavedRun) -> tuple[int, int]:
-    """Trainable parameters of the student, and of the method's adapters (dropped after training)."""
+    """Counts trainable parameters of the student, and of the method's adapters (discarded after training)."""
     student, card = load_student(run.path)
     with torch.random.fork_rng(devices=[]):
         method = run.config.method.build(
