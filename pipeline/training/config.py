@@ -1,4 +1,4 @@
-"""The configuration of one training run."""
+"""Configuration of one training run, and the hash of it that names the run."""
 
 import math
 from pathlib import Path
@@ -23,12 +23,12 @@ Bytes = Annotated[int, BeforeValidator(lambda value: parse_size(str(value), "siz
 
 
 def is_head(config: TrainableConfig) -> bool:
-    """Whether this is a teacher's head, which reads cached features, and no student."""
+    """Tells a teacher's head (input: cached features) from a student (input: images)."""
     return isinstance(config, TeacherHeadConfig | ResUNetPPHeadConfig)
 
 
 def build_trainable(config: TrainableConfig, teacher_channels: Channels, num_classes: int, seed: int) -> Student:
-    """The student, initialised as a function of ``seed``; or the teacher's head, from torch's generator as it is."""
+    """Builds a student, initialised from ``seed``, or a teacher's head, initialised from torch's global generator."""
     if isinstance(config, TeacherHeadConfig | ResUNetPPHeadConfig):
         return config.build(teacher_channels, num_classes)
     return build_student(config, num_classes, seed)
@@ -37,16 +37,18 @@ def build_trainable(config: TrainableConfig, teacher_channels: Channels, num_cla
 class OptimizerConfig(Config):
     """AdamW with a learning-rate schedule over the run's steps (paper: polyps 5e-4 cosine, Cityscapes 1e-3 poly)."""
 
-    lr: float = Field(5e-4, gt=0, description="initial learning rate")
-    weight_decay: float = Field(1e-4, ge=0, description="AdamW's decoupled weight decay")
-    schedule: Literal["cosine", "poly", "constant"] = Field("cosine", description="how the rate falls to 0")
-    power: float = Field(0.9, gt=0, description="exponent of poly")
-    warmup_steps: int = Field(0, ge=0, description="linear warm-up")
-    clip_norm: float | None = Field(5.0, gt=0, description="gradient norm limit; null: none")
+    lr: float = Field(5e-4, gt=0, description="Initial learning rate.")
+    weight_decay: float = Field(1e-4, ge=0, description="Decoupled weight decay of AdamW.")
+    schedule: Literal["cosine", "poly", "constant"] = Field(
+        "cosine", description="Decay of the learning rate: to 0 by `cosine` or `poly`, or none."
+    )
+    power: float = Field(0.9, gt=0, description="Exponent of the poly schedule.")
+    warmup_steps: int = Field(0, ge=0, description="Steps in which the rate rises linearly to `lr`; 0: none.")
+    clip_norm: float | None = Field(5.0, gt=0, description="Limit of the gradient's norm; null: no clipping.")
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
-    """The rate at ``step`` of ``steps``: warm-up, then the schedule to 0."""
+    """Returns the rate of ``step`` (from 0) in a run of ``steps``: linear warm-up, then the schedule."""
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps
     fraction = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
@@ -59,79 +61,99 @@ def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
 
 
 class HeadFit(Config):
-    """The teacher's head: fitted on cached features by a run of its own (`sward fit-head`), then frozen.
+    """Segmentation head of the teacher: trained on cached features by a run of its own (`sward fit-head`), then frozen.
 
-    It is the teacher's own row in a comparison, and gives the methods that read them logits and penultimate maps.
+    It is the teacher's row in a comparison, and provides logits and penultimate maps to the methods that read them.
     """
 
-    network: HeadConfig = TeacherHeadConfig()
-    steps: int = Field(ge=1, description="optimiser steps")
-    batch_size: int | None = Field(None, ge=1, description="records a step; null: as the student")
-    optimizer: OptimizerConfig | None = Field(None, description="null: as the student")
-    seed: int = Field(0, ge=0, description="initialisation and order; one head serves students of all seeds")
+    network: HeadConfig = Field(TeacherHeadConfig(), description="Architecture of the head.")
+    steps: int = Field(ge=1, description="Optimiser steps.")
+    batch_size: int | None = Field(None, ge=1, description="Records per step; null: as for the student.")
+    optimizer: OptimizerConfig | None = Field(None, description="Optimiser and schedule; null: as for the student.")
+    seed: int = Field(0, ge=0, description="Seed of initialisation and order; one head serves students of all seeds.")
     tensors: Literal["recomputed", "appended"] = Field(
         "recomputed",
-        description="logits and penultimate maps: the head run at every step, or read from the store "
-        "(`sward extract --append`)",
+        description="Source of logits and penultimate maps: the head run in every step, or the store "
+        "(written by `sward extract --append`).",
     )
 
 
 class TrainConfig(Config):
-    """One student, one method, one seed, from one store."""
+    """One training run: one student, one method and one seed, on the features of one store."""
 
+    # what is trained
     name: str = Field(
-        pattern=r"^[A-Za-z0-9._-]+$", description="name of the run; its folder is <runs>/<name>-<identity>"
+        pattern=r"^[A-Za-z0-9._-]+$", description="Name of the run; its folder is <runs>/<name>-<identity>."
     )
-    runs: str = Field("runs", description="folder of run folders")
+    runs: str = Field("runs", description="Folder that holds the run folders.")
     cache: CacheConfig = Field(
-        description="the store this run expects: path of its cache config, checked before the first batch"
+        description="Store to train from: path of its cache config, which is checked before the first batch."
     )
-    student: TrainableConfig
-    method: MethodConfig = PlainConfig()
-    head: HeadFit | None = Field(None, description="the teacher's head, for methods that read logits; null: none")
-    optimizer: OptimizerConfig = OptimizerConfig()
+    student: TrainableConfig = Field(description="Student to train (or the teacher's head, see `head`).")
+    method: MethodConfig = Field(PlainConfig(), description="Distillation method; default: labels alone.")
+    head: HeadFit | None = Field(None, description="The teacher's head, for methods that read logits; null: none.")
+    optimizer: OptimizerConfig = Field(OptimizerConfig(), description="Optimiser and learning-rate schedule.")
     teacher: Literal["cached", "online"] = Field(
-        "cached", description="features from the store, or (for comparison) the teacher run on the store's views"
+        "cached", description="Features from the store, or (for comparison) the teacher run on the store's views."
     )
-    steps: int = Field(ge=1, description="optimiser steps")
-    batch_size: int = Field(8, ge=1, description="records a step, over all ranks")
-    seed: int = Field(0, ge=0, description="initialisation, order, offsets, dropout")
-    views: int | None = Field(None, ge=1, description="train on the first N views only; null: all in the store")
+
+    # schedule
+    steps: int = Field(ge=1, description="Optimiser steps.")
+    batch_size: int = Field(8, ge=1, description="Records per step, over all processes.")
+    seed: int = Field(0, ge=0, description="Seed of initialisation, record order, window offsets and dropout.")
+    views: int | None = Field(None, ge=1, description="Train on the first N views of an image; null: all in the store.")
     per_epoch: Literal["all", "one"] = Field(
-        "all", description="an epoch is every record, or one view an image, rotating"
+        "all", description="Records per epoch: all, or one view per image (the next view in the next epoch)."
     )
-    eval_every: int = Field(0, ge=0, description="steps between validations; 0: only at the end")
-    checkpoint_every: int = Field(200, ge=1, description="steps between checkpoints (last.ckpt)")
-    log_every: int = Field(10, ge=1, description="steps between logged lines")
-    signal_every: int = Field(100, ge=0, description="steps between measurements of the relational signal; 0: never")
-    workers: int = Field(2, ge=0, description="reading threads (never changes the result)")
-    prefetch: int = Field(2, ge=1, description="batches read ahead")
+    eval_every: int = Field(0, ge=0, description="Steps between validations; 0: only at the end.")
+
+    # logging and checkpoints
+    checkpoint_every: int = Field(200, ge=1, description="Steps between checkpoints (last.ckpt).")
+    log_every: int = Field(10, ge=1, description="Steps between lines of metrics.jsonl.")
+    signal_every: int = Field(
+        100,
+        ge=0,
+        description="Steps between logs of attention entropy, value collapse and gradient shares (`signal/…`, "
+        "`share/…`); 0: never.",
+    )
+
+    # loading
+    workers: int = Field(2, ge=0, description="Threads that read the store; 0: the training thread reads. Same result.")
+    prefetch: int = Field(2, ge=1, description="Batches read ahead.")
     cache_bytes: Bytes = Field(
         20 * 10**9,
         ge=0,
-        description="of a store at a URL, how much of what was read stays on this disk, e.g. 20GB; 0: none",
+        description="Size limit of the local copy of chunks read from a store at a URL, e.g. 20GB; 0: no copy.",
     )
-    device: str = Field("auto", description="auto, cpu, cuda …")
-    devices: int = Field(1, ge=1, description="processes on each machine, one a GPU; share every batch, same result")
-    nodes: int = Field(1, ge=1, description="machines; with more than one, start torchrun on each (see README)")
-    precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="Fabric precision; losses stay float32")
-    channels_last: bool = Field(False, description="maps in channels-last order, 0.7-0.9 of a CPU step; bf16 always is")
-    compile: bool = Field(False, description="torch.compile of the student, for long runs on GPUs")
+
+    # hardware
+    device: str = Field("auto", description="Device to train on: auto, cpu, cuda …")
+    devices: int = Field(
+        1, ge=1, description="Processes per machine (one per GPU); they split each batch and give the same result."
+    )
+    nodes: int = Field(1, ge=1, description="Machines; with more than one, start torchrun on each (see README).")
+    precision: Literal["32-true", "bf16-mixed"] = Field(
+        "32-true", description="Precision of Lightning Fabric; losses stay in float32."
+    )
+    channels_last: bool = Field(
+        False, description="Maps in channels-last order: 0.7-0.9 of a CPU step's time; always so in bf16-mixed."
+    )
+    compile: bool = Field(False, description="Run the student through torch.compile; for long runs on GPUs.")
 
     @property
     def processes(self) -> int:
-        """Over all machines; 1: this process trains."""
+        """Number of processes over all machines; 1: the calling process trains alone."""
         return self.devices * self.nodes
 
     @model_validator(mode="after")
     def _processes_share_a_batch_evenly(self) -> "TrainConfig":
-        found = {"batch_size": self.batch_size}
-        found |= {"head.batch_size": self.head.batch_size} if self.head and self.head.batch_size else {}
-        for name, size in found.items():
+        sizes = {"batch_size": self.batch_size}
+        sizes |= {"head.batch_size": self.head.batch_size} if self.head and self.head.batch_size else {}
+        for name, size in sizes.items():
             if size % self.processes:
                 raise ValueError(
-                    f"{name} is {size}, over all processes, and does not divide by devices × nodes = {self.devices} × "
-                    f"{self.nodes}; make it a multiple of {self.processes}, or change devices"
+                    f"{name} is {size} (over all processes), which cannot be divided by devices × nodes = "
+                    f"{self.devices} × {self.nodes}; make it a multiple of {self.processes}, or change devices or nodes"
                 )
         return self
 
@@ -139,8 +161,8 @@ class TrainConfig(Config):
     def _the_method_gets_its_turn(self) -> "TrainConfig":
         if (length := self.method.warm_up(self.steps)[0]) >= self.steps:
             raise ValueError(
-                f"method.warmup_steps is {length}, the run has {self.steps} steps: the method would never act; "
-                "set it below, or leave it out (10 %)"
+                f"method.warmup_steps is {length}, the run has {self.steps} steps, so the method would never be used; "
+                f"set warmup_steps below {self.steps}, or leave it out (then 10 % of the steps)"
             )
         return self
 
@@ -152,27 +174,40 @@ class TrainConfig(Config):
 
     @property
     def puts_channels_last(self) -> bool:
-        """Whether the student's maps are in channels-last order: always in bf16, which tensor cores read so."""
+        """Whether the student's maps are in channels-last order: always in bf16, where tensor cores read this order."""
         return self.channels_last or self.precision == "bf16-mixed"
 
     def identity(self) -> str:
-        """Hash of everything that can change the result; place, threads, processes and logging can't."""
+        """Hash of all values that can change the result.
+
+        ``eval_every`` is among them, because validation chooses the best student. Equal runs keep one folder wherever
+        and however fast they run.
+        """
+        # where files lie, how fast they are read, which processors compute: the order of records and draws stays
         free = {"name", "runs", "workers", "prefetch", "cache_bytes", "device", "devices", "nodes"}
+        # how often state and losses are written: writing changes no weight
         free |= {"checkpoint_every", "log_every"}
+        # options without effect at this setting; so runs from before an option existed keep their identity
         free |= {"head"} if not self.method.uses_head else set()
         free |= {"teacher"} if self.teacher == "cached" else set()
         free |= {"channels_last"} | (set() if self.compile else {"compile"})
         values = self.model_dump(mode="json", exclude=free)
+        # the store's place and layout, and how it was extracted; what it contains is checked by its content id
         for key in ("store", "shard_records", "compression", "batch_size", "workers", "device", "runner"):
             values["cache"].pop(key)
-        return digest(values | ({"channels_last": True} if self.puts_channels_last else {}))  # it rounds otherwise
+        # channels-last order counts also where bf16 implies it: sums are rounded differently
+        return digest(values | ({"channels_last": True} if self.puts_channels_last else {}))
 
     @property
     def folder(self) -> Path:
+        """The run's folder: <runs>/<name>-<first 10 digits of the identity>."""
         return Path(self.runs) / f"{self.name}-{self.identity()[:10]}"
 
     def head_run(self, seed: int | None = None) -> "TrainConfig":
-        """The run that fits the teacher's head, on this run's store, views and schedule.
+        """Returns the configuration of the run that fits the teacher's head, on this run's store, views and schedule.
+
+        Args:
+            seed: seed of that run; None takes ``head.seed``.
 
         Raises:
             ValueError: no head is configured.

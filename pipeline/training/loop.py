@@ -1,8 +1,8 @@
-"""Stage 2: trains a student from a store. The teacher is never loaded.
+"""Stage 2: trains a student from a feature store, without loading the teacher.
 
-Five steps to read: `train` (checks, builds), `fit` (the loop), `validate`, `finish` (test split, student file),
-and small helpers. Interrupted and resumed equals uninterrupted, bit for bit on CPU: every draw is keyed by the
-step, and a checkpoint holds the rest.
+`train` checks and builds, `fit` is the loop, `validate` keeps the best student, `finish` evaluates it on the test
+split. A run that was interrupted and resumed equals an uninterrupted one, bit for bit on CPU: every random draw is
+keyed by the step, and the checkpoint holds all other state.
 """
 
 import logging
@@ -40,23 +40,24 @@ log = logging.getLogger(__name__)
 
 
 class Interrupted(KeyboardInterrupt):
-    """The run was asked to stop; its checkpoint is written."""
+    """Raised after a stop request, when the checkpoint has been written."""
 
 
 def train(
     config: TrainConfig, progress: TrainProgress = lambda step, steps, logged: None, profile_steps: int | None = None
 ) -> Path:
-    """Train, resume or (if it is finished) just return the run folder of ``config``.
+    """Trains or resumes the run of ``config`` and returns its folder; a finished run is returned at once.
 
-    With ``devices`` above 1 that many processes are started for it, and waited for here; in one of several processes
-    that `torchrun` started, this is its part of the run.
+    With ``devices`` above 1 it starts that many processes and waits for them. In a process that `torchrun` started it
+    does this process's part of the run.
 
     Args:
-        profile_steps: time the parts of this many steps, into the run's profile.json; the result is the same.
+        progress: called with (step, steps, logged values).
+        profile_steps: number of steps whose parts are timed, into the run's profile.json; the result is the same.
 
     Raises:
         ProcessLost: one of several processes died.
-        CacheMismatch, StoreIncomplete, StoreDamaged: before the first batch.
+        CacheMismatch, StoreIncomplete, StoreDamaged: the store does not fit or is damaged; before the first batch.
         NonFiniteError: a loss is NaN or infinite; names terms and samples.
         Interrupted: after SIGTERM or Ctrl-C, with a checkpoint written.
     """
@@ -76,8 +77,8 @@ def train(
         run = setup(config, store, folder, progress)
         folder.count_from_now()
         first = resume(run)
-        watched = profiling(run, first, profile_steps) if profile_steps else nullcontext()
-        with stop_requests() as stopping, folder.logging(first), watched:
+        profiler = profiling(run, first, profile_steps) if profile_steps else nullcontext()
+        with stop_requests() as stopping, folder.logging(first), profiler:
             with CheckpointWriter(folder) as writer:
                 fit(run, first, writer, stopping, progress)
             finish(run)
@@ -85,10 +86,10 @@ def train(
 
 
 def resume(run: TrainingRun) -> int:
-    """Restore the last checkpoint, or a shared warm-up; returns the first step still to do."""
-    there = [file for file in (run.folder.last, warm_up_file(run.config)) if file and file.is_file()]
-    file = run.fabric.broadcast(there[0] if there else None)  # as the first process found it
-    expected = run.facts if file == run.folder.last else warm_up_facts(run)
+    """Restores the last checkpoint, or a warm-up shared with other runs; returns the first step still to do."""
+    existing = [file for file in (run.folder.last, warm_up_file(run.config)) if file and file.is_file()]
+    file = run.fabric.broadcast(existing[0] if existing else None)  # all processes take the first one's choice
+    expected = run.facts if file == run.folder.last else run.warm_up_facts
     first, spent = 0, 0.0
     if file:
         if file != run.folder.last:
@@ -103,64 +104,72 @@ def resume(run: TrainingRun) -> int:
     return first
 
 
-def warm_up_facts(run: TrainingRun) -> dict[str, Any]:
-    return {"store": run.store.content_id} | run.sources
-
-
 def fit(
     run: TrainingRun, first: int, writer: CheckpointWriter, stopping: Callable[[], bool], progress: TrainProgress
 ) -> None:
-    """The loop: steps ``first`` to the end, with logs, validations and checkpoints."""
+    """Runs the training steps from ``first`` (counted from 0) to the end, with logs, validations and checkpoints."""
     config = run.config
     for step, batch in enumerate(run.stream.batches(first, config.steps), start=first):
-        torch.manual_seed(seeds.torch_seed(config.seed, "step", step))  # dropout: a function of (seed, step)
+        # random state (of dropout) and learning rate: functions of the step, so that resuming needs no history
+        torch.manual_seed(seeds.torch_seed(config.seed, "step", step))
         for group in run.optimizer.param_groups:
             group["lr"] = learning_rate(config.optimizer, step, config.steps)
+        # forward, losses, backward; then clip, and stop at a NaN before it reaches a weight
         output, losses, shares = forward_backward(run, batch, step)
         clip(run, batch, step, losses, output)
         with part("optimiser"):
             run.optimizer.step()
             run.optimizer.zero_grad()
+        # log and validate
         done = step + 1
         if done % config.log_every == 0 or done == config.steps or shares:
             progress(done, config.steps, log_step(run, done, losses, shares))
         if done < config.steps and config.eval_every and done % config.eval_every == 0:
             validate(run, done)
-        if done == config.method.warm_up(config.steps)[0] and (warm := warm_up_file(config)) and not warm.is_file():
-            save_checkpoint(run, writer, done, warm, warm_up_facts(run) | {"seconds": run.folder.seconds()})
+        # checkpoint; stop in all processes if any was asked to
+        if done == config.method.warm_up(config.steps)[0]:
+            share_warm_up(run, writer, done)
         stop = any_rank(run.fabric, stopping())
         if done % config.checkpoint_every == 0 or done == config.steps or stop:
             save_checkpoint(run, writer, done, run.folder.last, run.facts)
         if stop and done < config.steps:
             writer.wait()
             run.folder.mark_stopped()
-            run.fabric.barrier()  # nobody leaves before the first process has written it
-            raise Interrupted(f"stopped after step {done}; the same command continues from there")
+            run.fabric.barrier()  # no process exits before the first one has written the checkpoint
+            raise Interrupted(f"stopped after step {done}; run the same command again to continue from there")
 
 
 def forward_backward(run: TrainingRun, batch: Batch, step: int) -> tuple[StudentOutput, Losses, dict[str, float]]:
-    """Forward and backward; of several processes each ends with the whole batch's losses and gradients."""
-    signal = run.config.signal_every > 0 and step % run.config.signal_every == 0
-    by_hand = signal or not run.overlap
+    """Runs forward and backward of one step; every process ends with the losses and gradients of the whole batch.
+
+    Returns:
+        Student output, losses, and the logged values of the relational signal (empty in most steps).
+    """
+    measuring = run.config.signal_every > 0 and step % run.config.signal_every == 0
+    # DDP averages gradients in the backward pass; not if there are several passes, or parameters may get no gradient
+    sync_manually = measuring or not run.overlap
     run.student.train()
     wrapped: Any = run.student  # by Fabric
-    with sharing(run.stream.order.size(step)), run.fabric.no_backward_sync(wrapped, enabled=by_hand):
+    with sharing(run.stream.order.size(step)), run.fabric.no_backward_sync(wrapped, enabled=sync_manually):
         with part("forward: student"):
             output = run.student(batch.inputs(run.student))
         losses = run.objective(output, batch, step)
-    shares = measure_signal(run, losses, step) if signal else {}
+    shares = measure_signal(run, losses, step) if measuring else {}
     with part("backward"):
         run.fabric.backward(losses.total)
-        average_gradients(run.fabric, run.parameters if by_hand else run.objective.parameters())
+        average_gradients(run.fabric, run.parameters if sync_manually else run.objective.parameters())
     run.overlap = run.overlap or all(p.grad is not None for p in run.student.parameters() if p.requires_grad)
     return output, losses, shares
 
 
 @part("gradient clipping")
 def clip(run: TrainingRun, batch: Batch, step: int, losses: Losses, output: StudentOutput) -> None:
-    """Limit the gradient's norm; a loss or gradient that is not finite stops the run before it reaches a weight.
+    """Limits the gradient's norm, and stops the run if loss or gradient is not finite, before a weight changes.
 
-    This is where a step waits for the device, once: both are looked at together.
+    Loss and norm are checked together, so that a step waits for the device only once.
+
+    Raises:
+        NonFiniteError: names the terms and samples.
     """
     norm = nn.utils.clip_grad_norm_(run.parameters, run.config.optimizer.clip_norm or math.inf)
     if torch.isfinite(norm + losses.total.detach()):
@@ -168,13 +177,13 @@ def clip(run: TrainingRun, batch: Batch, step: int, losses: Losses, output: Stud
     run.objective.check_finite(losses, output, batch, step, partial(gather_lists, run.fabric))
     raise NonFiniteError(
         f"step {step}: the gradient is not finite; samples {', '.join(gather_lists(run.fabric, batch.ids))}. "
-        "Lower the learning rate, or look at the last lines of metrics.jsonl"
+        "Lower the learning rate; the terms are in the last lines of metrics.jsonl"
     )
 
 
 @part("logging")
 def log_step(run: TrainingRun, done: int, losses: Losses, shares: dict[str, float]) -> dict[str, float]:
-    """One line of the log; returns it."""
+    """Writes one line of the log and returns its values."""
     logged = {"loss": losses.total.item(), "lr": run.optimizer.param_groups[0]["lr"]}
     logged |= {f"term/{k}": v.item() for k, v in losses.terms.items()} | shares
     run.folder.log(done, logged)
@@ -182,8 +191,10 @@ def log_step(run: TrainingRun, done: int, losses: Losses, shares: dict[str, floa
 
 
 def measure_signal(run: TrainingRun, losses: Losses, step: int) -> dict[str, float]:
-    """Relational-signal monitors (of this process's samples) and each term's share of the gradient; warns of a dead
-    signal."""
+    """Measures the relational signal (this process's samples) and each term's share of the gradient.
+
+    Logs a warning if the signal is dead (attention near uniform, values collapsed).
+    """
     with part("relational signal"):
         monitors = run.objective.method.monitors()
         shares = gradient_shares(losses, run.parameters, partial(backward_and_average, run.fabric, run.parameters))
@@ -194,7 +205,7 @@ def measure_signal(run: TrainingRun, losses: Losses, step: int) -> dict[str, flo
 
 @part("evaluation")
 def validate(run: TrainingRun, step: int) -> None:
-    """Metrics on the validation split; keeps the best student."""
+    """Evaluates on the validation split; saves the student if it is the best so far."""
     result = evaluate(run.student, run.store, "val", run.fabric.device, run.config.batch_size, share=run.share)
     score = result["metrics"][headline(len(run.store.classes))]
     run.folder.log(step, {f"val/{k}": v for k, v in result["metrics"].items()})
@@ -205,34 +216,30 @@ def validate(run: TrainingRun, step: int) -> None:
 
 @part("checkpoint")
 def save_checkpoint(run: TrainingRun, writer: CheckpointWriter, step: int, file: Path, facts: dict[str, Any]) -> None:
-    """Everything to resume from ``step``, and the time spent so far; every process has the same."""
+    """Saves all state to resume from ``step``, and the time spent; the first process writes, as all have the same."""
     if not run.fabric.is_global_zero:
         return
-    writer.save(
-        file,
-        student=run.student,
-        method=run.objective,
-        optimizer=run.optimizer,
-        step=step,
-        facts=facts | {"best": run.best},
-    )
+    best = {"best": run.best}
+    writer.save(file, student=run.student, method=run.objective, optimizer=run.optimizer, step=step, facts=facts | best)
+
+
+def share_warm_up(run: TrainingRun, writer: CheckpointWriter, step: int) -> None:
+    """Saves the state at the end of a warm-up for runs with the same one, unless such a run has saved it before."""
+    file = warm_up_file(run.config)
+    if file and not file.is_file():
+        save_checkpoint(run, writer, step, file, run.warm_up_facts | {"seconds": run.folder.seconds()})
 
 
 def finish(run: TrainingRun) -> None:
-    """Validate the last student; evaluate the best one on test (val where test has no labels); mark the run."""
+    """Validates the last student, evaluates the best one on test (val if test has no labels), marks the run as done."""
     validate(run, run.config.steps)
-    run.fabric.barrier()  # the first process has written it
+    run.fabric.barrier()  # the first process has written the best student
     run.folder.load_student(run.student)
+    subset, predictions = run.store.evaluation_subset, run.folder.path / "predictions"
     with part("evaluation"):
         result = evaluate(
-            run.student,
-            run.store,
-            run.store.evaluation_subset,
-            run.fabric.device,
-            run.config.batch_size,
-            predictions=run.folder.path / "predictions",
-            share=run.share,
+            run.student, run.store, subset, run.fabric.device, run.config.batch_size, predictions, run.share
         )
     run.folder.save_evaluation(result)
     run.folder.mark_finished({"test": result["metrics"], "subset": result["subset"], "best_val": run.best})
-    run.fabric.barrier()  # so that every process finds it finished
+    run.fabric.barrier()  # every process finds the run finished
