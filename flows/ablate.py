@@ -1,8 +1,8 @@
-"""Methods × seeds under Prefect: each point a run of train-student, then the comparison of all.
+"""Flow of a comparison, methods × seeds: starts one run of train-student per point, then compares all points.
 
-This flow only waits, so it runs in the pool `control`; in `local` it would take the place of the runs it waits
-for. A point counts as done when its run folder says so: Prefect's own state of a run may be stale. A server that
-is away in between is waited for.
+This flow only waits, so it runs in the pool `control`; in `local` it would occupy the slot of the runs that it waits
+for. A point counts as finished if its run folder says so, because Prefect's state of a run may be out of date. If the
+server is unreachable in between, the flow waits for it.
 """
 
 import time
@@ -29,27 +29,32 @@ from pipeline.training.config import TrainConfig
 from pipeline.training.run_folder import RunFolder
 from pipeline.training.setup import open_store
 
-POLL_SECONDS = 5.0
+POLL_SECONDS = 5.0  # between two queries for the states of all runs
 
 
 @flow(name="ablate-student")
 def ablate_student(config: Path, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Train what is not finished yet, wait, then write table and report.
+    """Trains the points that are not finished, waits for them, then writes table and report.
 
     Args:
         config: YAML file of the comparison, relative to the checkout.
         overrides: single settings, e.g. {"seeds": [0, 1, 2]}.
+
+    Returns:
+        ``comparison``: the comparison's folder. ``runs``: the folders of its runs.
     """
     settings = as_overrides(overrides or {})
     checked = load_config(CompareConfig, config, settings)
-    open_store(checked.train)  # one refusal here instead of one a point
+    open_store(checked.train)  # an unusable store fails here once, instead of in every point
     log_config(checked)
     points = running_order(planned_rows(checked))
-    for first in (heads(checked), points):  # methods read a head that is fitted
+    for first in (heads(checked), points):  # the head first, because methods read it
         wait({submit(point, checked.folder / "configs"): point for point in unfinished(first)})
     if failed := unfinished(points):
         names = ", ".join(point.name for point in failed)
-        raise RuntimeError(f"not finished: {names}; see the runs of {trainer()}, then start this again")
+        raise RuntimeError(
+            f"not finished: {names}; see the runs of {trainer()} for the reasons, then start this flow again"
+        )
     lines = sward("compare", config, settings)
     report = (checked.folder / "report.html").resolve().as_uri()
     publish_artifact("the table", lambda: create_markdown_artifact("\n".join(lines), key="comparison"))
@@ -60,18 +65,19 @@ def ablate_student(config: Path, overrides: dict[str, Any] | None = None) -> dic
 
 
 def trainer() -> str:
-    """The deployment of train-student of the same kind as this flow's own: local or container."""
+    """Deployment of train-student of the same kind as this flow's deployment, local or container."""
     return f"train-student/{deployment.name or 'local'}"
 
 
 def unfinished(points: list[TrainConfig]) -> list[TrainConfig]:
+    """Points whose run folder does not say that the run is finished."""
     return [point for point in points if not RunFolder(point.folder).finished]
 
 
 def submit(point: TrainConfig, folder: Path) -> UUID:
-    """Write the point's whole configuration and start its run.
+    """Writes the point's full configuration to ``folder`` and starts its run; returns the run's id.
 
-    When Prefect repeats this flow run, a point's run that is still going is found by its key, not started twice.
+    If Prefect repeats this flow run, a run that is still going is found by its idempotency key and not started again.
     """
     path = folder / f"{point.folder.name}.yaml"
     write_atomic(path, yaml.safe_dump(point.model_dump(mode="json"), sort_keys=False))
@@ -83,7 +89,7 @@ def submit(point: TrainConfig, folder: Path) -> UUID:
 
 
 def start_or_find(point: TrainConfig, path: Path, attempt: int) -> FlowRun:
-    """The run of this attempt at a point, started now or by an earlier execution of this flow run."""
+    """Run for this attempt at a point, started now or found from an earlier execution of this flow run."""
     start = partial(
         run_deployment,
         trainer(),
@@ -92,11 +98,11 @@ def start_or_find(point: TrainConfig, path: Path, attempt: int) -> FlowRun:
         timeout=0,
         idempotency_key=f"{flow_run.id}-{point.folder.name}-{attempt}",
     )
-    return cast(FlowRun, retry_while_unavailable(start))  # a coroutine only where an event loop runs
+    return cast(FlowRun, retry_while_unavailable(start))  # a coroutine only inside an event loop
 
 
 def wait(runs: dict[UUID, TrainConfig]) -> None:
-    """Until every run has a final state, or its folder says that it is finished whatever Prefect says."""
+    """Waits until each run has a final state in Prefect or is finished according to its folder."""
     log, going = get_run_logger(), dict(runs)
     with get_client(sync_client=True) as client:
         while going:

@@ -1,4 +1,7 @@
-"""Stage 1 under Prefect: `prefect deployment run extract-teacher-features/local -p config=configs/cache/….yaml`."""
+"""Flow of stage 1: extracts the teacher's features into a store.
+
+Start it with `prefect deployment run extract-teacher-features/local -p config=configs/cache/….yaml`.
+"""
 
 import re
 from pathlib import Path
@@ -19,12 +22,16 @@ COMPUTED = re.compile(r"(\d+) computed now")
 
 @flow(name="extract-teacher-features")
 def extract_teacher_features(config: Path, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Make, continue or extend a feature store; only what has no receipt on disk is computed.
+    """Creates, continues or extends a feature store; only units without a receipt are computed.
 
     Args:
         config: YAML file of the cache, relative to the checkout.
-        overrides: single settings, e.g. {"views.count": 2, "device": "cuda:0"}; on all GPUs of the machine or on a Dask
-            cluster: {"runner.kind": "dask"}, {"runner.kind": "dask", "runner.address": "tcp://…", "device": "cuda"}.
+        overrides: single settings, e.g. {"views.count": 2, "device": "cuda:0"}. For all GPUs of the machine:
+            {"runner.kind": "dask"}. For a Dask cluster: {"runner.kind": "dask", "runner.address": "tcp://…",
+            "device": "cuda"}.
+
+    Returns:
+        Path, content id and records of the store, and the number of records computed in this run.
     """
     settings = as_overrides(overrides or {})
     checked = load_config(CacheConfig, config, settings)
@@ -39,7 +46,7 @@ def extract_teacher_features(config: Path, overrides: dict[str, Any] | None = No
 
 
 def table(facts: dict[str, Any]) -> list[dict[str, Any]]:
-    """The store's facts, one a row."""
+    """Rows of the store's table in Prefect, one fact each."""
     rows = {
         "store": facts["path"],
         "complete": facts["complete"],
@@ -53,7 +60,7 @@ def table(facts: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def receipt(facts: dict[str, Any], lines: list[str]) -> dict[str, Any]:
-    """What the flow returns: where the store is, what it is, and what this run added."""
+    """Result of the flow: path, content id and records of the store, and how many records this run computed."""
     computed = next(int(found[1]) for line in reversed(lines) if (found := COMPUTED.search(line)))
     records = sum(counts["readable"] for counts in facts["records"].values())
     return {"store": facts["path"], "content_id": facts["content_id"], "records": records, "computed": computed}

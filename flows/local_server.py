@@ -1,8 +1,8 @@
-"""`make prefect`: server, pools, deployments and workers on loopback with one command. Ctrl-C ends what it started.
+"""`make prefect`: starts a local Prefect server with pools, deployments and workers; Ctrl-C stops what it started.
 
-A run that is going on is killed with its worker; its files are resumable, and a new run with the same configuration
-continues from them. The server's automations (prefect-automations.yaml) mark it as Crashed, at the latest when the
-server is there again.
+Stopping a worker kills its current run. A new run with the same configuration continues from the files of the killed
+one. The server's automations (prefect-automations.yaml) mark the killed run as Crashed, at the latest when the server
+runs again.
 """
 
 import os
@@ -20,23 +20,25 @@ from prefect.automations import Automation
 from prefect.settings import PREFECT_API_URL
 
 PREFECT = (sys.executable, "-m", "prefect", "--no-prompt")
-POOLS = {"local": ("--limit", "1"), "control": ()}  # options of each pool's worker; see prefect.yaml
-SERVER_SECONDS = 120  # 7-34 s were measured on two cores
+POOLS = {"local": ("--limit", "1"), "control": ()}  # pool -> options of its worker; see prefect.yaml
+SERVER_SECONDS = 120  # limit for the server's start; 7-34 s were measured on two cores
 READY = """
 Ready. In another terminal, in this folder:
 
   prefect deployment run extract-teacher-features/local -p config=configs/quickstart/cache.yaml --watch
   prefect deployment run train-student/local -p config=configs/quickstart/train.yaml --watch
 
-Pages: {page}    Ctrl-C stops workers and server.
+Web interface: {page}    Ctrl-C stops workers and server.
 """
 
 
 def main() -> None:
-    """Start everything, wait, stop everything that was started here."""
+    """Starts everything, waits, and stops everything that it started; a server that already runs is used and kept."""
     if not Path("prefect.yaml").is_file():
-        sys.exit(f"no prefect.yaml in {Path.cwd()}; start this in the checkout's folder")
-    url = PREFECT_API_URL.value() or sys.exit("no PREFECT_API_URL; start this beside prefect.toml, or set it")
+        sys.exit(f"no prefect.yaml in {Path.cwd()}; run this in the root folder of the checkout")
+    url = PREFECT_API_URL.value() or sys.exit(
+        "PREFECT_API_URL is not set; run this in the folder of prefect.toml, or set it"
+    )
     os.environ.setdefault("DO_NOT_TRACK", "1")
     handle_signals(signal.default_int_handler)
     started: list[subprocess.Popen[bytes]] = []
@@ -52,24 +54,27 @@ def main() -> None:
         print(READY.format(page=url.removesuffix("/api")), flush=True)
         while all(process.poll() is None for process in started):
             time.sleep(0.5)
-        print("a worker or the server ended by itself; its last lines are above", file=sys.stderr)
+        print("a worker or the server has exited unexpectedly; its last output is above", file=sys.stderr)
     except KeyboardInterrupt:
         print("\nstopping", file=sys.stderr)
     finally:
-        handle_signals(signal.SIG_IGN)  # a second Ctrl-C would leave them behind
+        handle_signals(signal.SIG_IGN)  # a second Ctrl-C would leave processes behind
         for process in reversed(started):
             end(process)
 
 
 def handle_signals(handler: Any) -> None:
-    """Ctrl-C, `kill` and a closed terminal alike. Setting them also matters to the workers: a shell's background
-    job ignores Ctrl-C and hands that on, and a worker that inherits it can't be stopped."""
+    """Sets the handler of Ctrl-C, `kill` and a closed terminal.
+
+    The workers need this as well: a background job of a shell ignores Ctrl-C, and a worker that inherits this cannot
+    be stopped.
+    """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, handler)
 
 
 def answers(url: str) -> bool:
-    """Whether a Prefect server is there."""
+    """True if a Prefect server answers at ``url``."""
     try:
         return httpx.get(f"{url}/health", timeout=2, trust_env=False).is_success
     except httpx.HTTPError:
@@ -77,11 +82,12 @@ def answers(url: str) -> bool:
 
 
 def start(*command: str) -> subprocess.Popen[bytes]:
-    """A `prefect` command in its own session: the terminal's Ctrl-C reaches it through `end` alone."""
+    """Starts a `prefect` command in its own session, so that the terminal's Ctrl-C reaches it only through `end`."""
     return subprocess.Popen([*PREFECT, *command], stdin=subprocess.DEVNULL, start_new_session=True)
 
 
 def start_server(url: str) -> subprocess.Popen[bytes]:
+    """Starts the Prefect server; exits if ``url`` is not a loopback address."""
     address = urlsplit(url)
     if address.hostname not in ("127.0.0.1", "localhost"):
         sys.exit(f"no Prefect server answers at {url}; start it there, or set PREFECT_API_URL to a loopback address")
@@ -89,21 +95,23 @@ def start_server(url: str) -> subprocess.Popen[bytes]:
 
 
 def wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
+    """Waits until the server answers; exits with a message if it ends or takes longer than ``SERVER_SECONDS``."""
     deadline = time.monotonic() + SERVER_SECONDS
     while not answers(url):
         if server.poll() is not None or time.monotonic() > deadline:
-            sys.exit(f"the Prefect server did not answer at {url}; its last lines are above")
+            sys.exit(f"the Prefect server did not answer at {url}; its last output is above")
         time.sleep(0.5)
 
 
 def ensure_pool(name: str) -> None:
+    """Creates the work pool if it does not exist."""
     found = subprocess.run([*PREFECT, "work-pool", "inspect", name], capture_output=True)
     if found.returncode:
         prefect("work-pool", "create", name, "--type", "process")
 
 
 def ensure_automations() -> None:
-    """Those of the file as they are there now, each once."""
+    """Creates or updates the automations listed in prefect-automations.yaml; each exists once."""
     for described in yaml.safe_load(Path("prefect-automations.yaml").read_text())["automations"]:
         wanted = Automation.model_validate(described)
         try:
@@ -115,12 +123,18 @@ def ensure_automations() -> None:
 
 
 def prefect(*command: str) -> None:
+    """Runs a `prefect` command; exits with a message if it fails."""
     if subprocess.run([*PREFECT, *command]).returncode:
         sys.exit(f"`prefect {' '.join(command)}` failed; its message is above")
 
 
 def end(process: subprocess.Popen[bytes], patience: float = 15) -> None:
-    """SIGTERM twice (Prefect may turn the first into a Ctrl-C that is ignored), then SIGKILL."""
+    """Sends SIGTERM twice (Prefect may turn the first into a Ctrl-C that is ignored), then SIGKILL.
+
+    Args:
+        process: process to end.
+        patience: seconds to wait after each signal.
+    """
     for stop in (process.terminate, process.terminate, process.kill):
         if process.poll() is None:
             stop()

@@ -1,4 +1,4 @@
-"""A server that is away for a while (restarted, unreachable): what steers the work waits, what shows it is left out."""
+"""Retries Prefect calls while the server is unreachable; skips those that only display results."""
 
 import time
 from collections.abc import Callable
@@ -10,21 +10,21 @@ from prefect.exceptions import PrefectException
 
 T = TypeVar("T")
 PATIENCE = 900.0  # seconds; Prefect's own calls of a running flow wait 8 minutes (client.max_retries in prefect.toml)
-PAUSE = 5.0
+PAUSE = 5.0  # seconds between two tries
 
 
 def is_unavailable(error: Exception) -> bool:
-    """Whether the server can't be reached or can't answer now, as opposed to: it answered that the call is wrong."""
+    """True if the server cannot be reached or cannot answer now; False if it answered that the call is wrong."""
     if isinstance(error, httpx.HTTPStatusError):
         return error.response.status_code >= 500
     return isinstance(error, httpx.TransportError)
 
 
 def retry_while_unavailable(call: Callable[[], T], patience: float = PATIENCE, pause: float = PAUSE) -> T:
-    """The call's result; while the server is away it is tried again every ``pause`` seconds.
+    """Returns the call's result; while the server is unavailable, tries again every ``pause`` seconds.
 
     Raises:
-        httpx.HTTPError: the server is still away after ``patience`` seconds, or refused the call.
+        httpx.HTTPError: the server is still unavailable after ``patience`` seconds, or refused the call.
     """
     deadline, warned = time.monotonic() + patience, False
     while True:
@@ -40,7 +40,15 @@ def retry_while_unavailable(call: Callable[[], T], patience: float = PATIENCE, p
 
 
 def publish_artifact(what: str, call: Callable[[], object]) -> bool:
-    """An artifact, where the server takes it: hours of work don't fail because their table could not be shown."""
+    """Publishes an artifact; a failure is only logged, so that hours of work do not fail for lack of a display.
+
+    Args:
+        what: name of the artifact for the log.
+        call: function that publishes it.
+
+    Returns:
+        True if the server accepted the artifact.
+    """
     try:
         call()
     except (httpx.HTTPError, PrefectException) as error:

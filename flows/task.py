@@ -1,4 +1,4 @@
-"""The one task of all flows: a `sward` verb as its own process, its lines logged, its progress an artifact."""
+"""The only Prefect task: runs a `sward` verb as a process, logs its output, shows its progress."""
 
 import re
 import time
@@ -15,25 +15,29 @@ from flows import verb_process
 from flows.server_outage import publish_artifact
 from sward.contracts import Config
 
-COUNTS = re.compile(r"(?P<title>[^:]+): (?P<done>\d+)/(?P<total>\d+) ")  # pipeline.console's plain lines
-UPDATE_SECONDS = 1.0  # an update costs 20-70 ms of the server
-AWAY_SECONDS = 30.0  # until a server that did not take an update is asked again
+COUNTS = re.compile(r"(?P<title>[^:]+): (?P<done>\d+)/(?P<total>\d+) ")  # progress lines of pipeline.console
+UPDATE_SECONDS = 1.0  # between two updates of progress; one takes the server 20-70 ms
+AWAY_SECONDS = 30.0  # pause after an update that the server did not accept
 
 
 def transient(task: Any, task_run: Any, state: State[Any]) -> bool:
-    """Only file input/output that may succeed next time is tried again: every other failure would repeat."""
+    """Retry condition: True for file errors that may not happen again; every other failure would repeat."""
     return isinstance(state.result(raise_on_failure=False), verb_process.TransientError)
 
 
-# NO_CACHE: what is done is known from the files alone. Retries continue from them.
+# NO_CACHE: only the files tell which work is done. Retries continue from them.
 @task(task_run_name="{verb}", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=10, retry_condition_fn=transient)
 def sward(verb: str, config: Path, overrides: list[str]) -> list[str]:
-    """`sward VERB config --set …`; returns its last lines."""
+    """Runs `sward VERB config --set …`; returns its last lines of output."""
     return verb_process.run(verb, config, overrides, LineReporter(f"{verb}-progress"))
 
 
 class LineReporter:
-    """Called with every line: logs it, and keeps one progress artifact up to date."""
+    """Logs each line that it is called with, and updates one progress artifact.
+
+    Args:
+        key: key of the artifact in Prefect.
+    """
 
     def __init__(self, key: str) -> None:
         self.log, self.key = get_run_logger(), key
@@ -51,14 +55,15 @@ class LineReporter:
         self.next = time.monotonic() + (UPDATE_SECONDS if taken else AWAY_SECONDS)
 
     def update(self, percent: float, line: str) -> None:
+        """Creates the artifact, or updates it; ``line`` is its description."""
         if self.artifact is None:
             made = create_progress_artifact(percent, key=self.key, description=line)
-            self.artifact = cast(UUID, made)  # a coroutine only where an event loop runs
+            self.artifact = cast(UUID, made)  # a coroutine only inside an event loop
         else:
             update_progress_artifact(self.artifact, percent, description=line)
 
 
 def log_config(config: Config) -> None:
-    """The resolved configuration, in the run's log."""
+    """Writes the resolved configuration to the run's log."""
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
     get_run_logger().info("%s:\n%s", type(config).__name__, text)

@@ -1,6 +1,7 @@
-"""Stage 2 under Prefect: `prefect deployment run train-student/local -p config=configs/train/….yaml`.
+"""Flows of stage 2: train a student from a store, or fit the teacher's head.
 
-`fit-teacher-head/local` takes the same file: it fits the head that the file's `head:` describes.
+Start training with `prefect deployment run train-student/local -p config=configs/train/….yaml`.
+`fit-teacher-head/local` takes the same file and fits the head that its `head:` section describes.
 """
 
 from pathlib import Path
@@ -18,7 +19,7 @@ from pipeline.training.config import TrainConfig
 
 @flow(name="train-student")
 def train_student(config: Path, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Train (or resume) one student from a store; a finished run is returned as it is.
+    """Trains one student from a store, or resumes its training; a finished run is returned unchanged.
 
     Args:
         config: YAML file of the run, relative to the checkout.
@@ -33,7 +34,7 @@ def train_student(config: Path, overrides: dict[str, Any] | None = None) -> dict
 
 @flow(name="fit-teacher-head")
 def fit_teacher_head(config: Path, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Fit (or resume) the teacher's head of a training configuration; a finished one is returned as it is.
+    """Fits the teacher's head of a training configuration, or resumes it; a finished head is returned unchanged.
 
     Args:
         config: YAML file of a training run with a `head:` section, relative to the checkout.
@@ -47,7 +48,7 @@ def fit_teacher_head(config: Path, overrides: dict[str, Any] | None = None) -> d
 
 
 def publish_results(folder: Path) -> dict[str, Any]:
-    """A finished run's metrics and card as artifacts; what its flow returns."""
+    """Publishes metrics and summary of a finished run as artifacts; returns the flow's result (folder and metrics)."""
     facts = read_json(folder / "run.json")
     rows = [{"metric": name, "value": value} for name, value in facts["test"].items()]
     about = f"{folder}, {facts['subset']} split"
@@ -57,7 +58,7 @@ def publish_results(folder: Path) -> dict[str, Any]:
 
 
 def card(folder: Path, facts: dict[str, Any]) -> str:
-    """Where the run is, and how to look at it."""
+    """Summary of a run in Markdown: folder, store, seconds, and the commands that show its report and curves."""
     return (
         f"Run `{folder.resolve()}`, from store `{facts['store']}` ({facts['content_id'][:12]}), "
         f"{facts['seconds']:.0f} s.\n\nReport: `sward report {folder}`. Curves: `tensorboard --logdir {folder}`."

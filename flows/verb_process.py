@@ -1,7 +1,8 @@
-"""One `sward` verb as a process of its own, on a leash: it never outlives the process that wants its result.
+"""Runs a `sward` verb as a child process that is stopped when its parent ends.
 
-Prefect breaks loader workers forked inside a flow, and a killed Prefect worker runs no clean-up; so both stages
-run here. `run` is the parent's end, `python -m flows.verb_process PARENT VERB …` the child's. No Prefect in this file.
+Both stages run this way, because Prefect breaks loader workers forked inside a flow, and because a killed Prefect
+worker runs no clean-up. The parent calls `run`; the child is `python -m flows.verb_process PARENT VERB …`, where PARENT
+is the parent's process id. This file does not import Prefect.
 """
 
 import errno
@@ -18,16 +19,16 @@ from pathlib import Path
 
 GRACE = 20.0  # seconds between SIGTERM and SIGKILL; Prefect itself allows a cancelled flow 30
 TAIL = 40  # lines kept for the error message
-STOPPED = (130, -signal.SIGTERM, -signal.SIGINT)
-TRANSIENT = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN}  # a network file system's hiccups
+STOPPED = (130, -signal.SIGTERM, -signal.SIGINT)  # exit statuses of a verb that was asked to stop
+TRANSIENT = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN}  # temporary errors of network file systems
 
 
 class ChildFailed(RuntimeError):
-    """The verb refused or failed; the message is its own."""
+    """The verb refused or failed; the message is the verb's own."""
 
 
 class TransientError(ChildFailed):
-    """The verb failed in file input or output that may succeed when tried again."""
+    """The verb failed in reading or writing a file, which may succeed when tried again."""
 
 
 class Stopped(ChildFailed):
@@ -37,9 +38,16 @@ class Stopped(ChildFailed):
 def run(
     verb: str, config: Path, overrides: Iterable[str], show: Callable[[str], None], grace: float = GRACE
 ) -> list[str]:
-    """Run ``sward VERB config --set …`` and return its last lines; ``show`` gets each line as it comes.
+    """Runs ``sward VERB config --set …`` and returns its last lines of output.
 
-    Whatever ends this call (cancellation included), the process is gone when it returns.
+    The process has ended when this call returns or raises, also after a cancellation.
+
+    Args:
+        verb: verb of the `sward` command.
+        config: its configuration file.
+        overrides: settings for --set, e.g. "seed=1".
+        show: called with each line as it is printed.
+        grace: seconds between SIGTERM and SIGKILL.
 
     Raises:
         Stopped, TransientError, ChildFailed: the exit status was not 0.
@@ -53,7 +61,7 @@ def run(
         encoding="utf-8",
         errors="replace",
         env=os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
-        start_new_session=True,  # a signal to the flow's group reaches the child through `stop` alone
+        start_new_session=True,  # signals to the flow's process group reach the child only through `stop`
     )
     tail: deque[str] = deque(maxlen=TAIL)
     try:
@@ -70,7 +78,7 @@ def run(
 
 
 def stop(process: subprocess.Popen[str], grace: float) -> None:
-    """SIGTERM (training writes a checkpoint), and SIGKILL to what is still there after ``grace`` seconds."""
+    """Sends SIGTERM (training then writes a checkpoint), and SIGKILL if it still runs after ``grace`` seconds."""
     if process.poll() is None:
         process.terminate()
         try:
@@ -83,7 +91,7 @@ def stop(process: subprocess.Popen[str], grace: float) -> None:
 
 
 def failure(verb: str, status: int, tail: list[str]) -> ChildFailed:
-    """The error of an exit status: the verb's own message, or its last lines where it has none."""
+    """Error for an exit status, with the verb's own message, or its last lines of output if it printed none."""
     if status in STOPPED:
         return Stopped(f"sward {verb} was stopped; what is finished is kept, a new run continues from there")
     if status < 0:
@@ -96,13 +104,13 @@ def failure(verb: str, status: int, tail: list[str]) -> ChildFailed:
 
 
 def stop_with_parent(parent: int, grace: float = GRACE) -> None:
-    """From now on, when ``parent`` is no longer our parent: SIGTERM to ourselves, SIGKILL after ``grace`` seconds."""
+    """Starts a thread that stops this process when ``parent`` ends: SIGTERM, then SIGKILL after ``grace`` seconds."""
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.2)
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        for stream in (1, 2):  # a print into the dead pipe would end us before the checkpoint is written
+        for stream in (1, 2):  # printing to the closed pipe would end the process before its checkpoint is written
             os.dup2(nowhere, stream)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(grace)

@@ -26,14 +26,22 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pipeline.cache.errors import StoreDamaged, StoreIncomplete
+from pipeline.cache.errors import StoreIncomplete
 from pipeline.cache.format.arrays import array_specs
 from pipeline.cache.format.codecs import CODECS, ArraySpecs, Codec
 from pipeline.cache.format.shards import crc32c_of, pieces
 from pipeline.cache.manifest.appended import APPENDED, appended_specs, read_appended
 from pipeline.cache.manifest.channel_moments import channel_moments
 from pipeline.cache.manifest.folds import count_folds, role
-from pipeline.cache.manifest.records import WITHDRAW, Record, compression_of, plan_units, read_plans, receipt_path
+from pipeline.cache.manifest.records import (
+    WITHDRAW,
+    Record,
+    compression_of,
+    full_label_path,
+    plan_units,
+    read_plans,
+)
+from pipeline.cache.storage.file_sizes import require_sizes
 from pipeline.cache.storage.mirror import mirror_of
 from pipeline.cache.storage.range_reader import RangeReader
 from pipeline.cache.storage.shard_reader import ShardReader
@@ -80,7 +88,7 @@ class Store:
                 f"receipt (first: {self.missing[0]}); run the command that made it again to continue. {WITHDRAW}"
             )
         self.appended = read_appended(self.path, self.content_id, self.units)
-        self._check_sizes()
+        require_sizes(self.path, self.location, self.receipts, self.size_of)
         self._specs: dict[str, ArraySpecs] = {}
         self.reader = (
             RangeReader(self.mirror.remote, self.shard_records, self.objects, self.content_id, cache_bytes)
@@ -238,18 +246,3 @@ class Store:
     def checksum(self, file: str) -> int | None:
         """crc32c of a file of the store, which is read whole; None if it is missing."""
         return None if self.size_of(file) is None else crc32c_of(self.pieces(file))
-
-    def _check_sizes(self) -> None:
-        for name, receipt in self.receipts.items():
-            for file, facts in receipt["files"].items():
-                size = self.size_of(file)
-                if size != facts["bytes"]:
-                    own = with_urls(receipt_path(self.path, name))
-                    there = "missing" if size is None else f"{size} bytes"
-                    wrong = f"{self.location}/{file}: {there}, its receipt says {facts['bytes']} bytes"
-                    raise StoreDamaged(f"{wrong}; delete {own} and run the command that made the store again")
-
-
-def full_label_path(path: Path, digest: str) -> Path:
-    """File of the full-size label of a sample with this digest."""
-    return path / "full_labels" / f"{digest}.png"

@@ -1,24 +1,24 @@
-"""The `sward` command: every verb of both stages, without a server. `sward VERB --help` says more.
+"""The `sward` command: one verb for each action of both stages; none needs a server.
 
 Heavy modules are imported inside the verbs, so that `sward --help` answers at once.
 """
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pipeline import console
-from pipeline.cli.store_verbs import add_plan, add_store_verbs
+from pipeline.cli.result_verbs import add_result_verbs
+from pipeline.cli.store_verbs import Run, add_plan, add_store_verbs
 from pipeline.paths import read_path, with_urls
 
-# Every error for the user is a ValueError or an OSError, but these; by name, so that --help imports no torch.
+# Bases of errors whose message is meant for the user; others are bugs. By name, so that --help imports no torch.
 EXPECTED = ("ValueError", "OSError", "ExtractionError", "NonFiniteError")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one verb; the exit status: 0 done, 1 refused or failed, 2 wrong usage, 130 stopped and resumable."""
+    """Runs one verb; returns the exit status: 0 done, 1 refused or failed, 2 wrong usage, 130 stopped and resumable."""
     args = parser().parse_args(arguments)
     try:
         return args.run(args) or 0
@@ -33,67 +33,72 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """All verbs and their arguments."""
+    """Builds the parser of all verbs and their arguments."""
     root = argparse.ArgumentParser(
-        prog="sward", description="Distil a frozen Hiera encoder into small students, from a cache of its features."
+        prog="sward",
+        description="Distil a frozen Hiera encoder into small students, from a cache of its features.",
+        epilog="Details of a verb: sward VERB --help",
     )
     verbs = root.add_subparsers(dest="verb", required=True, metavar="VERB")
 
-    def verb(name: str, run: Callable[[argparse.Namespace], int | None], about: str) -> argparse.ArgumentParser:
+    def verb(name: str, run: Run, about: str) -> argparse.ArgumentParser:
         sub = verbs.add_parser(name, help=about, description=about)
         sub.set_defaults(run=run)
         return sub
 
-    def configured(name: str, run: Callable[[argparse.Namespace], int | None], about: str) -> argparse.ArgumentParser:
+    def configured(name: str, run: Run, about: str) -> argparse.ArgumentParser:
         sub = verb(name, run, about)
-        sub.add_argument("config", type=Path, help="YAML file")
-        sub.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", help="override one setting")
+        sub.add_argument("config", type=Path, help="YAML configuration file.")
+        sub.add_argument(
+            "--set", action="append", default=[], metavar="A.B=VALUE", help="Override one setting; may be repeated."
+        )
         return sub
 
     add_plan(configured)
-    extract_verb = configured("extract", extract, "stage 1: make, continue or extend a feature store")
+    extract_verb = configured("extract", extract, "Stage 1: create, continue or extend a feature store.")
     extract_verb.add_argument(
-        "--append", metavar="TENSORS", help="add a fitted head's tensors to the store instead: logits,penultimate"
+        "--append",
+        metavar="TENSORS",
+        help="Append tensors of a fitted head to the existing store instead of extracting, e.g. logits,penultimate.",
     )
-    extract_verb.add_argument("--head", type=Path, metavar="RUN", help="with --append: folder that fit-head made")
-    configured("fit-head", fit_head, "the teacher's head, fitted on cached features: its own row, logits for methods")
-    train_verb = configured("train", train, "stage 2: train (or resume) one student from a store")
+    extract_verb.add_argument(
+        "--head", type=Path, metavar="RUN", help="With --append: folder of the head's run, made by `sward fit-head`."
+    )
+    configured(
+        "fit-head",
+        fit_head,
+        "Train the teacher's segmentation head on cached features (teacher row in comparisons; logits for KD methods).",
+    )
+    train_verb = configured("train", train, "Stage 2: train one student from a store, or resume its training.")
     train_verb.add_argument(
         "--profile",
         type=positive,
         nargs="?",
         const=20,
         metavar="STEPS",
-        help="time the parts of so many steps (default 20): a table, profile.json and a trace in the run's folder",
+        help="Time the parts of this many steps (default: 20): prints a table, writes profile.json and a trace to the "
+        "run's folder.",
     )
-    configured("compare", compare, "methods × seeds over one store: runs, table, report")
-    configured("quality", quality, "what views and codecs are worth: codecs × views × seeds; table, plot")
+    configured("compare", compare, "Train methods × seeds from one store; write table and report.")
+    configured(
+        "quality",
+        quality,
+        "Measure how codec and number of views affect a student: codecs × views × seeds, as table and plot.",
+    )
     add_store_verbs(verb)
-    evaluate_verb = verb("evaluate", evaluate, "metrics of a finished run's student")
-    evaluate_verb.add_argument("runs", type=Path, nargs="+", metavar="run")
-    evaluate_verb.add_argument("--subset", choices=["val", "test"], default="test")
-    report_verb = verb("report", report, "one self-contained HTML page of runs or of a comparison")
-    report_verb.add_argument("runs", type=Path, nargs="+", metavar="run")
-    report_verb.add_argument("--out", type=Path, default=Path("report.html"))
-    report_verb.add_argument("--figures", type=Path, metavar="DIR", help="charts (PNG, SVG) and tables (md, csv, tex)")
-    predict_verb = verb("predict", predict, "masks and overlays of images, folders or patterns")
-    predict_verb.add_argument("source", type=Path, metavar="run|onnx", help="a run's folder, or an exported .onnx file")
-    predict_verb.add_argument("images", type=Path, nargs="+", metavar="image", help="image, folder or quoted pattern")
-    predict_verb.add_argument("--out", type=Path, default=Path("predictions"))
-    predict_verb.add_argument("--tile", type=int, metavar="PIXELS", help="read larger images in tiles of this side")
-    predict_verb.add_argument("--probabilities", action="store_true", help="also a 16-bit PNG for every class")
-    export_verb = verb("export", export, "a run's student as ONNX or torch.export: checked, measured, with a card")
-    export_verb.add_argument("run_folder", type=Path, metavar="run")
-    export_verb.add_argument("--format", nargs="+", choices=["onnx", "torch-export"], default=["onnx"])
-    export_verb.add_argument("--out", type=Path, help="a new folder (default: RUN/export)")
-    export_verb.add_argument("--int8", action="store_true", help="also quantised, calibrated on the run's images")
-    quick = verb("quickstart", quickstart, "both stages on the embedded default, a table and a report")
-    quick.add_argument("--config", type=Path, default=Path("configs/quickstart/compare.yaml"))
+    add_result_verbs(verb)
+    quick = verb("quickstart", quickstart, "Run both stages on the embedded data set; write table and report.")
+    quick.add_argument(
+        "--config",
+        type=Path,
+        default=Path("configs/quickstart/compare.yaml"),
+        help="Config of the comparison (default: configs/quickstart/compare.yaml).",
+    )
     return root
 
 
 def positive(text: str) -> int:
-    """A whole number from 1 on."""
+    """Argument type: a whole number of at least 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, found {text!r}")
     return int(text)
@@ -118,7 +123,7 @@ def append(args: argparse.Namespace, config: Any) -> None:
 
     if not (args.append and args.head):
         raise ValueError(
-            "--append and --head go together, e.g. --append logits,penultimate --head runs/teacher-seed0-…"
+            "--append and --head must be given together, e.g. --append logits,penultimate --head runs/teacher-seed0-…"
         )
     with console.progress("appending", "records") as show:
         made = run(
@@ -147,7 +152,7 @@ def run_training(config: Any, profile_steps: int | None = None) -> None:
     from pipeline.training.run_folder import RunFolder
 
     if RunFolder(config.folder).finished:
-        print("finished before; nothing to train" + (", nothing to profile" if profile_steps else ""))
+        print("already finished; nothing to train" + (" or to profile" if profile_steps else ""))
     try:
         with console.progress(config.name, "steps") as show:
             run(config, lambda step, steps, logged: show(step, steps, logged.get("loss")), profile_steps)
@@ -172,42 +177,6 @@ def quality(args: argparse.Namespace) -> None:
     from pipeline.experiments.quality import quality as run
 
     print(run(load_config(QualityConfig, args.config, args.set)))
-
-
-def evaluate(args: argparse.Namespace) -> None:
-    from pipeline.results.runs import evaluate_run
-
-    for folder in args.runs:
-        metrics = evaluate_run(folder, args.subset)["metrics"]
-        print(f"{folder}: " + "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
-
-
-def report(args: argparse.Namespace) -> None:
-    from pipeline.report.report import write_report
-
-    print(write_report(args.runs, args.out, args.figures))
-    if args.figures:
-        print(f"figures and tables: {args.figures}")
-
-
-def predict(args: argparse.Namespace) -> int:
-    from pipeline.prediction.predict import predict as run
-
-    done = run(args.source, args.images, args.out, args.tile, args.probabilities)
-    print(f"{len(done.written)} images predicted: {args.out}")
-    if done.shrunk:
-        print(f"note: {len(done.shrunk)} are far larger than what the student reads: see --tile", file=sys.stderr)
-    for path, reason in done.failed.items():
-        print(f"not predicted: {path}: {reason}", file=sys.stderr)
-    return 1 if done.failed else 0
-
-
-def export(args: argparse.Namespace) -> None:
-    from pipeline.export.export import export as run
-    from pipeline.export.model_card import summary
-
-    facts, folder = run(args.run_folder, args.out or args.run_folder / "export", args.format, args.int8)
-    print("\n".join([*summary(facts), f"{folder}: {', '.join(facts.files)}, model-card.md, export.json"]))
 
 
 def quickstart(args: argparse.Namespace) -> None:

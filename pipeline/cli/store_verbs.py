@@ -1,4 +1,4 @@
-"""The verbs of `sward` that work on stores: their arguments, and what they print."""
+"""Verbs of the `sward` command that work on stores: their arguments and their output."""
 
 import argparse
 import sys
@@ -13,44 +13,69 @@ Verb = Callable[[str, Run, str], argparse.ArgumentParser]
 
 
 def add_plan(configured: Verb) -> None:
-    """``configured`` makes a verb that takes a configuration file."""
-    planned = configured("plan", plan, "what an extraction will cost, measured here, and whether caching pays")
-    planned.add_argument("--train", type=Path, metavar="CONFIG", help="train config: what its student needs")
-    planned.add_argument("--budget", metavar="SIZE", help="e.g. 200GB: which codec and how many views")
-    planned.add_argument("--capacity", action="store_true", help="also on nodes of A100 and H100 (docs/capacity.md)")
+    """Adds `sward plan`; ``configured`` creates a verb that takes a configuration file."""
+    planned = configured(
+        "plan", plan, "Estimate time and size of an extraction on this machine, and whether caching pays off."
+    )
+    planned.add_argument(
+        "--train",
+        type=Path,
+        metavar="CONFIG",
+        help="Train config of the student to plan for (default: a fast student that reads all levels).",
+    )
+    planned.add_argument("--budget", metavar="SIZE", help="Recommend codec and number of views for a size, e.g. 200GB.")
+    planned.add_argument(
+        "--capacity",
+        action="store_true",
+        help="Also estimate nodes of 8 A100 and 8 H100 GPUs (docs/capacity.md).",
+    )
 
 
 def add_store_verbs(verb: Verb) -> None:
-    """Looking at stores."""
-    shown = verb("inspect", inspect, "what is in a store")
-    shown.add_argument("store")
-    shown.add_argument("--json", action="store_true", help="all facts, for programs")
-    shown.add_argument("--html", type=Path, metavar="OUT", help="a page with histograms and pictures of the features")
-    checked = verb("verify", verify, "checksums, sources and the teacher run again on random records")
-    checked.add_argument("store")
-    checked.add_argument("--records", type=int, default=8, help="random records to extract again (default 8)")
-    checked.add_argument("--seed", type=int, default=0, help="which random records")
-    checked.add_argument("--config", type=Path, help="cache config that says where the sources are now")
-    checked.add_argument("--files-only", action="store_true", help="checksums alone: no data set, no teacher")
+    """Adds the verbs that read stores, then those that change or copy them."""
+    shown = verb("inspect", inspect, "Show what a store contains.")
+    shown.add_argument("store", help="Folder or URL of the store.")
+    shown.add_argument("--json", action="store_true", help="Print all facts as JSON.")
+    shown.add_argument(
+        "--html", type=Path, metavar="OUT", help="Write a page with histograms and pictures of features to this file."
+    )
+    checked = verb("verify", verify, "Check files, sources and, by running the teacher again, random records.")
+    checked.add_argument("store", help="Folder or URL of the store.")
+    checked.add_argument("--records", type=int, default=8, help="Random records to extract again (default: 8).")
+    checked.add_argument("--seed", type=int, default=0, help="Seed that selects the random records (default: 0).")
+    checked.add_argument(
+        "--config",
+        type=Path,
+        help="Cache config with current paths of data set and weights (default: the paths recorded in the store).",
+    )
+    checked.add_argument(
+        "--files-only", action="store_true", help="Check checksums only; needs neither data set nor teacher."
+    )
     add_store_tools(verb)
 
 
 def add_store_tools(verb: Verb) -> None:
-    """What changes or copies stores."""
+    """Adds the verbs that change or copy stores."""
     repacked = verb(
-        "repack", repack, "another codec, shards or compression, from a store alone: no teacher, no data set"
+        "repack",
+        repack,
+        "Write a store again with another codec, shard size or compression; needs neither teacher nor data set.",
     )
-    repacked.add_argument("store")
-    repacked.add_argument("out", help="folder of the new store")
-    repacked.add_argument("--codec", metavar="K", help="e.g. int8; default: as it is, and the content id stays")
-    repacked.add_argument("--shard-records", type=int, metavar="N", help="records a shard; default: as it is")
-    repacked.add_argument("--compression", metavar="none|zstd", help="lossless; default: as it is")
-    copied = verb("copy", copy, "a store to another place, every file checked while it is copied")
-    copied.add_argument("store")
-    copied.add_argument("dest", help="new folder, or URL; the same command continues a torn copy")
-    pruned = verb("prune", prune, "shows what nothing refers to in a store's folder, and removes it with --yes")
-    pruned.add_argument("store")
-    pruned.add_argument("--yes", action="store_true", help="remove the files")
+    repacked.add_argument("store", help="Folder or URL of the store to read.")
+    repacked.add_argument("out", help="Folder of the new store.")
+    repacked.add_argument(
+        "--codec",
+        metavar="K",
+        help="Codec of the new store, e.g. int8 (default: unchanged, which keeps the content id).",
+    )
+    repacked.add_argument("--shard-records", type=int, metavar="N", help="Records per shard (default: unchanged).")
+    repacked.add_argument("--compression", metavar="none|zstd", help="Lossless compression (default: unchanged).")
+    copied = verb("copy", copy, "Copy a store to another folder or URL, checking every file on the way.")
+    copied.add_argument("store", help="Folder or URL of the store to read.")
+    copied.add_argument("dest", help="New folder or URL; run the same command again to continue an interrupted copy.")
+    pruned = verb("prune", prune, "List files that the store does not use; delete them with --yes.")
+    pruned.add_argument("store", help="Folder of the store.")
+    pruned.add_argument("--yes", action="store_true", help="Delete the listed files.")
 
 
 def plan(args: argparse.Namespace) -> int:
@@ -106,7 +131,7 @@ def repack(args: argparse.Namespace) -> None:
         made = run(read_path(args.store), write_path(args.out), args.codec, args.shard_records, args.compression, show)
     print(f"{made.path}: {made.records} records, {made.written} written now; content id {made.content_id}")
     if made.left_out:
-        print(f"note: {', '.join(made.left_out)} of the teacher's head are not in it; see sward extract --append")
+        print(f"note: not in the new store: {', '.join(made.left_out)} (teacher's head); add by sward extract --append")
 
 
 def copy(args: argparse.Namespace) -> None:
@@ -126,7 +151,7 @@ def prune(args: argparse.Namespace) -> None:
     found = run(read_path(args.store), args.yes)
     for path, size in found.items():
         print(f"{size:12} {path}")
-    what = "removed" if args.yes else "nothing refers to them; remove them with --yes"
+    what = "removed" if args.yes else "not used by the store; remove them with --yes"
     print(
         f"{len(found)} files, {sum(found.values())} bytes: {what}" if found else "nothing is left over", file=sys.stderr
     )

@@ -1,8 +1,8 @@
-"""`sward compare`: methods × seeds over one store, on one budget, then the table and the report.
+"""`sward compare`: trains methods × seeds from one store on one budget, then writes the table and the report.
 
-Every row has the same student, store, steps, batches and seeds; only the method (and, where stated, its
-optimiser) differs. The teacher's own row is a head fitted on the cached features. Finished runs are reused,
-so a stopped comparison continues with the same command.
+The rows of a student differ only in the method (and, if configured, its optimiser): store, steps, batches and seeds
+are the same for all rows. The teacher's own row is a head trained on the cached features. Finished runs are reused, so
+an interrupted comparison continues with the same command.
 """
 
 import os
@@ -34,7 +34,13 @@ from sward.teachers.head import TeacherHeadConfig
 
 @dataclass(frozen=True)
 class PlannedRow:
-    """A row before it is run; ``configs`` differ by seed alone."""
+    """A row of the table before its runs are trained.
+
+    Attributes:
+        label: name of the row in the table.
+        baseline: label of the row that this one is compared with; None without a comparison.
+        configs: configurations of the row's runs, which differ only in the seed.
+    """
 
     label: str
     baseline: str | None
@@ -42,11 +48,14 @@ class PlannedRow:
 
 
 def compare(config: CompareConfig) -> str:
-    """Run (or reuse) everything; write comparison.{json,csv,md} and report.html; return the table as text.
+    """Runs the comparison, reusing finished runs; writes comparison.{json,csv,md} and report.html.
+
+    Returns:
+        Table and conclusions as text.
 
     Raises:
-        CacheMismatch, StoreIncomplete, StoreDamaged: the store is not usable.
-        RunError: a finished run that would be reused comes from another store.
+        CacheMismatch, StoreIncomplete, StoreDamaged: the store cannot be used.
+        RunError: a run that would be reused or resumed comes from another store.
     """
     config, store = tuned(config), open_store(in_fold(config.train, config))
     rows = planned_rows(config)
@@ -60,7 +69,7 @@ def compare(config: CompareConfig) -> str:
     add_paper(config, comparison)
     relate_folders(config.folder, comparison["rows"])
     before = last_saved(config)
-    save(config, comparison)  # what took hours is a table before anything else can fail
+    save(config, comparison)  # the runs took hours: their table is saved before anything else can fail
     measure_steps(before, rows, store, comparison)
     if config.nearest:
         comparison["rows"].append(nearest_row(config, comparison))
@@ -71,7 +80,7 @@ def compare(config: CompareConfig) -> str:
 
 
 def planned_rows(config: CompareConfig) -> list[PlannedRow]:
-    """The teacher's row, then the methods of every student."""
+    """Plans the rows of the table: the teacher's, then all methods of each student."""
     rows = [teacher_row(config, config.teacher)] if config.teacher else []
     students: dict[str, TrainableConfig] = {**config.students} or {"": config.train.student}
     for name, student in students.items():
@@ -85,7 +94,7 @@ def planned_rows(config: CompareConfig) -> list[PlannedRow]:
 
 
 def own_optimizer(config: CompareConfig, method: str) -> dict[str, Any]:
-    """The method's own optimiser, if it has one; the head's stays what it is for the other rows."""
+    """Config changes for a method with its own optimiser; the head keeps the optimiser that other rows use for it."""
     if method not in config.optimizers:
         return {}
     head = config.train.head
@@ -94,6 +103,7 @@ def own_optimizer(config: CompareConfig, method: str) -> dict[str, Any]:
 
 
 def teacher_row(config: CompareConfig, teacher: TeacherRow) -> PlannedRow:
+    """Plans the teacher's own row: one fit of its head per seed and fold."""
     fit = config.train.head or HeadFit.model_validate(
         {"network": teacher.head or TeacherHeadConfig(), "steps": teacher.steps}
     )
@@ -104,7 +114,7 @@ def teacher_row(config: CompareConfig, teacher: TeacherRow) -> PlannedRow:
 
 
 def heads(config: CompareConfig) -> list[TrainConfig]:
-    """The runs that must be finished before the others: the head's, in every fold, where a method reads it."""
+    """Runs that must finish before the others: the fit of the teacher's head in every fold, if a method reads it."""
     needed = any(method.uses_head for method in config.methods.values())
     return [run.head_run() for run in in_folds(config.train, config)] if needed else []
 
@@ -122,7 +132,7 @@ def in_fold(run: TrainConfig, config: CompareConfig) -> TrainConfig:
 def seeded(
     config: CompareConfig, label: str, seeds: list[int], common: dict[str, Any], changes: dict[str, Any]
 ) -> tuple[TrainConfig, ...]:
-    """The run of each seed and fold, named after label, seed and fold."""
+    """Configurations of a row, one per seed and fold, each named after label, seed and fold."""
     name = re.sub(r"[^A-Za-z0-9.]+", "-", label).strip("-") or "row"
     base = config.train.model_copy(update=common)
     runs = [base.model_copy(update={"seed": s, "name": f"{name}-seed{s}"}) for s in seeds]
@@ -160,7 +170,7 @@ def nearest_row(config: CompareConfig, comparison: dict[str, Any]) -> dict[str, 
 
 
 def running_order(rows: list[PlannedRow]) -> list[TrainConfig]:
-    """All rows of the first seed, then of the next, so that a stopped comparison is even."""
+    """Orders runs by seed, so that in an interrupted comparison all rows have about equally many seeds."""
     longest = max(len(row.configs) for row in rows)
     return [row.configs[i] for i in range(longest) for row in rows if i < len(row.configs)]
 
@@ -171,7 +181,7 @@ def run_one(config: TrainConfig) -> None:
 
 
 def relate_folders(folder: Path, rows: list[dict[str, Any]]) -> None:
-    """Run folders relative to the results' own; in place."""
+    """Makes the paths of run folders relative to the folder of the results, in place."""
     for row in rows:
         for run in row["runs"]:
             run["folder"] = Path(os.path.relpath(run["folder"], folder)).as_posix()
@@ -185,20 +195,20 @@ def last_saved(config: CompareConfig) -> dict[str, Any] | None:
 def measure_steps(
     before: dict[str, Any] | None, rows: list[PlannedRow], store: Store, comparison: dict[str, Any]
 ) -> None:
-    """Every row's ``cost``, from the last time where the runs are the same."""
+    """Adds ``cost`` to every row; costs in ``before`` are reused if the runs are the same."""
     with console.progress("cost of a step", "rows") as show:
         add_costs(comparison, before, {row.label: row.configs[0] for row in rows}, store, show)
 
 
 def add_paper(config: CompareConfig, comparison: dict[str, Any]) -> None:
-    """The paper's figures to the rows, as fractions; deviations from its setting to the whole."""
+    """Adds the paper's figures to the rows (as fractions), and deviations from its setting to the comparison."""
     comparison["deviations"] = config.deviations
     for row in comparison["rows"]:
         row["paper"] = {metric: value / 100 for metric, value in config.paper.get(row["label"], {}).items()}
 
 
 def save(config: CompareConfig, comparison: dict[str, Any]) -> None:
-    """The resolved configurations and the tables."""
+    """Writes the resolved configurations and the tables."""
     folder = config.folder
     texts = {
         "config.yaml": yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),

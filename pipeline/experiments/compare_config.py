@@ -1,4 +1,4 @@
-"""Configuration of a comparison: its rows, seeds and what they share."""
+"""Configuration of a comparison: its rows, their seeds, and the settings they share."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,32 +24,32 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 class TeacherRow(Config):
     """The teacher's own row: a head on its cached features, trained as the students are.
 
-    Where ``train.head`` says how the head is fitted, only ``seeds`` is stated here, and the head of ``train.head.seed``
-    is the one that methods read.
+    If ``train.head`` configures how the head is fitted, only ``seeds`` may be set here, and methods read the head of
+    ``train.head.seed``.
     """
 
-    steps: int | None = Field(None, ge=1, description="optimiser steps of the head; null: as train.head")
-    seeds: list[Seed] = Field([0], min_length=1, description="seeds of the head")
-    head: HeadConfig | None = Field(None, description="the head's network; null: as train.head, else the default one")
+    steps: int | None = Field(None, ge=1, description="Optimiser steps of the head; null: as train.head.")
+    seeds: list[Seed] = Field([0], min_length=1, description="Seeds of the head, one run each.")
+    head: HeadConfig | None = Field(None, description="Network of the head; null: as train.head, else the default.")
 
 
 class CompareConfig(Config):
-    """Rows of one table: the teacher, the baseline, the other methods."""
+    """Configuration of `sward compare`: the teacher, the baseline and the other methods are the rows of one table."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$", description="name of the comparison; its folder is <out>/<name>")
-    out: str = Field("runs/comparisons", description="folder of comparisons")
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$", description="Name of the comparison; its folder is <out>/<name>.")
+    out: str = Field("runs/comparisons", description="Folder of comparisons.")
     train: TrainConfig = Field(
-        description="what all rows share: path of a train config; its method, seed, name are unused"
+        description="Settings of all rows: path of a train config; its method, seed and name are not used."
     )
-    methods: dict[Label, MethodConfig] = Field(min_length=1, description="label -> method")
-    baseline: Label = Field("student alone", description="label of the method that the others are compared with")
+    methods: dict[Label, MethodConfig] = Field(min_length=1, description="Label -> method.")
+    baseline: Label = Field("student alone", description="Label of the method that the others are compared with.")
     optimizers: dict[Label, OptimizerConfig] = Field(
-        {}, description="label -> that method's own optimiser, if not train's"
+        {}, description="Label -> optimiser of that method; methods not listed use the one in train."
     )
     students: dict[Label, StudentConfig] = Field(
-        {}, description="label -> student, each with all methods; empty: train's"
+        {}, description="Label -> student, each trained with all methods; empty: the one in train."
     )
-    seeds: list[Seed] = Field(min_length=2, description="every method runs once with each")
+    seeds: list[Seed] = Field(min_length=2, description="Seeds; every method runs once with each.")
     folds: list[Fold] = Field([], description="Folds that every row runs, each with every seed; empty: train's.")
     changes: dict[Label, dict[str, Any]] = Field(
         {}, description="Label -> settings of train that differ for this row, e.g. {optimizer.lr: 1.0e-3, steps: 4000}."
@@ -65,11 +65,11 @@ class CompareConfig(Config):
     margin: Percent = Field(
         2.0, description="Difference of the main metric, in points, below which rows count as equivalent."
     )
-    teacher: TeacherRow | None = Field(None, description="the teacher's own row; null: none")
+    teacher: TeacherRow | None = Field(None, description="The teacher's own row; null: none.")
     paper: dict[str, dict[Literal["dice", "iou", "miou", "macc"], Percent]] = Field(
-        {}, description="label of a row -> metric -> the paper's figure in per cent, printed beside ours"
+        {}, description="Label of a row -> metric -> the paper's figure in per cent, printed next to ours."
     )
-    deviations: list[str] = Field([], description="how the setting differs from the paper's, printed below the table")
+    deviations: list[str] = Field([], description="Differences from the paper's setting, printed below the table.")
 
     @model_validator(mode="after")
     def _distinct(self) -> "CompareConfig":
@@ -95,7 +95,7 @@ class CompareConfig(Config):
     def _head_problems(self) -> list[str]:
         fitted, row = self.train.head is not None, self.teacher
         if needing := [label for label, method in self.methods.items() if method.uses_head and not fitted]:
-            return [f"{', '.join(needing)} read the teacher's head; say how it is fitted: train.head.steps"]
+            return [f"{', '.join(needing)} need the teacher's head: set train.head.steps"]
         if row and fitted and (row.steps, row.head) != (None, None):
             return ["train.head says how the teacher's head is fitted; leave teacher.steps and teacher.head out"]
         if row and not fitted and row.steps is None:
@@ -108,5 +108,5 @@ class CompareConfig(Config):
 
 
 def row_labels(student: str, methods: list[str]) -> dict[str, str]:
-    """Method -> label of its row; with several students their names stand before it."""
+    """Method -> label of its row, which begins with the student's name if there are several students."""
     return {method: f"{student}: {method}" if student else method for method in methods}

@@ -1,7 +1,8 @@
-"""`sward quality`: what views and codecs are worth: the same student and method for every K and codec, several seeds.
+"""`sward quality`: measures how codec and number of views affect a student: codecs × views × seeds.
 
-A finished run is reused, so a stopped curve continues with the same command. The stores are made beforehand: one by
-`sward extract` with the most views, the others from it by `sward repack --codec`.
+All runs share student and method. Finished runs are reused, so an interrupted curve continues with the same command.
+The stores must exist: one made by `sward extract` with the largest number of views, the others made from it by
+`sward repack --codec`.
 """
 
 from pathlib import Path
@@ -28,16 +29,16 @@ Seed = Annotated[int, Field(ge=0)]
 
 
 class QualityConfig(Config):
-    """Points of the curve: codecs × views, each with every seed."""
+    """Configuration of `sward quality`: the points of the curve are codecs × views, each trained with every seed."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$", description="name of the curve; its folder is <out>/<name>")
-    out: str = Field("runs/quality", description="folder of curves")
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$", description="Name of the curve; its folder is <out>/<name>.")
+    out: str = Field("runs/quality", description="Folder of curves.")
     train: TrainConfig = Field(
-        description="what all points share: path of a train config; its views, seed, name, cache.codec are unused"
+        description="Settings of all points: path of a train config; its views, seed, name, cache.codec are not used."
     )
-    stores: dict[str, str] = Field(min_length=1, description="codec -> the store in it")
-    views: list[Views] = Field(min_length=1, description="K: each point trains on the first K views of the store")
-    seeds: list[Seed] = Field(min_length=2, description="every point runs once with each")
+    stores: dict[str, str] = Field(min_length=1, description="Codec -> store with that codec.")
+    views: list[Views] = Field(min_length=1, description="Numbers of views, K; each point trains on the first K views.")
+    seeds: list[Seed] = Field(min_length=2, description="Seeds; every point runs once with each.")
 
     @model_validator(mode="after")
     def _every_point_is_possible(self) -> "QualityConfig":
@@ -59,7 +60,7 @@ class QualityConfig(Config):
         return Path(self.out) / self.name
 
     def runs(self, codec: str, views: int) -> list[TrainConfig]:
-        """One run a seed of a point."""
+        """Configurations of one point, one per seed."""
         changes = {"codec": TypeAdapter(CodecConfig).validate_python({"kind": codec}), "store": self.stores[codec]}
         common = {"cache": self.train.cache.model_copy(update=changes), "views": views}
         return [
@@ -69,14 +70,14 @@ class QualityConfig(Config):
 
 
 def quality(config: QualityConfig) -> str:
-    """Run (or reuse) everything; write quality.{json,md} and report.html; return the table as text.
+    """Runs all points, reusing finished runs; writes quality.{json,md} and report.html; returns the table as text.
 
     Raises:
-        CacheMismatch, StoreIncomplete, StoreDamaged, FileNotFoundError: a store is not usable (before any run).
+        CacheMismatch, StoreIncomplete, StoreDamaged, FileNotFoundError: a store cannot be used; raised before any run.
     """
     points = [(codec, views) for codec in config.stores for views in config.views]
     stores = {codec: open_store(config.runs(codec, config.views[0])[0]) for codec in config.stores}
-    for i in range(len(config.seeds)):  # a stopped curve has all its points for some seeds
+    for i in range(len(config.seeds)):  # seed by seed: an interrupted curve has all points for some seeds
         for point in points:
             run_one(config.runs(*point)[i])
     found = summary(config, [point_line(config, stores[codec], codec, views) for codec, views in points])
@@ -87,7 +88,7 @@ def quality(config: QualityConfig) -> str:
 
 
 def feature_bytes(store: Store, views: int) -> int:
-    """Bytes of the teacher's levels that training on the first ``views`` views reads."""
+    """Bytes of teacher features that training on the first ``views`` views reads."""
     specs = store.specs("train")
     names = [name for level in store.channels for name in store.level_arrays(level)]
     record = sum(array_bytes(*specs[name]) for name in names)
@@ -95,7 +96,7 @@ def feature_bytes(store: Store, views: int) -> int:
 
 
 def point_line(config: QualityConfig, store: Store, codec: str, views: int) -> dict[str, Any]:
-    """Metrics over seeds of one point, and what its features take."""
+    """Numbers of one point: metrics over seeds, bytes of its features, its runs."""
     runs = [load_run(c.folder) for c in config.runs(codec, views)]
     return {
         "codec": codec,
@@ -108,7 +109,7 @@ def point_line(config: QualityConfig, store: Store, codec: str, views: int) -> d
 
 
 def summary(config: QualityConfig, points: list[dict[str, Any]]) -> dict[str, Any]:
-    """The curve, ready for JSON."""
+    """Collects the curve's points and conditions, ready for JSON."""
     first = load_run(Path(points[0]["runs"][0]["folder"]))
     classes = load_student(first.path)[1]["classes"]
     return {
@@ -129,7 +130,7 @@ def summary(config: QualityConfig, points: list[dict[str, Any]]) -> dict[str, An
 
 
 def save(config: QualityConfig, found: dict[str, Any]) -> None:
-    """The resolved configuration, the figures, the table."""
+    """Writes the resolved configuration, the numbers and the table."""
     texts = {
         "config.yaml": yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
         "quality.md": quality_markdown(found),

@@ -1,4 +1,4 @@
-"""The quality curve for people: one table, one chart, one page."""
+"""Presents a quality curve: one table, two charts, one HTML page."""
 
 from functools import partial
 from pathlib import Path
@@ -12,11 +12,11 @@ from pipeline.report.report import PAGE, environment
 from pipeline.report.tables import Table
 from pipeline.results.table import NAMES, markdown, mean_sd, shown_metrics
 
-MARK = 4.0  # points
+MARK = 4.0  # size of a marker, in typographic points
 
 
 def quality_table(found: dict[str, Any]) -> Table:
-    """One line a point."""
+    """Table of the curve, one line per point."""
     shown = shown_metrics(found)
     header = ["codec", "views", "features, MB", *(f"{NAMES[m]} %" for m in shown), "seeds"]
     rows = [
@@ -38,13 +38,13 @@ def quality_table(found: dict[str, Any]) -> Table:
 
 
 def quality_markdown(found: dict[str, Any]) -> str:
-    """The table with its caption."""
+    """The table with its caption, as Markdown."""
     table = quality_table(found)
     return f"{markdown(table.header, table.rows)}\n\n{table.caption}\n"
 
 
 def quality_charts(found: dict[str, Any]) -> list[Chart]:
-    """The metric against views, and against bytes: a line a codec, a dot a seed."""
+    """Charts of the metric against views and against bytes: one line per codec, one dot per seed."""
     codecs = tuple(dict.fromkeys(p["codec"] for p in found["points"]))
     legend = tuple((codec, i) for i, codec in enumerate(codecs))
     name = NAMES[found["headline"]]
@@ -78,7 +78,7 @@ def paint(axes: Any, found: dict[str, Any], key: str, unit: float, label: str) -
 
 
 def write_page(folder: Path) -> Path:
-    """report.html of a curve's folder, from quality.json alone; charts also as files, for papers."""
+    """Writes report.html into a curve's folder, from quality.json and config.yaml; charts also as files, for papers."""
     found, out = read_json(folder / "quality.json"), folder / "report.html"
     charts = quality_charts(found)
     page = (

@@ -1,4 +1,4 @@
-"""`sward quickstart`: both stages on the embedded default, one after the other, and what came out."""
+"""`sward quickstart`: extraction and comparison on the embedded procedural data set, with one command."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ from pipeline.paths import with_urls
 
 
 def quickstart(config_path: str | Path) -> str:
-    """Extract the comparison's store (what is missing of it), run the comparison, return its table as text.
+    """Extracts the missing part of the comparison's store and runs the comparison; returns its table as text.
 
     Raises:
-        ConfigError, DatasetError, WeightsError, CacheMismatch: before anything is computed.
+        ConfigError, DatasetError, WeightsError, CacheMismatch: raised before anything is computed.
     """
     config = load_config(CompareConfig, config_path)
     with console.progress("extracting the teacher's features", "records") as show:

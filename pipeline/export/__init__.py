@@ -1,1 +1,1 @@
-"""A trained student as files for other programs, and their checks."""
+"""Exports a trained student to files for other programs, and checks and measures them."""

@@ -1,4 +1,7 @@
-"""An exported student against torch's own, on random and on real images: nothing is published before it agrees."""
+"""Compares an exported student with the student in torch, on random and on real images.
+
+An export is published only after this comparison.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,18 +17,26 @@ from pipeline.training.evaluate import batches
 from sward.contracts import Student
 from sward.pixels import at_size
 
-TOLERANCE = 1e-4  # of a logit, absolute; relative to the largest where logits exceed 1 (float32 rounds so)
-REAL = 16  # validation images
+TOLERANCE = 1e-4  # of a logit: absolute, but relative to the largest logit above 1, as float32 rounding is
+REAL = 16  # number of validation images compared
 
 
 class ExportError(ValueError):
-    """An export that must not be published, or that lacks what it needs."""
+    """An export lacks something it needs, or must not be published because it disagrees with torch."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """What one file was checked with. difference: largest of any logit. largest: logit. changed: share of pixels
-    whose class differs, on real images at the size the network reads (None without them)."""
+    """Result of comparing one exported file with torch.
+
+    Attributes:
+        file: name of the exported file.
+        shapes: (batch, 3, height, width) of the random images.
+        real: number of real images.
+        difference: largest absolute difference of a logit.
+        largest: largest absolute logit, at least 1.
+        changed: share of pixels whose class differs, on real images at the network's input size; None without them.
+    """
 
     file: str
     shapes: tuple[tuple[int, ...], ...]
@@ -35,7 +46,7 @@ class Check:
     changed: float | None
 
     def line(self) -> str:
-        """For the terminal and the card."""
+        """The result as one line for the terminal and the model card."""
         sizes = ", ".join(f"{b}×{h}×{w}" for b, _, h, w in self.shapes)
         real = f"{self.real} real images" if self.real else "no real images"
         changed = "" if self.changed is None else f"; {self.changed:.2%} of their pixels change class"
@@ -44,10 +55,10 @@ class Check:
 
 
 def check(student: Student, run: Callable[[Tensor], Tensor], graph: Graph, file: str, real: list[Tensor]) -> Check:
-    """Compare logits on random images of several shapes and on ``real`` ones, each (1, 3, H, W), normalised.
+    """Compares logits on random images of several shapes and on ``real`` images, each (1, 3, H, W), normalised.
 
     Raises:
-        ExportError: they differ by more than the tolerance, or other shapes come out.
+        ExportError: the logits differ by more than the tolerance, or in shape.
     """
     generator = torch.Generator().manual_seed(0)
     shapes = tuple(random_shapes(graph))
@@ -57,7 +68,7 @@ def check(student: Student, run: Callable[[Tensor], Tensor], graph: Graph, file:
     if not worst <= TOLERANCE * largest:
         raise ExportError(
             f"{file} differs from torch by {worst:.2e} in a logit, expected at most {TOLERANCE * largest:.0e}; "
-            "not published: try other versions of torch and onnxscript (constraints.txt has those that agree)"
+            "not published: try other versions of torch and onnxscript (constraints.txt lists versions that agree)"
         )
     changed = float(np.mean([f[2] for f in found[len(shapes) :]])) if real else None
     return Check(file, shapes, len(real), worst, largest, changed)
@@ -65,21 +76,24 @@ def check(student: Student, run: Callable[[Tensor], Tensor], graph: Graph, file:
 
 @torch.no_grad()
 def compare(student: Student, run: Callable[[Tensor], Tensor], x: Tensor, file: str) -> tuple[float, float, float]:
-    """(largest difference of a logit, largest logit, share of pixels that change class) on one batch."""
+    """Returns (largest difference of a logit, largest logit, share of pixels that change class) of one batch."""
     expected, found = student(x).logits, run(x)
     if expected.shape != found.shape:
-        raise ExportError(f"{file}: logits {tuple(found.shape)}, expected {tuple(expected.shape)}; not published")
+        raise ExportError(
+            f"{file}: logits have the shape {tuple(found.shape)}, expected {tuple(expected.shape)}; not published: try "
+            "other versions of torch and onnxscript (constraints.txt lists versions that agree)"
+        )
     changed = at_class(expected, x) != at_class(found, x)
     return float((expected - found).abs().max()), float(expected.abs().max()), float(changed.float().mean())
 
 
 def at_class(logits: Tensor, images: Tensor) -> Tensor:
-    """Class map at the images' size."""
+    """Class map of the logits, enlarged to the images' size."""
     return at_size(logits, (images.shape[-2], images.shape[-1])).argmax(1)
 
 
 def random_shapes(graph: Graph) -> Iterator[tuple[int, ...]]:
-    """What the graph must serve: its own size, another batch, and odd multiples where sizes are free."""
+    """Yields input shapes the graph must accept: its own size, another batch, odd multiples where sizes are free."""
     high, wide = graph.size
     m, several = graph.multiple, 3 if graph.free_batch else 1
     yield 1, 3, high, wide
@@ -91,7 +105,7 @@ def random_shapes(graph: Graph) -> Iterator[tuple[int, ...]]:
 
 
 def real_images(student: Student, store: Store | None) -> list[Tensor]:
-    """Validation images as the network reads them; none without a store."""
+    """Reads up to ``REAL`` validation images as the network's input, each (1, 3, H, W); none without a store."""
     if store is None:
         return []
     found = []
@@ -103,5 +117,5 @@ def real_images(student: Student, store: Store | None) -> list[Tensor]:
 
 
 def torch_export_runner(path: Path) -> Callable[[Tensor], Tensor]:
-    """The saved program, loaded again from its file."""
+    """Loads a saved torch.export program from its file."""
     return torch.export.load(path).module()

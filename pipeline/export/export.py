@@ -1,10 +1,10 @@
-"""`sward export`: a run's student as files that run without this code, checked before they are published.
+"""`sward export`: writes a run's student as files that work without this code, checked before publication.
 
     OUT/student.onnx        opset 18, metadata inside     OUT/student.pt2   torch.export, metadata inside
-    OUT/student-int8.onnx   on request                    OUT/student.json  the metadata: preprocessing, classes
-    OUT/model-card.md       for people                    OUT/export.json   the card's figures, for programs
+    OUT/student-int8.onnx   with --int8                   OUT/student.json  the metadata: preprocessing, classes
+    OUT/model-card.md       description for readers       OUT/export.json   the card's figures, for programs
 
-All of it is made in a hidden folder beside OUT, checked there against torch, and renamed to OUT as a whole.
+All files are made in a hidden folder next to OUT and checked there against torch; then the folder is renamed to OUT.
 """
 
 import os
@@ -35,17 +35,21 @@ INT8 = "student-int8.onnx"
 def export(
     run: str | Path, out: str | Path, formats: Sequence[Format] = ("onnx",), int8: bool = False
 ) -> tuple[ExportFacts, Path]:
-    """Export a run's student; returns what was measured, and the folder.
+    """Exports a run's student.
 
     Args:
-        run: a run's folder; student.json and student.safetensors are enough, but for real images its store is needed.
+        run: a run's folder; student.json and student.safetensors suffice, but checks on real images need its store.
         out: a new or empty folder.
-        formats: which files.
-        int8: also the quantised form of the ONNX file.
+        formats: formats to write.
+        int8: also write an int8 version of the ONNX file.
+
+    Returns:
+        The contents of the model card, measurements included, and the folder.
 
     Raises:
-        ExportError: the folder is in use, int8 lacks the store or the ONNX file, or a file disagrees with torch.
-        SavedStudentError: there is no student that reads images.
+        ExportError: the folder is not empty, int8 lacks the store or the ONNX file, or a file disagrees with torch.
+        OnnxError: onnx, onnxscript or onnxruntime is not installed.
+        SavedStudentError: the run has no student that reads images.
     """
     run, out = Path(run), Path(out)
     model = load(run)
@@ -63,31 +67,36 @@ def export(
 
 
 def check_export(out: Path, formats: Sequence[Format], int8: bool, store: Store | None, why: str) -> None:
-    """Everything that speaks against starting."""
+    """Checks that the export can succeed, before any work.
+
+    Raises:
+        ExportError: the folder is not empty, or int8 lacks the ONNX file or the store.
+        OnnxError: a package needed for ONNX is not installed.
+    """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ExportError(f"{out} is not empty; give another --out, or remove it: an export replaces nothing")
+        raise ExportError(f"{out} is not empty; give another --out or remove the folder: export never overwrites")
     if int8 and "onnx" not in formats:
         raise ExportError("--int8 quantises the ONNX file; add --format onnx")
     if int8 and store is None:
-        raise ExportError(f"--int8 is calibrated on the run's images, but {why}; bring its store back, or leave it out")
+        raise ExportError(f"--int8 is calibrated on the run's images, but {why}; restore the store or omit --int8")
     for package in ("onnx", "onnxscript", "onnxruntime") if "onnx" in formats else ():
         require_package(package)
 
 
 def find_store(run: Path, card: dict[str, Any]) -> tuple[Store | None, str]:
-    """(the store the student was trained from, "") or (None, why it is not there)."""
+    """Opens the store that the student was trained from: (store, ""), or (None, why it cannot be used)."""
     from pipeline.config import load_config
     from pipeline.training.config import TrainConfig
     from pipeline.training.setup import open_store
 
     if not (run / "config.yaml").is_file():
-        return None, f"{run} has no config.yaml that names its store"
+        return None, f"{run} has no config.yaml, which names its store"
     try:
         store = open_store(load_config(TrainConfig, run / "config.yaml"))
     except (ValueError, OSError) as error:
         return None, f"its store cannot be used ({str(error).splitlines()[0]})"
     if store.content_id != card.get("content_id"):
-        return None, f"the store {store.path} is not the one of the run any more"
+        return None, f"the store {store.path} has changed since the run (another content id)"
     return store, ""
 
 
@@ -101,7 +110,7 @@ def write_export(
     formats: Sequence[Format],
     int8: bool,
 ) -> ExportFacts:
-    """Write and check every file; nothing here is public yet."""
+    """Writes and checks all files in ``folder``, which is not published yet."""
     graph, metadata = trace(student, tuple(card["size"])), about(card)
     makers: dict[str, Callable[[Graph, dict[str, Any]], bytes]] = {"onnx": to_onnx, "torch-export": to_torch_export}
     real, checks = real_images(student, store), []
@@ -137,7 +146,7 @@ def write_export(
 
 
 def about(card: dict[str, Any]) -> dict[str, Any]:
-    """The metadata: what one must know to use the file without this code."""
+    """Metadata needed to use the exported file without this code: preprocessing, classes, output, origin."""
     return {
         "classes": card["classes"],
         "size": card["size"],
@@ -154,9 +163,9 @@ def about(card: dict[str, Any]) -> dict[str, Any]:
 
 
 def origin(store: Store | None) -> dict[str, str]:
-    """Where the student comes from, as far as its store tells."""
+    """Data, split, teacher and store that the student was trained from, as far as the store is available."""
     if store is None:
-        return {"trained on": "unknown: the store is not here"}
+        return {"trained on": "unknown: the store is not available"}
     shown = {
         "data.name": "data",
         "data.split": "split",
@@ -168,7 +177,7 @@ def origin(store: Store | None) -> dict[str, str]:
 
 
 def quantised(folder: Path, metadata: dict[str, Any], store: Store) -> int:
-    """student-int8.onnx with the metadata; how many images it was calibrated on."""
+    """Writes student-int8.onnx with the metadata; returns the number of calibration images."""
     onnx = require_package("onnx")
     raw = folder / "raw.onnx"
     count = quantise(folder / FILES["onnx"], raw, store)
@@ -180,6 +189,6 @@ def quantised(folder: Path, metadata: dict[str, Any], store: Store) -> int:
 
 
 def onnx_runner(path: Path) -> Callable[[Tensor], Tensor]:
-    """The file as onnxruntime runs it on the CPU."""
+    """Returns a function that runs the file with onnxruntime on the CPU: images -> logits."""
     exported = OnnxStudent(path, gpu=False)
     return lambda images: exported(images).logits

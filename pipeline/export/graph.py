@@ -1,8 +1,9 @@
-"""A student as a graph that runs without this code: torch.export's program, and ONNX made from it.
+"""Converts a student to a graph that runs without this code: a torch.export program, and ONNX made from it.
 
-Only images go in and logits come out. Batch and size stay free where the network allows it; where it does not,
-the reason is kept and told. ONNX comes from torch's exporter on torch.export (``dynamo=True``, pinned here: the older
-one, on TorchScript, is deprecated and traces sizes into UNeXt's shifts).
+The graph takes images and returns logits, nothing else. Batch and image size stay free if the network allows it;
+otherwise the reason is kept in ``Graph.limits``, for the model card and the terminal. ONNX is made by torch's exporter
+for torch.export programs (``dynamo=True``, set explicitly: the older exporter, on TorchScript, is deprecated and turns
+the traced size into constants in UNeXt's shifts).
 """
 
 import copy
@@ -20,12 +21,12 @@ from torch import Tensor, nn
 from pipeline.export.onnx_student import INPUT, OUTPUT, require_package
 from sward.contracts import Student
 
-LEAST = 2  # cells a side at the deepest level: torch.export takes 1 for a constant
-OPSET = 18  # what torch's exporter is written for; onnxruntime >= 1.14 reads it
+LEAST = 2  # smallest side of the deepest level, in cells: torch.export treats a size of 1 as constant
+OPSET = 18  # the version that torch's exporter is written for; onnxruntime >= 1.14 reads it
 
 
 class Logits(nn.Module):
-    """A student's logits alone: (B, 3, H, W) normalised images -> (B, K, h, w)."""
+    """Wraps a student to return logits only: normalised images (B, 3, H, W) -> (B, K, h, w)."""
 
     def __init__(self, student: Student) -> None:
         super().__init__()
@@ -37,8 +38,14 @@ class Logits(nn.Module):
 
 @dataclass(frozen=True)
 class Graph:
-    """program: what torch.export gives. size: (height, width) the student was trained for. multiple: sizes must be
-    its multiples; 0 where the size is fixed. limits: what is fixed, and why; empty where batch and size are free."""
+    """A traced student and its free dimensions.
+
+    Attributes:
+        program: result of torch.export.
+        size: (height, width) the student was trained for.
+        multiple: heights and widths must be multiples of it; 0 if the size is fixed.
+        limits: one sentence for each fixed dimension (size, batch) with the reason; empty if both are free.
+    """
 
     program: torch.export.ExportedProgram
     size: tuple[int, int]
@@ -50,14 +57,14 @@ class Graph:
         return len(self.limits) < 2
 
     def describe(self) -> str:
-        """The free and fixed dimensions for people."""
+        """Describes the free and fixed dimensions in words."""
         m = self.multiple
         size = f"height and width free: multiples of {m}, from {LEAST * m} up" if m else "height and width fixed"
         return f"batch {'free' if self.free_batch else 'fixed'}; {size}"
 
 
 def trace(student: Student, size: tuple[int, int]) -> Graph:
-    """The student as a graph, as free as its network lets it be: batch and size, batch alone, nothing."""
+    """Traces the student, keeping as much free as its network allows: batch and size, batch alone, or nothing."""
     multiple = max(student.strides.values())
     batch = torch.export.Dim("batch", min=1)
     high, wide = (torch.export.Dim(name, min=LEAST) for name in ("high", "wide"))
@@ -73,7 +80,7 @@ def trace(student: Student, size: tuple[int, int]) -> Graph:
             try:
                 program = torch.export.export(model, (torch.zeros(shape),), dynamic_shapes=(free,))
                 return Graph(program, size, found, limits)
-            except Exception as error:  # torch.export's refusals share no base
+            except Exception as error:  # torch.export's errors have no common base class
                 what = "size" if found else "batch"
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 limits.append(f"the {what} is fixed, because torch.export cannot keep it free: {reason:.200}")
@@ -81,16 +88,16 @@ def trace(student: Student, size: tuple[int, int]) -> Graph:
 
 
 def to_torch_export(graph: Graph, metadata: dict[str, Any]) -> bytes:
-    """A .pt2 file for ``torch.export.load``; the metadata is its extra file ``student.json``."""
+    """Returns a .pt2 file for ``torch.export.load``, with the metadata as its extra file ``student.json``."""
     for node in graph.program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # this machine's paths
+        node.meta.pop("stack_trace", None)  # contains paths of this machine
     buffer = io.BytesIO()
     torch.export.save(graph.program, buffer, extra_files={"student.json": json.dumps(metadata)})
     return buffer.getvalue()
 
 
 def to_onnx(graph: Graph, metadata: dict[str, Any]) -> bytes:
-    """An .onnx file with ``metadata`` in it, each value as JSON. Nodes carry no trace of the machine they came from."""
+    """Returns an .onnx file with ``metadata`` in it, each value as JSON, and without paths of this machine."""
     require_package("onnxscript")
     onnx = require_package("onnx")
     with quiet():
@@ -102,16 +109,16 @@ def to_onnx(graph: Graph, metadata: dict[str, Any]) -> bytes:
             output_names=[OUTPUT],
             verbose=False,
         )
-    model = made.model_proto  # type: ignore[union-attr]  # None only where a file is asked for
+    model = made.model_proto  # type: ignore[union-attr]  # None only if the exporter writes a file
     for node in model.graph.node:
-        del node.metadata_props[:]  # stack traces with this machine's paths
+        del node.metadata_props[:]  # stack traces with paths of this machine
     embed(model, metadata)
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()
 
 
 def embed(model: Any, metadata: dict[str, Any]) -> None:
-    """Write metadata into an ONNX model, in place; what was there goes."""
+    """Writes metadata into an ONNX model, in place; existing metadata is removed."""
     del model.metadata_props[:]
     for key, value in metadata.items():
         entry = model.metadata_props.add()
@@ -120,7 +127,7 @@ def embed(model: Any, metadata: dict[str, Any]) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """torch's exporter uses a part of torch that torch itself has deprecated."""
+    """Hides a warning that users cannot act on: torch's exporter uses a part of torch that torch has deprecated."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec", category=FutureWarning)
         yield

@@ -1,7 +1,8 @@
-"""int8 by onnxruntime's static post-training quantisation: calibrated on training images, judged on validation ones.
+"""Quantises an exported student to int8 (onnxruntime, static, post-training) and evaluates the result.
 
-Convolutions and matrix products alone are quantised; norms, activations and resizing stay in float32. Weights are
-signed, per output channel, with 7 bits (``reduce_range``): with 8, processors without VNNI saturate their sums.
+Calibration uses training images, evaluation the validation split. Only convolutions and matrix products are quantised;
+norms, activations and resizing stay in float32. Weights are signed, per output channel, with 7 bits (``reduce_range``):
+with 8 bits, sums saturate on processors without VNNI.
 """
 
 import logging
@@ -19,19 +20,19 @@ from pipeline.training.evaluate import evaluate
 from pipeline.training.stream import Stream
 from sward.contracts import Student
 
-CALIBRATION = 64  # training images, the first view of each
+CALIBRATION = 64  # at most this many training images, each in its first view
 
 
 def quantise(source: Path, target: Path, store: Store) -> int:
-    """Write the int8 form of an exported student; returns how many images it was calibrated on."""
+    """Writes the int8 version of an exported student; returns the number of calibration images."""
     quantization = require_package("onnxruntime.quantization")
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     images = list(calibration(store))
     prepared = target.with_suffix(".prepared")
-    logging.getLogger("root").setLevel(logging.ERROR)  # it advises what is done here
+    logging.getLogger("root").setLevel(logging.ERROR)  # it advises to preprocess the model, which is done here
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of its own deprecated ways to call onnx
+        warnings.simplefilter("ignore")  # onnxruntime calls deprecated functions of onnx
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
         quantization.quantize_static(
             str(prepared),
@@ -49,7 +50,7 @@ def quantise(source: Path, target: Path, store: Store) -> int:
 
 
 def calibration(store: Store) -> Iterator[torch.Tensor]:
-    """Normalised first views of training images, (1, 3, H, W), evenly spread over the store."""
+    """Yields training images in their first view, normalised, (1, 3, H, W), evenly spread over the store."""
     first = [record for record in store.records["train"] if record.view.number == 0]
     chosen = first[:: -(-len(first) // CALIBRATION)]
     stream = Stream(store, Order(tuple(chosen), 1, 0), (), torch.device("cpu"))
@@ -58,13 +59,13 @@ def calibration(store: Store) -> Iterator[torch.Tensor]:
 
 
 def reader(base: Any, images: list[torch.Tensor]) -> Any:
-    """onnxruntime's interface to calibration images."""
+    """Wraps calibration images in onnxruntime's reader interface; ``base`` is its abstract class."""
     feeds = iter([{INPUT: image.numpy()} for image in images])
     return type("Images", (base,), {"get_next": lambda self: next(feeds, None)})()
 
 
 def judge(student: Student, exported: Path, store: Store) -> dict[str, dict[str, float]]:
-    """Metrics on the validation split: of the student in torch, and of the exported file."""
+    """Metrics on the validation split, for the student in torch and for the exported file."""
     cpu = torch.device("cpu")
     runners: dict[str, Student] = {"torch": student, exported.name: OnnxStudent(exported)}
     return {name: evaluate(runner, store, "val", cpu, 1)["metrics"] for name, runner in runners.items()}

@@ -1,4 +1,4 @@
-"""The model card beside an export (Markdown): what it is, how to feed it, how well and how fast it does."""
+"""Model card of an export (Markdown): origin, input and output, quality, speed, limits."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,25 @@ Metrics = dict[str, float]
 
 @dataclass
 class ExportFacts:
-    """Everything the card says. card: student.json. run: run.json where there is one. dataset, teacher: names."""
+    """Contents of the model card.
+
+    Attributes:
+        name: name of the run's folder.
+        card: contents of student.json.
+        run: contents of run.json; empty if the run has none.
+        origin: title -> text of the table's rows about data, split, teacher and store.
+        graph: free and fixed dimensions in words.
+        limits: one sentence for each fixed dimension, with the reason.
+        files: file name -> bytes.
+        checks: comparison of each exported file with torch.
+        parameters: number of the student's parameters.
+        flops: FLOPs per image of the size in ``card``; a multiplication and its addition count as two.
+        machine: processor that the speeds were measured on.
+        speeds: latency of each engine.
+        real: which real images were compared, or why none.
+        calibrated: number of images that int8 was calibrated on; 0 without int8.
+        judged: engine -> metrics on the validation split, in torch and in int8; empty without int8.
+    """
 
     name: str
     card: dict[str, Any]
@@ -32,7 +50,7 @@ class ExportFacts:
 
 
 def model_card(facts: ExportFacts) -> str:
-    """The whole card."""
+    """Returns the model card as Markdown."""
     parts = [intro(facts), use(facts), quality(facts), cost(facts), care(facts)]
     return "\n".join("\n".join(part) + "\n" for part in parts)
 
@@ -60,7 +78,7 @@ def use(facts: ExportFacts) -> list[str]:
         "",
         f"Output `logits`: float32 (batch, {len(facts.card['classes'])}, h, w);",
         "enlarge them to the picture (bilinear, corners not aligned) and take the argmax over classes.",
-        "`sward predict FILE.onnx PICTURES` does just that; `student.json` and the file's metadata say the same.",
+        "`sward predict FILE.onnx PICTURES` does all this; `student.json` and the file's metadata hold the same facts.",
         *(f"Note: {limit}." for limit in facts.limits),
     ]
 
@@ -93,11 +111,11 @@ def cost(facts: ExportFacts) -> list[str]:
     return [
         "## Cost",
         "",
-        f"{facts.parameters:,} parameters. {facts.flops / 1e9:.3f} GFLOP an image of {high}×{wide}: convolutions and",
+        f"{facts.parameters:,} parameters. {facts.flops / 1e9:.3f} GFLOP per image of {high}×{wide}: convolutions and",
         "matrix products, a multiplication and its addition counted as two (torch.utils.flop_counter); that is",
         f"{facts.flops / 2e9:.3f} GMAC, which many papers call FLOPs.",
         "",
-        f"Batch 1, {facts.machine}, whatever else ran on it:",
+        f"Batch size 1 on {facts.machine}, while other programs may have been running:",
         "",
         *table(("engine", "threads", "median ms", "95 % ms", "images/s"), rows),
     ]
@@ -107,21 +125,22 @@ def care(facts: ExportFacts) -> list[str]:
     return [
         "## Limits",
         "",
-        "Trained on the data named above and judged on its own splits: other cameras, centres or preparations are",
-        "unknown to it. Not a medical device. The data set's licence and the teacher's bind what may be done with it.",
+        "Trained on the data named above and evaluated on that data's own splits; the quality on images from other",
+        "cameras, centres or preparations is unknown. Not a medical device. The licences of the data set and of the",
+        "teacher limit how it may be used.",
         "",
         "Made with " + ", ".join(f"{name} {value}" for name, value in facts.run.get("versions", {}).items()) + ".",
     ]
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Markdown."""
+    """Formats a Markdown table, as lines."""
     lines = [head, ["---"] * len(head), *rows]
     return [f"| {' | '.join(str(cell).replace('|', '/') for cell in line)} |" for line in lines]
 
 
 def summary(facts: ExportFacts) -> list[str]:
-    """What the terminal shows: checks, the metric loss of int8, cost."""
+    """Lines for the terminal: dimensions, checks, change of metrics by int8, cost."""
     lines = [facts.graph, *facts.limits, *(check.line() for check in facts.checks)]
     if facts.real.startswith("none"):
         lines.append(f"real images: {facts.real}")
@@ -131,7 +150,7 @@ def summary(facts: ExportFacts) -> list[str]:
         changes = ", ".join(f"{n} {before[n]:.4f} to {after[n]:.4f} ({after[n] - before[n]:+.4f})" for n in shown)
         lines.append(f"int8 on the validation split: {changes}; calibrated on {facts.calibrated} training images")
     lines.append(
-        f"{facts.parameters:,} parameters, {facts.flops / 1e9:.3f} GFLOP ({facts.flops / 2e9:.3f} GMAC) an image"
+        f"{facts.parameters:,} parameters, {facts.flops / 1e9:.3f} GFLOP ({facts.flops / 2e9:.3f} GMAC) per image"
     )
     return lines + [
         f"{s.engine:34} {s.threads:>3} threads {s.milliseconds:9.2f} ms {s.throughput:8.1f} images/s"

@@ -1,6 +1,6 @@
-"""An exported student (ONNX) as a network like any other: evaluated and predicted with by the same code.
+"""Runs an exported student (ONNX) through the student interface, so that evaluation and prediction work unchanged.
 
-It needs nothing but its file: classes, input size and normalisation are in the file's metadata.
+Only the file is needed: classes, input size and normalisation are in the file's metadata.
 """
 
 import json
@@ -17,17 +17,22 @@ KEYS = ("classes", "size", "mean", "std")
 
 
 class OnnxError(ValueError):
-    """A file is no exported student, or onnxruntime is missing."""
+    """A file is not an exported student, or a package for ONNX is not installed."""
 
 
 class OnnxStudent(Student):
-    """onnxruntime behind a student's interface; it has logits only, no features and no gradients.
+    """Student that onnxruntime runs; it returns logits only, without features and gradients.
 
-    ``card`` holds the metadata that `sward export` has written. ``threads``: 0 leaves the choice to
-    onnxruntime. ``gpu``: use one where this onnxruntime can.
+    Args:
+        path: file made by `sward export`.
+        threads: CPU threads; 0 leaves the choice to onnxruntime.
+        gpu: use a GPU if this onnxruntime can.
+
+    Attributes:
+        card: metadata in the file.
 
     Raises:
-        OnnxError: onnxruntime is not installed, it cannot read the file, or the file has no metadata of ours.
+        OnnxError: onnxruntime is not installed or cannot read the file, or the file lacks the metadata.
     """
 
     def __init__(self, path: str | Path, threads: int = 0, gpu: bool = True) -> None:
@@ -48,19 +53,23 @@ class OnnxStudent(Student):
 
 
 def open_session(path: Path, threads: int = 0, gpu: bool = True) -> Any:
-    """An onnxruntime session: on the GPU where this onnxruntime can, else on the CPU."""
+    """Opens an onnxruntime session, on the GPU if ``gpu`` is set and this onnxruntime can, otherwise on the CPU."""
     runtime = require_package("onnxruntime")
     options = runtime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = threads, 3  # 3: errors alone
+    options.intra_op_num_threads, options.log_severity_level = threads, 3  # 3: log errors only
     there = [p for p in ("CUDAExecutionProvider",) if gpu and p in runtime.get_available_providers()]
     try:
         return runtime.InferenceSession(str(path), options, providers=[*there, "CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own kinds share no base
+    except Exception as error:  # onnxruntime's errors have no common base class
         raise OnnxError(f"onnxruntime cannot read {path}: {error}") from error
 
 
 def require_package(package: str) -> Any:
-    """The module, or how to get it."""
+    """Imports and returns a package.
+
+    Raises:
+        OnnxError: the package is not installed; says how to install it.
+    """
     from importlib import import_module
 
     try:

@@ -1,7 +1,7 @@
-"""What a student costs: parameters, FLOPs, and latency on this machine.
+"""Measures a student's cost: FLOPs, and latency on this machine.
 
-FLOPs are counted by torch's own counter: convolutions and matrix products alone, a multiplication and its
-addition as two. (Many papers print multiply-accumulates, half of that, and call them FLOPs.)
+FLOPs are counted by torch's own counter: convolutions and matrix products only, a multiplication and its addition as
+two. (Many papers print multiply-accumulates, half that number, and call them FLOPs.)
 """
 
 import os
@@ -19,12 +19,19 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipeline.export.onnx_student import OnnxStudent
 from sward.contracts import Student
 
-WARM, SECONDS, LEAST, MOST = 3, 2.0, 10, 200  # calls before, and how long and how often a row is measured
+WARM, SECONDS, LEAST, MOST = 3, 2.0, 10, 200  # warm-up calls; then calls are timed for 2 s, but 10 to 200 of them
 
 
 @dataclass(frozen=True)
 class Speed:
-    """One image at a time. milliseconds: median. slow: 95th percentile. Throughput is images of one caller a second."""
+    """Latency of one engine at batch size 1.
+
+    Attributes:
+        engine: runtime, and the file it ran.
+        threads: number of CPU threads, or the GPU's name.
+        milliseconds: median latency.
+        slow: 95th percentile of latency, in milliseconds.
+    """
 
     engine: str
     threads: str
@@ -33,18 +40,19 @@ class Speed:
 
     @property
     def throughput(self) -> float:
+        """Images per second of a single caller."""
         return 1000 / self.milliseconds
 
 
 def flops(student: Student, size: tuple[int, int]) -> int:
-    """Of one image."""
+    """FLOPs of one image of ``size`` (height, width)."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         student(torch.zeros(1, 3, *size))
     return counter.get_total_flops()
 
 
 def speeds(student: Student, files: list[Path], size: tuple[int, int]) -> list[Speed]:
-    """torch and every .onnx file with one and two threads, and torch on the GPU where there is one."""
+    """Latency of torch and of every .onnx file with one and two threads, and of torch on a GPU if there is one."""
     image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
     rows, before = [], torch.get_num_threads()
     for threads in (1, 2)[: os.cpu_count()]:
@@ -58,7 +66,7 @@ def speeds(student: Student, files: list[Path], size: tuple[int, int]) -> list[S
 
 
 def on_gpu(student: Student, image: Tensor) -> list[Speed]:
-    """torch on the first GPU; the copy of the image there is not counted."""
+    """Latency of torch on the first GPU, without copying the image to it."""
     device = torch.device("cuda")
     moved, there = student.to(device), image.to(device)
 
@@ -73,7 +81,7 @@ def on_gpu(student: Student, image: Tensor) -> list[Speed]:
 
 @torch.no_grad()
 def measure(engine: str, threads: str, call: Callable[[], object]) -> Speed:
-    """Median and 95th percentile of single calls."""
+    """Times single calls; returns their median and 95th percentile."""
     for _ in range(WARM):
         call()
     found: list[float] = []
@@ -86,7 +94,7 @@ def measure(engine: str, threads: str, call: Callable[[], object]) -> Speed:
 
 
 def machine() -> str:
-    """The processor that was measured."""
+    """Describes this machine: processor, visible cores, operating system."""
     named = [line.split(":")[1] for line in cpu_lines() if line.startswith("model name")]
     return f"{(named or [platform.machine()])[0].strip()}, {os.cpu_count()} cores seen, {platform.system()}"
 

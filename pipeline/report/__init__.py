@@ -1,1 +1,1 @@
-"""The HTML report, the store page and figure files."""
+"""HTML pages of results and stores, and figure files for papers."""

@@ -1,4 +1,4 @@
-"""Everything a report shows, collected once for the page and for the files: charts, pictures, tables, remarks."""
+"""Collects charts, pictures, tables and remarks of a report, for its page and its files."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,8 +23,23 @@ from pipeline.results.table import NONE
 
 @dataclass
 class ReportContents:
-    """missing: why there is nothing from the store. remarks: the state of unfinished runs, and what does not agree.
-    signals: label -> charts of its terms and monitors."""
+    """Contents of a report.
+
+    Attributes:
+        curves: learning curves.
+        signals: label -> charts of the row's loss terms and signal monitors.
+        missing: why the store cannot be read; empty if it can.
+        remarks: state of each unfinished run, and each metric that its predictions do not confirm.
+        conclusions: one sentence for each row that has a baseline.
+        images: charts of differences to the baseline and of per-image values.
+        confusions: confusion matrix of each row.
+        spaces: t-SNE plot of each row.
+        cases: example images with the predictions of all rows.
+        activations: example images with the Grad-CAM maps of all rows.
+        tables: all tables of the page.
+        agreement: sentence stating that the predictions confirm the metrics; empty if they were not compared or differ.
+        card: description of the store, line by line.
+    """
 
     curves: list[Chart]
     signals: dict[str, list[Chart]]
@@ -42,23 +57,23 @@ class ReportContents:
 
     @property
     def charts(self) -> list[Chart]:
-        """All of them, for files."""
+        """All charts, for writing them to files."""
         signals = [chart for charts in self.signals.values() for chart in charts]
         return [*self.curves, *signals, *self.images, *self.confusions, *self.spaces]
 
     @property
     def grids(self) -> dict[str, list[Case]]:
-        """All pictures, for files."""
+        """File name -> example images, for writing them to files."""
         return {"examples": self.cases, "activation": self.activations}
 
     @property
     def table(self) -> dict[str, Table]:
-        """By name."""
+        """The tables of the page, by name."""
         return {t.name: t for t in self.tables}
 
 
 def collect(subject: ReportInput) -> ReportContents:
-    """Read, count and draw."""
+    """Collects all that the report shows: reads the runs and the store, recounts predictions, prepares charts."""
     metric = subject.comparison["headline"]
     found = ReportContents(learning_curves(subject.every, metric), signal_charts(subject))
     found.remarks = [f"{k}: {status(run, metric)}" for k, runs in subject.unfinished.items() for run in runs]
@@ -77,13 +92,13 @@ def collect(subject: ReportInput) -> ReportContents:
 
 
 def signal_charts(subject: ReportInput) -> dict[str, list[Chart]]:
-    """Terms and monitors of every row that distils."""
+    """Charts of loss terms and signal monitors, for each row that distils."""
     charts = {label: term_curves(label, i, runs) for i, (label, runs) in enumerate(subject.every.items())}
     return {label: found for label, found in charts.items() if found}
 
 
 def add_results(found: ReportContents, subject: ReportInput, store: Store | str) -> None:
-    """Headline, cost account, every run; per-image values."""
+    """Adds conclusions, the tables of results, costs and runs, and the charts of per-image values."""
     c, rows = subject.comparison, subject.rows
     extraction = cost_account.extraction_of(store)
     about_cost = cost_account.caption(store if isinstance(store, Store) else None, rows, extraction)
@@ -99,7 +114,7 @@ def add_results(found: ReportContents, subject: ReportInput, store: Store | str)
 
 
 def add_pictures(found: ReportContents, rows: Rows, store: Store, metric: str) -> None:
-    """Examples, Grad-CAM, feature space: of each row's first seed."""
+    """Adds examples, Grad-CAM maps and t-SNE plots, for the first seed of each row."""
     first = {label: runs[0] for label, runs in rows.items()}
     found.cases = examples(store, rows, metric)
     found.activations = activations(store, rows, found.cases)
@@ -107,7 +122,7 @@ def add_pictures(found: ReportContents, rows: Rows, store: Store, metric: str) -
 
 
 def add_counts(found: ReportContents, rows: Rows, store: Store) -> None:
-    """Confusion and per-class values, and whether the saved predictions give the saved metrics."""
+    """Adds confusion matrices and per-class values, and compares saved predictions with saved metrics."""
     counted = recount_all(store, rows)
     wrong = disagreements(rows, counted)
     found.remarks += wrong
@@ -137,7 +152,7 @@ def run_header(comparison: dict[str, Any]) -> list[str]:
 
 
 def run_cells(comparison: dict[str, Any]) -> list[list[str]]:
-    """One line a run: label, seed, metrics in per cent, seconds, identity, folder."""
+    """One line per run: label, seed, metrics in per cent, seconds, identity, folder."""
     shown = table.shown_metrics(comparison)
     return [
         [
@@ -154,7 +169,7 @@ def run_cells(comparison: dict[str, Any]) -> list[list[str]]:
 
 
 def profile_tables(every: Rows) -> list[Table]:
-    """One table with a column a profiled run, parts in the first one's order; none where no run was profiled."""
+    """One table with a column per profiled run, parts in the order of the first; empty if no run was profiled."""
     runs = {f"{label}, seed {run.config.seed}": run.path for label, runs in every.items() for run in runs}
     found = {name: read_json(path / "profile.json") for name, path in runs.items() if (path / "profile.json").is_file()}
     if not found:

@@ -1,4 +1,4 @@
-"""What a run logged, step by step: losses, validation, learning rate, and the relational signal's monitors."""
+"""Charts of the values that runs logged over steps: losses, validation, learning rate, signal monitors."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,11 +10,11 @@ from pipeline.results.runs import SavedRun
 from pipeline.results.table import NAMES
 
 Line = tuple[list[int], list[float]]  # steps, values
-Series = dict[str, list[Line]]  # label -> one line a seed
+Series = dict[str, list[Line]]  # label -> one line per seed
 
 
 def learning_curves(rows: Mapping[str, Sequence[SavedRun]], metric: str) -> list[Chart]:
-    """Losses, validation metric and learning rate, where logged; a colour a row, a line a seed."""
+    """Charts of losses, validation metric and learning rate, if logged; one colour per row, one line per seed."""
     wanted = {
         "loss": "total loss",
         "term/task": "task loss (cross-entropy)",
@@ -30,7 +30,7 @@ def learning_curves(rows: Mapping[str, Sequence[SavedRun]], metric: str) -> list
 
 
 def term_curves(label: str, row: int, runs: Sequence[SavedRun]) -> list[Chart]:
-    """One row's unweighted terms, each term's share of the gradient, and its signal's monitors by level."""
+    """Charts of one row: unweighted loss terms, each term's share of the gradient, and signal monitors by level."""
     keys = {key for run in runs for line in run.log for key in line}
     if not any(key.startswith("term/") and key != "term/task" for key in keys):
         return []
@@ -44,12 +44,12 @@ def term_curves(label: str, row: int, runs: Sequence[SavedRun]) -> list[Chart]:
 
 
 def by_stride(key: str) -> list[tuple[int, str]]:
-    """Sorts s4 before s16."""
+    """Sort key that puts s4 before s16."""
     return [(len(part), part) if re.fullmatch(r"s\d+", part) else (0, part) for part in key.split("/")]
 
 
 def series(runs: Sequence[SavedRun], key: str) -> list[Line]:
-    """(steps, values) of ``key`` in each run's log, where it is defined."""
+    """(steps, values) of ``key`` in each run's log, at the steps where it is defined."""
     lines = [[(x["step"], x[key]) for x in run.log if x.get(key) is not None] for run in runs]
     return [([s for s, _ in line], [v for _, v in line]) for line in lines]
 
@@ -57,7 +57,7 @@ def series(runs: Sequence[SavedRun], key: str) -> list[Line]:
 def line_chart(
     name: str, title: str, lines: Series, legend: tuple[tuple[str, int], ...] = (), row: int | None = None
 ) -> Chart:
-    """Lines over steps. One row's chart has its legend in it; a chart of all rows is switched by the page's."""
+    """Chart of lines over steps; a chart of one row has its own legend, a chart of all rows uses the page's."""
     return Chart(name, title, partial(paint_lines, lines=lines, own=row is not None), row=row, legend=legend)
 
 

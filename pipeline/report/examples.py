@@ -1,4 +1,4 @@
-"""Evaluation images from the worst to the best: image, ground truth, and what each row predicted (paper Fig. 3)."""
+"""Example images from the worst to the best, with ground truth and each row's prediction (paper Fig. 3)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +14,19 @@ from pipeline.results.rows import image_means
 from pipeline.results.runs import SavedRun, prediction
 from pipeline.results.table import NAMES
 
-CASES = 9  # worst, median, best, and three between each
+CASES = 9  # worst, median and best, with three between each two
 
 
 @dataclass(frozen=True)
 class Case:
-    """One image. place: its rank in words. key: worst, median or best, which are printed too."""
+    """One example image.
+
+    Attributes:
+        record: the image's record in the store.
+        place: rank in words, e.g. `worst, 1 of 48`.
+        key: True for worst, median and best, which are also printed and written to files.
+        pictures: image, ground truth, then one picture per row.
+    """
 
     record: Record
     place: str
@@ -28,9 +35,10 @@ class Case:
 
 
 def examples(store: Store, rows: Mapping[str, Sequence[SavedRun]], metric: str) -> list[Case]:
-    """Cases evenly spread over the ranks, by ``metric`` of the last row, seeds averaged (undefined ones last).
+    """Chooses images evenly over the ranking by ``metric`` of the last row.
 
-    Predictions are those of each row's first seed.
+    The metric is averaged over seeds; images where it is undefined come last. Predictions are those of each row's
+    first seed.
     """
     *_, ranking = rows.values()
     records = {r.id: r for r in store.records[ranking[0].evaluation["subset"]]}
@@ -50,13 +58,13 @@ def examples(store: Store, rows: Mapping[str, Sequence[SavedRun]], metric: str) 
 
 
 def place(rank: int, count: int, middle: int) -> str:
-    """`worst, 1 of 48`."""
+    """Formats a rank, e.g. `worst, 1 of 48`."""
     word = {middle: "median, ", 0: "worst, ", count - 1: "best, "}.get(rank, "")
     return f"{word}{rank + 1} of {count}"
 
 
 def pictures(store: Store, record: Record, runs: Mapping[str, SavedRun], metric: str) -> list[Picture]:
-    """Image, ground truth, and every row that has kept its predictions."""
+    """Pictures of one image: the image, its ground truth, and each row that has kept its predictions."""
     image, label = stored_image(store, record), store.full_label(record)
     small, num_classes = fit(label, image.shape[:2]), len(store.classes)
     truth = {"mask": class_layer(small, num_classes)}
@@ -71,5 +79,5 @@ def pictures(store: Store, record: Record, runs: Mapping[str, SavedRun], metric:
 
 
 def stored_image(store: Store, record: Record) -> np.ndarray:
-    """The record's image as the student sees it, (H, W, 3) uint8."""
+    """Reads the record's image as the student sees it, (H, W, 3) uint8; the store holds (3, H, W)."""
     return stored(store, record, "image").transpose(1, 2, 0)

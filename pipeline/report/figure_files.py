@@ -1,4 +1,4 @@
-"""What a paper takes from a report: charts and picture grids as PNG and SVG, tables as Markdown, CSV and LaTeX."""
+"""Writes a report's charts and picture grids as PNG and SVG, and its tables as Markdown, CSV and LaTeX."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from pipeline.report.tables import Table
 
 
 def write_files(folder: Path, charts: Sequence[Chart], tables: Sequence[Table], grids: dict[str, list[Case]]) -> None:
-    """Write everything into ``folder``; files of the same names are replaced."""
+    """Writes all files into ``folder``; existing files of the same names are replaced."""
     for chart in charts:
         chart.save(folder)
     for name, cases in grids.items():
@@ -21,7 +21,7 @@ def write_files(folder: Path, charts: Sequence[Chart], tables: Sequence[Table], 
 
 
 def save_grid(folder: Path, name: str, cases: Sequence[Case]) -> None:
-    """Pictures of the cases, one case a line, a column a row of the table."""
+    """Writes a grid of pictures: one line per example image; columns for image, ground truth and each row."""
     from matplotlib.figure import Figure
 
     if not cases:

@@ -1,4 +1,4 @@
-"""Where in the image the score of a class comes from, row by row (paper Fig. 1): Grad-CAM over the image."""
+"""Grad-CAM overlays for every row of a report (paper Fig. 1): image regions that raise the score of a class."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,16 +14,17 @@ from pipeline.results.runs import SavedRun
 from sward.contracts import IGNORE, Student
 from sward.gradcam import grad_cam
 
-LEVEL = "s16"  # deep enough to be about objects, and every student and the teacher's head have it
+LEVEL = "s16"  # deep enough to respond to objects; all students and the teacher's head have it
 
 
 def activations(store: Store, rows: Mapping[str, Sequence[SavedRun]], cases: Sequence[Case]) -> list[Case]:
-    """The key cases, with the map of every row that has a student (its first seed's) in place of its prediction."""
+    """The key examples, with Grad-CAM maps instead of predictions, for rows whose first seed has saved its student."""
     probes = {label: probe(runs[0], store) for label, runs in rows.items()}
     return [shown(case, store, probes) for case in cases if case.key] if any(probes.values()) else []
 
 
 def shown(case: Case, store: Store, probes: Mapping[str, StudentOnRecords | None]) -> Case:
+    """Replaces the predictions of an example by Grad-CAM maps of its main class."""
     image, truth = case.pictures[:2]
     target = main_class(store.full_label(case.record))
     maps = [
@@ -35,23 +36,24 @@ def shown(case: Case, store: Store, probes: Mapping[str, StudentOnRecords | None
 
 
 def main_class(label: np.ndarray) -> int:
-    """The class with most pixels besides class 0; 1 if there is no other."""
+    """The class with the most pixels, class 0 left out; 1 if there is no other class."""
     counts = np.bincount(label[(label != IGNORE) & (label > 0)], minlength=2)
     return int(counts.argmax()) or 1
 
 
 def level_of(student: Student) -> str:
+    """The level used for Grad-CAM: ``LEVEL``, or the student's last one if it lacks that."""
     return LEVEL if LEVEL in student.channels else list(student.channels)[-1]
 
 
 def activation(shown_to: StudentOnRecords, case: Case, target: int) -> np.ndarray:
-    """(h, w) float32 in [0, 1]."""
+    """Grad-CAM map of class ``target``, (h, w) float32 in [0, 1]."""
     student = shown_to.student
     return grad_cam(student, shown_to.inputs(case.record), target, level_of(student))[0].numpy()
 
 
 def heat(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
-    """The image (H, W, 3), grey, under a map (h, w) in matplotlib's `inferno`; brighter is more."""
+    """Draws a map (h, w) in matplotlib's `inferno` over the image (H, W, 3) in grey; brighter is more."""
     import matplotlib as mpl
 
     size = (image.shape[1], image.shape[0])

@@ -1,4 +1,4 @@
-"""A picture of the report: an image, and layers over it that the reader can fade and switch."""
+"""Picture of a report: an image with semi-transparent layers that the reader can fade and switch."""
 
 import base64
 import io
@@ -10,13 +10,20 @@ from PIL import Image
 
 from pipeline.results.masks import Layer
 
-LONGEST = 320  # pixels a side
+LONGEST = 320  # pixels of the longer side, in the page
 
 
 @dataclass(frozen=True)
 class Picture:
-    """title, note: its caption. image: (H, W, 3) uint8. layers: by name; the first is the one printed.
-    row: the row that it belongs to, None for all."""
+    """An image and the layers over it.
+
+    Attributes:
+        title: first part of the caption.
+        note: second part of the caption; may be empty.
+        image: (H, W, 3) uint8.
+        layers: name -> layer; the first one is printed and written to files.
+        row: number of the row that the picture belongs to and hides with; None if it belongs to all rows.
+    """
 
     title: str
     note: str
@@ -26,29 +33,29 @@ class Picture:
 
     @property
     def uri(self) -> str:
-        """The image as a data: address, JPEG: some 15 kB."""
+        """The image as a data: URI of a JPEG, about 15 kB."""
         return address(shrunk(Image.fromarray(self.image), Image.Resampling.BILINEAR), "jpeg", quality=85)
 
     @property
     def layer_uris(self) -> dict[str, str]:
-        """The layers as data: addresses, PNG: some 1 kB each."""
+        """The layers as data: URIs of PNGs, about 1 kB each."""
         return {name: address(layer_picture(layer), "png", transparency=0) for name, layer in self.layers.items()}
 
     @property
     def flat(self) -> np.ndarray:
-        """(H, W, 3) uint8: the image under its first layer."""
+        """The image with its first layer over it, (H, W, 3) uint8."""
         return next(iter(self.layers.values())).over(self.image) if self.layers else self.image
 
 
 def layer_picture(layer: Layer) -> Image.Image:
-    """Indexed; index 0 is to be transparent."""
+    """Converts a layer to an indexed picture; index 0 is meant to be transparent."""
     picture = Image.fromarray(layer.which, "P")
     picture.putpalette(layer.colours.astype(np.uint8).tobytes())
     return shrunk(picture, Image.Resampling.NEAREST)
 
 
 def shrunk(picture: Image.Image, how: Image.Resampling) -> Image.Image:
-    """At most ``LONGEST`` pixels a side; never enlarged."""
+    """Shrinks a picture to at most ``LONGEST`` pixels per side; smaller ones stay as they are."""
     factor = LONGEST / max(picture.size)
     if factor >= 1:
         return picture
@@ -56,6 +63,7 @@ def shrunk(picture: Image.Image, how: Image.Resampling) -> Image.Image:
 
 
 def address(picture: Image.Image, kind: str, **options: int) -> str:
+    """Encodes a picture as a data: URI."""
     buffer = io.BytesIO()
     picture.save(buffer, format=kind, **options)
     return f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,4 +1,4 @@
-"""What runs did on the evaluation images: differences with their intervals, per-image values, confusion."""
+"""Charts of evaluation metrics: differences with confidence intervals, per-image values, confusion matrices."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -13,16 +13,16 @@ from pipeline.results.table import NAMES
 from sward import seeds
 
 ROW_INCHES = 0.42
-SPREAD = 0.25  # of the distance between two rows: how far dots are moved apart
+SPREAD = 0.25  # largest random offset of a dot, as a fraction of the distance between two rows
 
 
 def difference_chart(comparison: dict[str, Any]) -> Chart | None:
-    """Differences to the baseline: mean, 95 % interval over images, a mark a seed; None without a baseline."""
+    """Chart of differences to the baseline: mean, 95 % interval over images, one mark per seed; None without one."""
     rows = [(i, row) for i, row in enumerate(comparison["rows"]) if row["difference"]]
     if not rows:
         return None
     name = NAMES[comparison["headline"]]
-    title = f"Δ {name} to the baseline, points: mean, 95 % interval over images, a mark a seed"
+    title = f"Δ {name} to the baseline, points: mean, 95 % interval over images, one mark per seed"
     return Chart("difference", title, partial(paint_differences, rows=rows), size=rows_size(len(rows)))
 
 
@@ -42,7 +42,7 @@ def paint_differences(axes: Any, rows: list[tuple[int, dict[str, Any]]]) -> None
 
 
 def distribution_chart(rows: Mapping[str, Sequence[SavedRun]], metric: str) -> Chart:
-    """Values of the single images, seeds averaged: a dot an image, a box from quartile to quartile."""
+    """Chart of per-image values averaged over seeds: one dot per image, and a box from quartile to quartile."""
     title = f"{NAMES[metric].removeprefix('m')} of every image, seeds averaged"
     values = {label: 100 * image_means(Row(label, None, tuple(runs)).by_seed, metric) for label, runs in rows.items()}
     return Chart("per-image", title, partial(paint_distributions, values=values), size=rows_size(len(rows), 0.6))
@@ -66,18 +66,19 @@ def paint_distributions(axes: Any, values: dict[str, np.ndarray]) -> None:
 
 
 def name_rows(axes: Any, labels: list[str]) -> None:
-    """One line a label, the first on top."""
+    """Labels the rows on the vertical axis, the first on top."""
     axes.set_yticks(range(len(labels)), [plain(label) for label in labels])
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
 
 
 def rows_size(rows: int, inches: float = ROW_INCHES) -> tuple[float, float]:
+    """Size in inches, (width, height), of a chart with this many rows."""
     return 5.6, 0.8 + inches * rows
 
 
 def confusion_chart(label: str, row: int, confusion: np.ndarray, classes: Sequence[str]) -> Chart:
-    """Where the pixels of each class went, per cent of the class."""
+    """Chart of a confusion matrix (row = ground truth), in per cent of the pixels of each class."""
     side = 1.8 + 0.26 * len(classes)
     paint = partial(paint_confusion, confusion=confusion, classes=classes)
     return Chart(
@@ -95,7 +96,7 @@ def paint_confusion(axes: Any, confusion: np.ndarray, classes: Sequence[str]) ->
     for (i, j), value in np.ndenumerate(share):
         if value >= 0.5 or len(classes) < 6:
             text = axes.text(j + 0.5, i + 0.5, f"{value:.{digits}f}", ha="center", va="center", fontsize=size)
-            if value > 80:  # a dark cell on every page
+            if value > 80:  # the cell is dark in both themes
                 text.set_color("white")
     places = np.arange(len(classes)) + 0.5
     axes.set_xticks(places, [plain(c) for c in classes], rotation=90 if len(classes) > 3 else 0)

@@ -1,4 +1,4 @@
-"""`sward report`: one self-contained HTML page of a comparison or of runs. It loads nothing from anywhere."""
+"""`sward report`: writes one self-contained HTML page about a comparison or runs; the page loads no other file."""
 
 import platform
 from collections.abc import Sequence
@@ -33,12 +33,15 @@ SECTIONS = {
 
 
 def write_report(folders: Sequence[str | Path], out: str | Path, figures: str | Path | None = None) -> Path:
-    """Write the page of one comparison folder, or of run folders, finished or not.
+    """Writes the page about one comparison, or about runs, finished or not.
 
     Args:
-        folders: a comparison, or runs, or folders that hold runs.
-        out: the page's file.
-        figures: folder for charts and pictures (PNG, SVG) and tables (Markdown, CSV, LaTeX); None writes none.
+        folders: folder of a comparison; or run folders, or folders that contain run folders.
+        out: HTML file to write.
+        figures: folder for charts and pictures (PNG, SVG) and tables (Markdown, CSV, LaTeX); None: do not write them.
+
+    Returns:
+        ``out``.
 
     Raises:
         RunError: a folder is none of these, or the runs come from different stores.
@@ -53,13 +56,13 @@ def write_report(folders: Sequence[str | Path], out: str | Path, figures: str | 
 
 
 def environment() -> Environment:
-    """Everything put into the page is escaped, except figures, style and script."""
+    """Template environment that escapes all values put into the page, except charts, style and script."""
     loader = FileSystemLoader(PAGE)
     return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
 def content(subject: ReportInput, material: ReportContents) -> dict[str, Any]:
-    """All that the template shows."""
+    """Values for the template of the page."""
     return {
         "comparison": subject.comparison,
         "material": material,
@@ -76,7 +79,7 @@ def content(subject: ReportInput, material: ReportContents) -> dict[str, Any]:
 
 
 def present(section: str, material: ReportContents) -> bool:
-    """Whether there is something to show; a section that lacks its store says so instead of being left out."""
+    """False if a section is left out because it is empty; a section that lacks its store stays and says so."""
     optional = {
         "signal": material.signals,
         "images": material.images,
@@ -88,12 +91,12 @@ def present(section: str, material: ReportContents) -> bool:
 
 
 def class_keys(classes: Sequence[str]) -> dict[str, str]:
-    """Class -> its colour in masks as #rrggbb; class 0 is not tinted."""
+    """Class -> its colour in masks as #rrggbb, without class 0, which is not tinted."""
     colours = palette(len(classes)).tolist() if classes else []
     return {name: "#" + bytes(colour).hex() for name, colour in list(zip(classes, colours, strict=True))[1:]}
 
 
 def versions(subject: ReportInput) -> dict[str, str]:
-    """Of the runs, then of what made this page."""
+    """Versions of packages: of those that trained the runs, then of those that made this page."""
     here = {name: version(name) for name in ("zarr", "pillow", "matplotlib", "scikit-learn")}
     return subject.comparison["versions"] | {"Python": platform.python_version()} | here

@@ -1,4 +1,4 @@
-"""What a report is about: a comparison's rows, or single runs, finished or not."""
+"""Selects what a report covers: the rows of a comparison, or single runs, finished or not."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,8 +19,15 @@ Rows = dict[str, list[SavedRun]]  # label -> runs by seed
 
 @dataclass(frozen=True)
 class ReportInput:
-    """comparison: as in comparison.json; without finished runs its list of rows is empty.
-    rows: finished runs. unfinished: the others. commands: what makes all this. config: resolved, as YAML."""
+    """Runs and settings that a report covers.
+
+    Attributes:
+        comparison: contents of comparison.json, or the same made from runs; ``rows`` is empty without finished runs.
+        rows: finished runs by label.
+        unfinished: unfinished runs by label.
+        commands: commands that reproduce the runs.
+        config: resolved configuration or configurations, as YAML.
+    """
 
     comparison: dict[str, Any]
     rows: Rows
@@ -30,15 +37,16 @@ class ReportInput:
 
     @property
     def every(self) -> Rows:
-        """All that has a log: finished rows first."""
+        """All runs by label, finished ones first."""
         return self.rows | self.unfinished
 
     @property
     def any_run(self) -> SavedRun:
+        """One of the runs, for facts that they share."""
         return next(iter(self.every.values()))[0]
 
     def store(self) -> Store | str:
-        """The store of the runs; or why it can't be shown."""
+        """Opens the store of the runs; returns the reason as a sentence if it cannot be shown."""
         path = read_path(self.any_run.config.cache.store)
         try:
             store = Store(path)
@@ -57,7 +65,7 @@ class ReportInput:
 
 
 def read_subject(folders: Sequence[str | Path]) -> ReportInput:
-    """A comparison's folder, or run folders, or folders that hold run folders.
+    """Reads the folder of a comparison, or run folders, or folders that contain run folders.
 
     Raises:
         RunError: a folder is none of these, or the runs come from different stores.
@@ -66,19 +74,21 @@ def read_subject(folders: Sequence[str | Path]) -> ReportInput:
     if len(paths) == 1 and (paths[0] / "comparison.json").is_file():
         return read_comparison(paths[0])
     if mixed := [str(p) for p in paths if (p / "comparison.json").is_file()]:
-        raise RunError(f"{', '.join(mixed)} is a comparison; give one comparison, or run folders only")
+        raise RunError(
+            f"{', '.join(mixed)} is a comparison, given with others; give one comparison, or run folders only"
+        )
     return read_runs(paths)
 
 
 def expand(folder: Path) -> list[Path]:
-    """The folder itself; or, where it is neither a run nor a comparison, the runs in it."""
+    """Returns the runs in a folder that is neither a run nor a comparison; otherwise the folder itself."""
     inside = sorted(path.parent for path in folder.glob("*/run.json"))
     own = any((folder / name).is_file() for name in ("run.json", "comparison.json"))
     return [folder] if own or not inside else inside
 
 
 def read_comparison(folder: Path) -> ReportInput:
-    """comparison.json and the runs it names."""
+    """Reads comparison.json and the runs listed in it."""
     comparison = read_json(folder / "comparison.json")
     rows = {
         row["label"]: [load_run(folder / r["folder"]) for r in row["runs"]] for row in comparison["rows"] if row["runs"]
@@ -88,7 +98,7 @@ def read_comparison(folder: Path) -> ReportInput:
 
 
 def read_runs(paths: Sequence[Path]) -> ReportInput:
-    """Runs as rows of one seed each, without a baseline."""
+    """Reads runs as rows of one seed each, without a baseline."""
     names = [path.name for path in paths]
     labels = {path.name if names.count(path.name) == 1 else str(path): path for path in paths}
     done = {label: run_facts(path)["status"] == "finished" for label, path in labels.items()}
@@ -106,10 +116,10 @@ def read_runs(paths: Sequence[Path]) -> ReportInput:
 
 
 def no_results(name: str, runs: Sequence[SavedRun]) -> dict[str, Any]:
-    """What ``summarise`` says, of runs without a result."""
+    """The dictionary that ``summarise`` returns, for runs without a result."""
     first = runs[0]
     card = first.path / "student.json"
-    classes = read_json(card)["classes"] if card.is_file() else []  # written with the first validation
+    classes = read_json(card)["classes"] if card.is_file() else []  # student.json is written at the first validation
     return {
         "name": name,
         "content_id": first.facts["content_id"],
@@ -126,7 +136,7 @@ def no_results(name: str, runs: Sequence[SavedRun]) -> dict[str, Any]:
 
 
 def status(run: SavedRun, metric: str) -> str:
-    """Where an unfinished run stands, and how it goes on."""
+    """Describes the state of an unfinished run, and how to continue it."""
     step = max((line["step"] for line in run.log), default=0)
     values = [line[f"val/{metric}"] for line in run.log if line.get(f"val/{metric}") is not None]
     best = f", best validation {metric} {100 * max(values):.2f} %" if values else ", not validated yet"
@@ -136,5 +146,5 @@ def status(run: SavedRun, metric: str) -> str:
             return f"stopped at {where}; continue it: sward train {run.path}/config.yaml"
     except Busy:
         return f"running, {where}"
-    except OSError:  # a folder that can't be written to
+    except OSError:  # the folder is read-only, so the lock says nothing
         return f"not finished, {where}"

@@ -1,4 +1,4 @@
-"""`sward inspect --html`: a store as one self-contained page: facts, sizes, values, channels, pictures of features."""
+"""`sward inspect --html`: a store as one self-contained page with sizes, histograms and feature pictures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,43 +21,45 @@ from pipeline.report.tables import Table
 from pipeline.results.masks import class_layer
 from sward import seeds
 
-SAMPLED, SHOWN = 16, 4  # records whose values are counted; records that are shown
-LOW, HIGH = 1, 99  # percentiles of a principal component that become 0 and 255
+SAMPLED, SHOWN = 16, 4  # numbers of records: in the histograms, and as pictures
+LOW, HIGH = 1, 99  # percentiles of a principal component that map to 0 and 255
 BINS = 120
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A record and its pictures, as the page's macro wants them."""
+    """A record and its pictures, with the attributes that the page's macro reads."""
 
     record: Record
     pictures: tuple[Picture, ...]
 
 
 def write_card(path: Path, out: Path) -> Path:
-    """Write the page of the store at ``path``.
+    """Writes the page of the store at ``path``; returns ``out``.
 
     Raises:
-        FileNotFoundError, StoreDamaged: there is nothing to look at.
+        FileNotFoundError, StoreDamaged: the store does not exist or cannot be read.
         ValueError: no shard is finished yet.
     """
     store = Store(path, partial=True)
     records = sample(store, SAMPLED)
     if not records:
-        raise ValueError(f"{path}: no shard is finished yet, so there is nothing to show; see `sward inspect {path}`")
+        raise ValueError(
+            f"{path}: no shard is finished yet, so there is nothing to show; check progress with `sward inspect {path}`"
+        )
     page = environment().get_template("store.html").render(content(store, records))
     write_atomic(out, page)
     return out
 
 
 def sample(store: Store, count: int) -> list[Record]:
-    """Records drawn over all subsets; the same ones every time."""
+    """Draws ``count`` records from all subsets, the same ones every time."""
     every = [record for records in store.records.values() for record in records]
     return [every[i] for i in seeds.permutation(len(every), "card")[:count]]
 
 
 def content(store: Store, records: list[Record]) -> dict[str, Any]:
-    """All that the template shows."""
+    """Values for the template of the page."""
     facts = inspect(store.path)
     shown = [store.features(record) for record in records[:SHOWN]]
     maps = {level: [f[level].numpy() for f in shown] for level in store.channels}
@@ -77,7 +79,7 @@ def content(store: Store, records: list[Record]) -> dict[str, Any]:
 
 
 def array_table(store: Store) -> Table:
-    """What a training record takes."""
+    """Table of the arrays of one record: type, shape and size, for the first subset that has records."""
     specs = store.specs(next(s for s, records in store.records.items() if records))
     sizes = {name: array_bytes(*spec) for name, spec in specs.items()}
     whole = sum(sizes.values())
@@ -90,7 +92,7 @@ def array_table(store: Store) -> Table:
 
 
 def level_table(store: Store) -> Table | None:
-    """Per level, over all finished training records; None where there are none."""
+    """Table of channel statistics per level over all finished training records; None if there are none."""
     if not store.records["train"]:
         return None
     rows = []
@@ -112,12 +114,14 @@ def level_table(store: Store) -> Table | None:
 
 
 def value_charts(store: Store, records: list[Record], ranges: dict[str, tuple[float, float]]) -> list[Chart]:
-    """How often each value occurs in the sampled records, logarithmic, over the range of everything stored."""
+    """Histograms of each level's values in the sampled records, over the range of all stored values; log scale."""
     edges = {level: np.linspace(low, max(high, low + 1e-6), BINS + 1) for level, (low, high) in ranges.items()}
     counts = {level: np.zeros(BINS) for level in edges}
     for record in records:
         for level, f in store.features(record).items():
-            inside = np.clip(f.numpy(), edges[level][0], edges[level][-1])  # rounding may leave the range
+            inside = np.clip(
+                f.numpy(), edges[level][0], edges[level][-1]
+            )  # values rounded by the codec may lie outside the range
             counts[level] += np.histogram(inside, edges[level])[0]
     return [
         Chart(f"values-{level}", f"{level}: values",
@@ -133,7 +137,7 @@ def paint_values(axes: Any, counts: np.ndarray, edges: np.ndarray, row: int) -> 
 
 
 def channel_charts(store: Store) -> list[Chart]:
-    """Mean and standard deviation of every channel, in order of the deviation."""
+    """Charts of mean and standard deviation of each level's channels, sorted by the deviation."""
     if not store.records["train"]:
         return []
     return [
@@ -154,7 +158,7 @@ def paint_channels(axes: Any, mean: np.ndarray, std: np.ndarray, row: int) -> No
 
 
 def pictures(store: Store, records: list[Record], maps: dict[str, list[np.ndarray]]) -> list[Shown]:
-    """Of each record: image, label, and each level's first three principal components as red, green and blue."""
+    """Pictures of each record: image, label, and each level's first three principal components as RGB."""
     coloured = {level: principal_colours(found) for level, found in maps.items()}
     shown = []
     for i, record in enumerate(records):
@@ -170,18 +174,19 @@ def pictures(store: Store, records: list[Record], maps: dict[str, list[np.ndarra
 
 
 def enlarged(picture: np.ndarray, times: int) -> np.ndarray:
-    """Every pixel ``times`` by ``times``."""
+    """Enlarges a picture: each pixel becomes ``times`` × ``times`` pixels."""
     return picture.repeat(max(1, times), 0).repeat(max(1, times), 1)
 
 
 def principal_colours(maps: Sequence[np.ndarray]) -> tuple[list[np.ndarray], float]:
-    """Pictures (H, W, 3) uint8 of maps (C, H, W), in the components of all maps together, so that colours compare.
+    """Maps feature maps (C, H, W) to RGB by their first three principal components.
 
-    Maps may differ in H and W. Signs are fixed (a component's largest entry is positive), so the same maps give the
-    same pictures. Levels of fewer than three channels leave the rest grey.
+    The components are those of all maps together, so that colours are comparable. Maps may differ in H and W. Signs
+    are fixed (a component's largest entry is positive), so the same maps give the same pictures. With fewer than three
+    channels, the remaining colours are grey.
 
     Returns:
-        The pictures, and the share of the variance that they show.
+        Pictures (H, W, 3) uint8, and the share of the variance that they show, in [0, 1].
     """
     flat = [m.reshape(len(m), -1).T.astype(np.float64) for m in maps]
     every = np.concatenate(flat)

@@ -1,4 +1,4 @@
-"""Tables of a report, and their text as Markdown, CSV and LaTeX."""
+"""Tables of a report, and their form as Markdown, CSV and LaTeX."""
 
 import csv
 import io
@@ -15,7 +15,15 @@ LATEX = {
 
 @dataclass(frozen=True)
 class Table:
-    """name: file name and id in the page. about: what it is, in a few words. rows: texts in the header's order."""
+    """A table with its texts.
+
+    Attributes:
+        name: file name, and id in the page.
+        about: short title.
+        caption: text below the table.
+        header: names of the columns.
+        rows: lists of texts, in the order of the header.
+    """
 
     name: str
     about: str
@@ -25,18 +33,19 @@ class Table:
 
     @property
     def texts(self) -> dict[str, str]:
-        """File suffix -> the whole table."""
+        """File suffix -> the table in that format."""
         return {"md": f"{markdown(self.header, self.rows)}\n\n{self.caption}\n", "csv": self.csv, "tex": self.latex}
 
     @property
     def csv(self) -> str:
+        """The table as CSV, without the caption."""
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([self.header, *self.rows])
         return text.getvalue()
 
     @property
     def latex(self) -> str:
-        """A booktabs table environment."""
+        """The table as a LaTeX table environment with booktabs rules."""
         lines = [" & ".join(map(escape_latex, line)) + r" \\" for line in [self.header, *self.rows]]
         body = [r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"]
         begin = [r"\begin{table}", r"\centering", rf"\begin{{tabular}}{{l{'r' * (len(self.header) - 1)}}}"]

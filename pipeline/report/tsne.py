@@ -1,7 +1,8 @@
-"""The space in which a student's classifier decides (paper Fig. 4): its penultimate features at the same pixels for
-every row, brought to the plane by t-SNE (scikit-learn).
+"""t-SNE plots of the students' penultimate features (paper Fig. 4).
 
-Distances between clusters mean little in t-SNE; that classes mix or separate is what can be read from it.
+These features are the input of a student's classifier. They are taken at the same pixels for every row and projected
+to the plane by scikit-learn. In t-SNE, distances between clusters mean little; the plots show whether classes mix or
+separate.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,13 +21,13 @@ from pipeline.results.runs import SavedRun
 from sward import seeds
 from sward.contracts import IGNORE
 
-POINTS, OF_CLASS = 400, 40  # points, or points a class where that is more: half a second of t-SNE a row
+POINTS, OF_CLASS = 400, 40  # points in total, but at least this many per class: 0.5 s of t-SNE per row
 IMAGES = 24
 PERPLEXITY = 30
 
 
 def space_charts(store: Store, runs: Mapping[str, SavedRun], subset: str) -> list[Chart]:
-    """One chart a row that has kept its student: where pixels of each class lie."""
+    """One chart for each row that has kept its student; the colour of a point is its pixel's class."""
     every = store.records[subset]
     records = [every[i] for i in sorted(seeds.permutation(len(every), "report", "images")[:IMAGES])]
     pixels, classes = sample_pixels([stored(store, r, "label") for r in records])
@@ -45,7 +46,11 @@ def space_charts(store: Store, runs: Mapping[str, SavedRun], subset: str) -> lis
 
 
 def sample_pixels(labels: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Equally many pixels of every class that is there: (P, 3) of image, y, x in [0, 1), and their classes (P,)."""
+    """Draws equally many pixels of each class that occurs; all pixels of a class that has too few.
+
+    Returns:
+        (P, 3) number of the image, y and x in [0, 1); and (P,) classes.
+    """
     stack = np.stack(labels)
     present = [int(c) for c in np.unique(stack) if c != IGNORE]
     count = max(OF_CLASS, POINTS // len(present))
@@ -59,7 +64,7 @@ def sample_pixels(labels: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]
 
 @torch.no_grad()
 def penultimate_at(student: StudentOnRecords, records: Sequence[Record], pixels: np.ndarray) -> np.ndarray:
-    """(P, C) float32 penultimate features of a student at the sampled pixels; one image in memory at a time."""
+    """Penultimate features of a student at the sampled pixels, (P, C) float32; holds one image in memory at a time."""
     order, found = [], []
     for number, record in enumerate(records):
         (here,) = np.nonzero(pixels[:, 0] == number)
@@ -72,7 +77,7 @@ def penultimate_at(student: StudentOnRecords, records: Sequence[Record], pixels:
 
 
 def plane(features: np.ndarray) -> np.ndarray:
-    """(P, 2) t-SNE of features (P, C); the same for the same features."""
+    """Projects features (P, C) to (P, 2) by t-SNE; the same features give the same points."""
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
@@ -81,7 +86,7 @@ def plane(features: np.ndarray) -> np.ndarray:
     state = seeds.torch_seed("report", "t-SNE") % 2**32
     perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
     start = "pca" if features.shape[1] > 1 else "random"
-    with threadpool_limits(1):  # sums in one order
+    with threadpool_limits(1):  # one thread: sums are always taken in the same order
         return TSNE(2, perplexity=perplexity, init=start, random_state=state).fit_transform(features)
 
 
@@ -94,5 +99,5 @@ def paint_space(axes: Any, points: np.ndarray, classes: np.ndarray, names: Seque
 
 
 def class_colours(num_classes: int) -> list[Any]:
-    """Of masks, darkened to stand out from white; the background, black there, is grey."""
+    """The palette of masks, darkened to stand out from white; class 0, black in the palette, is grey."""
     return [COLOURS[-1], *(tuple(c) for c in palette(num_classes)[1:] / 255 * 0.82)]

@@ -1,7 +1,7 @@
-"""What the results cost: warm, from a finished store; cold, with the extraction that made it.
+"""Training time with the store at hand (warm) and with its extraction (cold).
 
-An extraction is paid once for every run that reads the teacher's features: the more of them, the closer cold
-comes to warm. A row that reads none (the student alone) needs no extraction.
+All runs that read the teacher's features share one extraction, so cold approaches warm as their number grows. A row
+that reads no features (the student alone) needs no extraction.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,17 +17,18 @@ HEADER = ["", "runs", "warm: a run", "cold: first run", "cold: each, shared", "a
 
 
 def reads_features(run: SavedRun) -> bool:
-    """Whether a run needs the teacher's features: any method but the plain one, and the teacher's own head."""
+    """True if a run needs the teacher's features: for all methods but the plain one, and for the teacher's own head."""
     return not isinstance(run.config.method, PlainConfig) or run.config.student.kind.endswith("-head")
 
 
 def account(rows: Mapping[str, Sequence[SavedRun]], extraction: dict[str, Any] | None) -> list[list[str]]:
-    """One line a row, in the header's order; what is not known is a dash."""
+    """One line per row of the comparison, in the order of ``HEADER``; an unknown time is a dash."""
     readers = sum(len(runs) for runs in rows.values() if reads_features(runs[0]))
     return [line(label, runs, extraction, readers) for label, runs in rows.items()]
 
 
 def line(label: str, runs: Sequence[SavedRun], extraction: dict[str, Any] | None, readers: int) -> list[str]:
+    """Cells of one row; ``readers`` is the number of runs that share the extraction."""
     total = sum(run.facts["seconds"] for run in runs)
     warm = total / len(runs)
     if not reads_features(runs[0]):
@@ -40,7 +41,7 @@ def line(label: str, runs: Sequence[SavedRun], extraction: dict[str, Any] | None
 
 
 def duration(seconds: float) -> str:
-    """`12.3 s`, `4 min 05 s`, `3 h 20 min`."""
+    """Formats a duration as `12.3 s`, `4 min 05 s` or `3 h 20 min`."""
     if seconds < 99.95:
         return f"{seconds:.1f} s"
     whole, minutes = round(seconds), round(seconds / 60)
@@ -48,7 +49,7 @@ def duration(seconds: float) -> str:
 
 
 def caption(store: Store | None, rows: Mapping[str, Sequence[SavedRun]], extraction: dict[str, Any] | None) -> str:
-    """What warm and cold mean here, and what the extraction took."""
+    """Caption of the table: definitions of warm and cold, time and size of the extraction."""
     readers = sum(len(runs) for runs in rows.values() if reads_features(runs[0]))
     size = sum(f["bytes"] for r in store.receipts.values() for f in r["files"].values()) if store else 0
     made = "The store is not here to ask what it took." if store is None else "The store's extraction was not timed."
@@ -65,5 +66,5 @@ def caption(store: Store | None, rows: Mapping[str, Sequence[SavedRun]], extract
 
 
 def extraction_of(store: Store | str) -> dict[str, Any] | None:
-    """What making the store took, if it is here and was timed."""
+    """Cost of the extraction that made the store; None if the store could not be opened or was not timed."""
     return extraction_cost(store.path, store.receipts) if isinstance(store, Store) else None

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline.cache.manifest.records import Record
-from pipeline.cache.store import Store, full_label_path
+from pipeline.cache.manifest.records import Record, full_label_path
+from pipeline.cache.store import Store
 from sward.metrics import SegmentationMetrics
 
 SIZE = (32, 24)  # (width, height) at which images are compared

@@ -1,6 +1,7 @@
-"""Metrics counted again from what a run saved: its predicted masks against the store's full labels.
+"""Recomputes metrics from a run's saved masks and the store's full-size labels.
 
-The report shows confusion and per-class values from here, and says whether they are those of evaluation.json.
+The report takes confusion matrices and per-class values from here, and states whether the recomputed metrics equal
+those in evaluation.json.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,22 +14,28 @@ from pipeline.cache.store import Store
 from pipeline.results.runs import SavedRun, prediction
 from sward.metrics import class_accuracy, class_iou, confusion_matrix, dice_iou
 
-TOLERANCE = 1e-9  # both are exact counts; only the order of a mean's sum may differ
+TOLERANCE = 1e-9  # both count pixels exactly; only the order of summation in a mean may differ
 
 
 @dataclass(frozen=True)
 class Recount:
-    """confusion: (K, K) pixels of the whole subset, row = label. metrics: those that overlap alone gives."""
+    """Confusion matrix and metrics recomputed for one run.
+
+    Attributes:
+        confusion: (K, K) number of pixels over the whole subset; row = label, column = prediction.
+        metrics: ``miou`` and ``macc``, with two classes also ``dice`` and ``iou``; fractions. Boundary metrics
+            are left out, because they need more than overlaps.
+    """
 
     confusion: torch.Tensor
     metrics: dict[str, float]
 
 
 def recount(store: Store, run: SavedRun) -> Recount:
-    """Count one run's saved predictions.
+    """Counts the pixels of one run's saved predictions.
 
     Raises:
-        OSError: a prediction is not there.
+        OSError: a prediction's file is missing.
     """
     classes = len(store.classes)
     images = [
@@ -48,13 +55,13 @@ def as_tensor(array: np.ndarray) -> torch.Tensor:
 
 
 def recount_all(store: Store, rows: Mapping[str, Sequence[SavedRun]]) -> dict[str, list[Recount]]:
-    """Every run of the rows whose runs have all kept their predictions."""
+    """Recounts the rows in which every run has kept its predictions."""
     kept = {k: runs for k, runs in rows.items() if all((run.path / "predictions").is_dir() for run in runs)}
     return {label: [recount(store, run) for run in runs] for label, runs in kept.items()}
 
 
 def disagreements(rows: Mapping[str, Sequence[SavedRun]], counted: Mapping[str, Sequence[Recount]]) -> list[str]:
-    """One line for every metric that is not the one in the run's evaluation.json."""
+    """Lists every metric whose recomputed value differs from the run's evaluation.json, one line each."""
     return [
         f"{run.path}: {name} is {run.metrics[name]:.6f} in evaluation.json, {value:.6f} by its predictions"
         for label, recounts in counted.items()
@@ -65,7 +72,7 @@ def disagreements(rows: Mapping[str, Sequence[SavedRun]], counted: Mapping[str, 
 
 
 def per_class(counted: Mapping[str, Sequence[Recount]], classes: Sequence[str]) -> list[list[str]]:
-    """One line a class: its share of the pixels, then every row's IoU in per cent, mean over seeds."""
+    """One line per class: its share of the labelled pixels, then the IoU of each row, mean over seeds; in per cent."""
     ious = [torch.stack([class_iou(c.confusion) for c in recounts]).mean(0) for recounts in counted.values()]
     total = next(iter(counted.values()))[0].confusion.sum(1).double()
     share = 100 * total / total.sum()

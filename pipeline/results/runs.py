@@ -1,4 +1,4 @@
-"""A finished run as others read it: its configuration, facts, log and metrics; and its student, ready to use.
+"""Reads a run's folder: configuration, facts, log, metrics, and the trained student.
 
 The student is rebuilt from student.json and student.safetensors alone: no store, no teacher, no download.
 """
@@ -24,12 +24,20 @@ REQUIRED = ("config.yaml", "run.json", "metrics.jsonl", "evaluation.json")
 
 
 class RunError(ValueError):
-    """A folder is no finished run, or runs do not belong together."""
+    """A folder is not a finished run, or several runs cannot be compared."""
 
 
 @dataclass(frozen=True)
 class SavedRun:
-    """config: what was run. facts: run.json. log: the lines of metrics.jsonl. evaluation: with per-image metrics."""
+    """A run as read from its folder.
+
+    Attributes:
+        path: the run's folder.
+        config: configuration of the run (config.yaml).
+        facts: contents of run.json.
+        log: lines of metrics.jsonl, in order.
+        evaluation: contents of evaluation.json (aggregated and per-image metrics); empty if the run is unfinished.
+    """
 
     path: Path
     config: TrainConfig
@@ -39,11 +47,11 @@ class SavedRun:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Aggregates by name; what is not defined (null in the file) is NaN."""
+        """Aggregated metrics by name; an undefined one (null in the file) is NaN."""
         return {name: number(value) for name, value in self.evaluation["metrics"].items()}
 
     def per_image(self, metric: str) -> dict[str, float]:
-        """Image id -> value."""
+        """Values of a metric by image id; an undefined one is NaN."""
         return {row["id"]: number(row[metric]) for row in self.evaluation["per_image"]}
 
 
@@ -52,11 +60,11 @@ def number(value: float | None) -> float:
 
 
 def load_run(folder: str | Path) -> SavedRun:
-    """Read a finished run's folder.
+    """Reads the folder of a finished run.
 
     Raises:
-        RunError: it is not a run's folder, or the run is not finished.
-        ConfigError: its configuration is not of this version.
+        RunError: the folder is not a run, or the run is not finished.
+        ConfigError: the run's configuration does not fit this version of the code.
     """
     folder = Path(folder)
     facts = run_facts(folder)
@@ -70,26 +78,29 @@ def load_run(folder: str | Path) -> SavedRun:
 
 
 def read_run(folder: Path) -> SavedRun:
-    """What there is of a run, finished or not; the evaluation of one that is not is empty."""
+    """Reads what exists of a run, finished or not; the evaluation of an unfinished run is empty."""
     log_file, evaluation = folder / "metrics.jsonl", folder / "evaluation.json"
     lines = log_file.read_text().splitlines() if log_file.is_file() else []
-    log = [json.loads(line) for line in lines if line.endswith("}")]  # the last may be torn
+    log = [json.loads(line) for line in lines if line.endswith("}")]  # the last line of a killed run may be incomplete
     config = load_config(TrainConfig, folder / "config.yaml")
     return SavedRun(folder, config, run_facts(folder), log, read_json(evaluation) if evaluation.is_file() else {})
 
 
 def run_facts(folder: Path) -> dict[str, Any]:
-    """run.json of a run, finished or not."""
+    """Reads run.json of a run, finished or not."""
     if not (folder / "run.json").is_file():
-        raise RunError(f"{folder} is not a run: it has no run.json; give a folder that `sward train` made")
+        raise RunError(f"{folder} is not a run: it has no run.json; give a folder made by `sward train`")
     return read_json(folder / "run.json")
 
 
 def load_student(folder: str | Path) -> tuple[Student, dict[str, Any]]:
-    """(student in evaluation mode on the CPU, its card) of a run that has kept one.
+    """Loads the student saved by a run.
+
+    Returns:
+        The student in evaluation mode on the CPU, and the contents of student.json.
 
     Raises:
-        RunError: there is no student in the folder, or its weights don't fit its card.
+        RunError: the folder has no student, or the weights do not fit student.json.
     """
     try:
         return read_student(folder, rebuild)
@@ -98,16 +109,16 @@ def load_student(folder: str | Path) -> tuple[Student, dict[str, Any]]:
 
 
 def rebuild(card: dict[str, Any]) -> Student:
-    """The card's student with fresh weights; pre-trained encoder weights are not fetched."""
+    """Builds the student that student.json describes, with random weights; no encoder weights are downloaded."""
     config: Any = TypeAdapter(TrainableConfig).validate_python(card["student"])
     return build_trainable(untrained(config), card.get("teacher_channels", {}), len(card["classes"]), 0)
 
 
 def evaluate_run(folder: str | Path, subset: str = "test") -> dict[str, Any]:
-    """Metrics of a run's kept student, computed anew from the run's store: what ``evaluate`` returns.
+    """Evaluates a run's saved student again on the run's store; returns what ``evaluate`` returns.
 
     Raises:
-        RunError: the store is not the one of the run any more, or the subset is empty.
+        RunError: the store's content has changed since the run, or the subset is empty.
     """
     from pipeline.devices import resolve_device
     from pipeline.training.evaluate import evaluate
@@ -154,22 +165,22 @@ def evaluate_elsewhere(folder: str | Path, place: str) -> dict[str, Any]:
 
 
 def require_store(folders: list[Path], content_id: str) -> None:
-    """Refuse runs made from a store with another content id.
+    """Checks that all runs were trained from the store with this content id.
 
     Raises:
-        RunError: with every such run.
+        RunError: lists every run from another store.
     """
     found = {folder: run_facts(folder)["content_id"] for folder in folders}
     if other := [f"  {folder}: {id[:16]}" for folder, id in found.items() if id != content_id]:
         raise RunError(
-            f"expected runs from the store with content id {content_id[:16]}, found others (a store that has grown "
-            "is another one):\n"
+            f"expected runs from the store with content id {content_id[:16]}, found others (extending a "
+            "store changes its content id):\n"
             + "\n".join(other)
             + "\nremove these folders to train them again, or restore their store"
         )
 
 
 def prediction(folder: Path, id: str) -> np.ndarray:
-    """The class map that the run wrote for an image, (H, W) uint8."""
+    """Reads the class map that the run predicted for an image, (H, W) uint8."""
     with Image.open(prediction_file(folder / "predictions", id)) as picture:
         return np.array(picture)

@@ -1,9 +1,9 @@
-"""What a training step of every row of a comparison costs: time, memory, and what it reads from the store.
+"""Measures a training step of each row of a comparison: time, peak memory, bytes read from the store.
 
-A row is built by the loop's own `setup`, in one process with its baseline, and both step in turn (a, b, a, b, …): what
-disturbs the machine disturbs both alike. No more than these two are in memory at once. Reading is left out (it runs
-ahead of the step, in threads); decoding is in, and so is a teacher's head run at every step. Memory is counted, not
-sampled, and repeats to the byte.
+A row is built by the `setup` of the training loop, in one process with its baseline, and the two step in turn
+(a, b, a, b, …), so that disturbances of the machine affect both equally. At most these two are in memory at once.
+Decoding is included, and so is the teacher's head where it runs at every step; reading is not, because it happens in
+threads ahead of the step. Memory is summed over allocations, not sampled, and repeats to the byte.
 """
 
 import os
@@ -23,20 +23,26 @@ from pipeline.training.loop import clip
 from pipeline.training.run_folder import RunFolder
 from pipeline.training.setup import TrainingRun, setup
 
-ROUNDS = 7  # timed; one more before them warms up
-Show = Callable[[int, int], None]
+ROUNDS = 7  # timed rounds, after one warm-up round
+Show = Callable[[int, int], None]  # called with (rows done, all rows)
 
 
 @dataclass
 class RowStepper:
-    """A row that is ready to step: built as for training; ``loaded``: its first batch as read from the store."""
+    """A row of the comparison that is ready to take training steps.
+
+    Attributes:
+        run: the run, built as for training.
+        loaded: the run's first batch, as read from the store (not decoded).
+        taken: number of steps taken so far.
+    """
 
     run: TrainingRun
     loaded: Any
     taken: int = 0
 
     def step(self) -> None:
-        """One step as in the loop; numbered after the run's last one, so past every warm-up."""
+        """Takes one step as the training loop does; its number follows the run's last one, so every warm-up is over."""
         run, number = self.run, self.run.config.steps + self.taken
         batch = run.stream.to_device(self.loaded)
         run.student.train()
@@ -56,18 +62,23 @@ def measure(
     store: Store,
     show: Show = lambda done, rounds: None,
 ) -> dict[str, dict[str, Any]]:
-    """Label -> cost of the row's step.
+    """Measures a training step of every row.
 
     Args:
         configs: label -> configuration of one of the row's runs; a baseline comes before the rows compared with it.
         baselines: label -> label of the row it is compared with, or None.
-        store: the opened store of all of them.
+        store: the opened store of all rows.
         show: called after every row.
 
     Returns:
-        ``ms_per_step``: median. ``relative``: median ratio to the baseline's step of the same round (None without
-        a baseline). ``peak_bytes``: see ``peak_bytes``. ``reads``: teacher tensors read from the store, of
-        ``read_bytes`` a record. ``made``: those that the teacher's head makes of them at every step.
+        Label -> costs of a step:
+
+        - ``ms_per_step``: median, in milliseconds.
+        - ``relative``: median ratio to the baseline's step of the same round; None without a baseline.
+        - ``peak_bytes``: see the function ``peak_bytes``.
+        - ``reads``: names of the teacher tensors read from the store.
+        - ``made``: names of the tensors that the teacher's head computes from them at every step.
+        - ``read_bytes``: stored bytes of ``reads`` per record.
     """
     found: dict[str, dict[str, Any]] = {}
     base: tuple[str, RowStepper] | None = None
@@ -91,13 +102,13 @@ def measure(
 
 
 def stepper(config: TrainConfig, store: Store) -> RowStepper:
-    alone = config.model_copy(update={"devices": 1, "nodes": 1})  # what a row costs is one process's step
+    alone = config.model_copy(update={"devices": 1, "nodes": 1})  # the cost of a row is that of one process
     run = setup(alone, store, RunFolder(config.folder))
     return RowStepper(run, run.stream.load(0, None))
 
 
 def rounds(row: RowStepper, against: RowStepper | None) -> tuple[list[float], list[float]]:
-    """Seconds of the row's steps, and of the baseline's in the same rounds; the warm-up round is not among them."""
+    """Times the steps of a row and of its baseline in turn; seconds of each per round, without the warm-up round."""
     seconds: tuple[list[float], list[float]] = [], []
     for _ in range(ROUNDS + 1):
         for one, times in zip((row, against), seconds, strict=True):
@@ -113,10 +124,10 @@ def ratio(own: list[float], base: list[float]) -> float:
 
 
 def peak_bytes(row: RowStepper) -> int:
-    """Bytes of tensors on the device at the fullest moment of a row's first two steps; other rows are not counted.
+    """Peak bytes of tensors on the device during a row's first two steps; other rows' tensors are not counted.
 
-    What stands before them (weights of student, adapters and teacher's head, on the CPU the batch as read) and what
-    they add: optimiser state, activations, gradients, and what a method keeps from one step to the next.
+    The sum of what exists before the steps (weights of student, adapters and teacher's head; on the CPU also the
+    batch as read) and of what they add: optimiser state, activations, gradients, and what a method keeps between steps.
     """
     run, device = row.run, row.run.fabric.device
     modules = [m for m in (run.student, run.objective, run.stream.head) if m is not None]
@@ -132,8 +143,8 @@ def peak_bytes(row: RowStepper) -> int:
 
 
 def peak_on_cpu(work: Callable[[], object]) -> int:
-    """Most bytes of tensors alive at once that ``work`` allocated: torch's own record of every allocation, summed."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler reports its start and stop on stderr
+    """Peak bytes of the CPU tensors that ``work`` allocates, summed over the profiler's record of every allocation."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # otherwise the profiler logs its start and stop on stderr
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         work()
     assert profile.profiler is not None
@@ -146,7 +157,7 @@ def peak_on_cpu(work: Callable[[], object]) -> int:
 
 
 def peak_on_gpu(work: Callable[[], object], device: torch.device) -> int:
-    """The same on a CUDA device, from its allocator."""
+    """Peak bytes of the tensors that ``work`` allocates on a CUDA device, from the allocator's statistics."""
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
     work()
@@ -154,7 +165,7 @@ def peak_on_gpu(work: Callable[[], object], device: torch.device) -> int:
 
 
 def read_bytes(run: TrainingRun) -> int:
-    """Stored bytes a record of the teacher's tensors, as the stream reads them."""
+    """Stored bytes per record of the teacher's tensors that the run's stream reads."""
     specs = {name: spec for name, spec in run.stream.specs.items() if name not in ("image", "label")}
     return sum(array_bytes(*spec) for spec in specs.values())
 
@@ -166,9 +177,9 @@ def add_costs(
     store: Store,
     show: Show = lambda done, rounds: None,
 ) -> None:
-    """Give every row its ``cost``, and the comparison what was measured on; in place.
+    """Adds ``cost`` to every row, and the measurement's device and threads to the comparison; in place.
 
-    Taken from ``before``, the comparison as last saved, where that has the costs of these very rows.
+    Costs are copied from ``before``, the comparison as last saved, if it has those of exactly these rows.
     """
     if before is not None and "cost" in before and identities(before) == identities(comparison):
         found = {row["label"]: row["cost"] for row in before["rows"] if "cost" in row}
@@ -184,6 +195,7 @@ def add_costs(
 
 
 def identities(comparison: dict[str, Any]) -> list[Any]:
+    """Fields that must be equal for reusing measured costs: store, then label, baseline and first run of each row."""
     return [
         comparison["content_id"],
         *([r["label"], r["baseline"], r["runs"][0]["identity"]] for r in comparison["rows"] if r["runs"]),

@@ -23,13 +23,14 @@ def summarise(name: str, rows: Sequence[Row], margin: float = 0.02) -> dict[str,
     """Everything a table or a report says, ready for JSON (undefined numbers are null).
 
     Raises:
-        RunError: runs come from different stores or read different heads, or compared rows have different seeds.
+        RunError: runs come from different stores, read different heads or were evaluated on different subsets, or
+            compared rows have different seeds.
     """
     first, every = rows[0].runs[0], [run for row in rows for run in row.runs]
     require_store([run.path for row in rows for run in row.runs], first.facts["content_id"])
     require_one_head(every)
     if len({run.evaluation["subset"] for row in rows for run in row.runs}) > 1:
-        raise RunError("some of the runs were evaluated on val, some on test; train them again from one store")
+        raise RunError("some runs were evaluated on val, others on test; train them again from one store")
     card = load_student(first.path)[1]
     metric = headline(len(card["classes"]))
     lines = [summarise_row(row, rows, metric) for row in rows]
@@ -76,7 +77,7 @@ def mixed(runs: Sequence[SavedRun]) -> list[str]:
 
 
 def summarise_row(row: Row, rows: Sequence[Row], metric: str) -> dict[str, Any]:
-    """Metrics over seeds, difference to the baseline, size and cost of one row."""
+    """Numbers of one row: metrics over seeds, difference to the baseline, parameters, training seconds, its runs."""
     base = next((other for other in rows if other.label == row.baseline and other is not row), None)
     parameters, adapters = count_parameters(row.runs[0])
     config = row.runs[0].config
@@ -100,7 +101,7 @@ def summarise_row(row: Row, rows: Sequence[Row], metric: str) -> dict[str, Any]:
 
 
 def run_line(run: SavedRun) -> dict[str, Any]:
-    """What identifies a run, and its result."""
+    """Identity, training seconds and metrics of one run."""
     return {
         "folder": str(run.path),
         "seed": run.config.seed,
@@ -135,7 +136,7 @@ def defined(value: float) -> float | None:
 
 
 def over_seeds(values: Sequence[float]) -> dict[str, Any]:
-    """Mean and sample standard deviation; null where a value is undefined, or there is but one."""
+    """Mean and sample standard deviation; None if a value is undefined, the deviation also for a single value."""
     mean, n = defined(float(np.mean(values))), len(values)
     sd = float(np.std(values, ddof=1)) if n > 1 and mean is not None else None
     return {"mean": mean, "sd": sd, "n": n}
@@ -172,7 +173,7 @@ def lookup_row(evaluations: Sequence[dict[str, Any]], comparison: dict[str, Any]
 
 
 def count_parameters(run: SavedRun) -> tuple[int, int]:
-    """Trainable parameters of the student, and of the method's adapters (dropped after training)."""
+    """Counts trainable parameters of the student, and of the method's adapters (discarded after training)."""
     student, card = load_student(run.path)
     with torch.random.fork_rng(devices=[]):
         method = run.config.method.build(

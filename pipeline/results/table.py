@@ -1,4 +1,4 @@
-"""The comparison's table: one set of cells, shown as Markdown (terminal, README), HTML (report) and CSV."""
+"""Table of a comparison: the same cells as Markdown (terminal, README), HTML (report) and CSV."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ NONE = "–"
 
 
 def shown_metrics(comparison: dict[str, Any]) -> tuple[str, ...]:
-    """Two classes: means over images of Dice and IoU. More: mIoU and mAcc over all pixels."""
+    """Names of the metrics shown. Two classes: mean Dice and IoU over images. More: mIoU and mAcc over all pixels."""
     return ("dice", "iou") if comparison["headline"] == "dice" else ("miou", "macc")
 
 
@@ -37,12 +37,12 @@ def is_paired(comparison: dict[str, Any]) -> bool:
 
 
 def paper_metrics(comparison: dict[str, Any]) -> tuple[str, ...]:
-    """The shown metrics for which some row has a figure of the paper's."""
+    """The shown metrics for which at least one row has the paper's figure."""
     return tuple(m for m in shown_metrics(comparison) if any(m in row.get("paper", {}) for row in comparison["rows"]))
 
 
 def cells(comparison: dict[str, Any]) -> list[list[str]]:
-    """One list of texts a row, in the header's order."""
+    """One list of texts per row, in the order of ``header``."""
     shown, paper = shown_metrics(comparison), paper_metrics(comparison)
     return [row_cells(row, shown, paper, is_paired(comparison)) for row in comparison["rows"]]
 
@@ -70,7 +70,7 @@ def paired_cells(difference: dict[str, Any] | None) -> list[str]:
 
 
 def cost_cells(cost: dict[str, Any] | None) -> list[str]:
-    """Time of a step (a ratio to the baseline's where there is one), peak memory, teacher tensors read."""
+    """Cells for step time (as a ratio to the baseline's, if there is one), peak memory and teacher tensors read."""
     if cost is None:
         return [NONE] * 3
     time = f"{cost['ms_per_step']:.0f} ms" if cost["relative"] is None else f"{cost['relative']:.2f}×"
@@ -79,7 +79,7 @@ def cost_cells(cost: dict[str, Any] | None) -> list[str]:
 
 
 def mean_sd(value: dict[str, Any]) -> str:
-    """Per cent: mean ± standard deviation over seeds."""
+    """Formats mean ± standard deviation over seeds, in per cent."""
     if value["mean"] is None:
         return NONE
     return f"{100 * value['mean']:.2f}" + ("" if value["sd"] is None else f" ± {100 * value['sd']:.2f}")
@@ -94,7 +94,7 @@ def interval(bounds: list[float] | None) -> str:
 
 
 def caption(comparison: dict[str, Any]) -> str:
-    """How to read the table, and what it was made from."""
+    """Caption of the table: how to read it, and its data, store and commits."""
     return (
         f"{warning(comparison)}"
         f"{comparison['data']}: {comparison['images']} {comparison['subset']} images. {steps_text(comparison)}. "
@@ -124,7 +124,7 @@ def interval_text(comparison: dict[str, Any]) -> str:
 
 
 def cost_text(comparison: dict[str, Any]) -> str:
-    """What the cost columns mean; nothing for a comparison without them."""
+    """Explains the cost columns; empty for a comparison without costs."""
     if "cost" not in comparison:
         return ""
     c = comparison["cost"]
@@ -137,14 +137,14 @@ def cost_text(comparison: dict[str, Any]) -> str:
 
 
 def steps_text(comparison: dict[str, Any]) -> str:
-    """`300 steps of 8 records`, and which rows differ from it (the teacher's head)."""
+    """Training length, e.g. `300 steps of 8 records`, then the rows that differ from it (the teacher's head)."""
     texts = {row["label"]: f"{row['steps']} steps of {row['batch_size']} records" for row in comparison["rows"]}
     usual = Counter(texts.values()).most_common(1)[0][0]
     return "; ".join([usual, *(f"{label}: {text}" for label, text in texts.items() if text != usual)])
 
 
 def conclusions(comparison: dict[str, Any]) -> list[str]:
-    """One sentence for every row that has a baseline."""
+    """One sentence for each row that has a baseline."""
     return [conclusion(row) for row in comparison["rows"] if row["difference"]]
 
 
@@ -163,7 +163,7 @@ def conclusion(row: dict[str, Any]) -> str:
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:
-    """A padded Markdown table: first column to the left, the others to the right."""
+    """Formats a padded Markdown table; the first column is aligned left, the others right."""
     lines = [[cell.replace("|", "\\|") for cell in line] for line in [head, *rows]]
     widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(head))]
     rule = ["-" * widths[0], *("-" * (w - 1) + ":" for w in widths[1:])]
@@ -175,12 +175,12 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
 
 
 def comparison_markdown(comparison: dict[str, Any]) -> str:
-    """Table and caption."""
+    """The comparison's table and caption as Markdown."""
     return f"{markdown(header(comparison), cells(comparison))}\n\n{caption(comparison)}\n"
 
 
 def comparison_csv(comparison: dict[str, Any]) -> str:
-    """One line a run, with every metric unrounded."""
+    """The comparison as CSV: one line per run, with every metric unrounded."""
     metrics = list(comparison["rows"][0]["metrics"])
     facts = [
         *(["fold"] if comparison.get("folds") else []),

@@ -1,4 +1,4 @@
-"""Order of the training records: which of them make up which batch, as a function of (seed, epoch) alone."""
+"""Order of the training records and their division into batches, as a function of (seed, epoch) alone."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,9 +13,17 @@ from sward.distributed.collectives import BatchSlice
 
 @dataclass(frozen=True)
 class Order:
-    """Which records make up which batch: pure arithmetic on (seed, epoch).
+    """Divides shuffled records into batches, by arithmetic on (seed, epoch).
 
-    Of ``world`` processes each takes its contiguous slice of every batch; together, in order, they are the batch.
+    Each of ``world`` processes takes a contiguous slice of every batch; in rank order the slices make up the batch.
+
+    Attributes:
+        records: training records in store order.
+        batch_size: largest number of records per batch, over all processes.
+        seed: the run's seed.
+        per_epoch: all records, or one view per image.
+        world: number of processes.
+        rank: this process's rank.
     """
 
     records: tuple[Record, ...]
@@ -44,14 +52,14 @@ class Order:
         return small + (step % self.steps_per_epoch < larger)
 
     def epoch(self, epoch: int) -> list[list[Record]]:
-        """This rank's batches of an epoch; over all ranks every chosen record comes once."""
+        """Returns this process's slices of an epoch's batches; over all processes every chosen record occurs once."""
         chosen = list(self.records) if self.per_epoch == "all" else self._one_view_each(epoch)
         shuffled = [chosen[i] for i in seeds.permutation(len(chosen), "order", self.seed, epoch)]
         batches = np.array_split(np.arange(len(shuffled)), self.steps_per_epoch)
         return [[shuffled[i] for i in batch[BatchSlice(len(batch), self.rank, self.world).rows]] for batch in batches]
 
     def _one_view_each(self, epoch: int) -> list[Record]:
-        """One view per image; every image goes round its views from a start of its own."""
+        """Chooses one view per image: the next one in each epoch, from a start that differs between images."""
         views: dict[str, list[Record]] = {}
         for record in self.records:
             views.setdefault(record.digest, []).append(record)

@@ -1,4 +1,4 @@
-"""Checkpoints: everything a step depends on, written atomically, opened without running code."""
+"""Checkpoints: all state that a training step depends on; written atomically, loaded without executing code."""
 
 from copy import copy
 from pathlib import Path
@@ -13,11 +13,11 @@ from pipeline.training.config import TrainConfig
 
 
 class CheckpointMismatch(ValueError):
-    """A checkpoint belongs to another configuration or store."""
+    """A checkpoint or finished run belongs to another configuration, store, head or pre-stage."""
 
 
 def save(path: Path, **parts: Any) -> None:
-    """Write a checkpoint of the state as it is; arguments: ``snapshot``'s."""
+    """Writes a checkpoint of the present state; takes the arguments of ``snapshot``."""
     write(path, snapshot(**parts))
 
 
@@ -30,9 +30,17 @@ def snapshot(
     facts: dict[str, Any],
     mean: nn.Module | None = None,
 ) -> dict[str, Any]:
-    """A copy of everything in host memory; ``facts`` (config identity, store id, best metric) must match on load.
+    """Copies all state to host memory.
 
-    The learning rate, order, offsets and stream position are functions of ``step``, so the step is their state.
+    Learning rate, record order, window offsets and stream position are functions of ``step``, so the step is their
+    state.
+
+    Args:
+        student: the student.
+        method: the objective, with the method's adapters and buffers.
+        optimizer: the optimiser.
+        step: number of steps done.
+        facts: identity of the inputs (configuration, store, sources), which must match on loading, and the best metric.
     """
     return {
         "student": copied(student.state_dict()),
@@ -45,17 +53,18 @@ def snapshot(
 
 
 def copied(value: Any) -> Any:
-    """The same nesting of dicts and lists with every tensor copied to the CPU."""
+    """Copies nested dicts and lists, with every tensor on the CPU."""
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):
-        same = copy(value)  # a state's dict carries the versions of its modules
+        same = copy(value)  # keeps the attribute `_metadata`: versions of the modules
         same.update({key: copied(item) for key, item in value.items()})
         return same
     return [copied(item) for item in value] if isinstance(value, list) else value
 
 
 def write(path: Path, state: dict[str, Any]) -> None:
+    """Writes a snapshot atomically: the file appears under its name when it is complete."""
     with atomic(path) as file:
         torch.save(state, file)
 
@@ -69,21 +78,21 @@ def load(
     expected: dict[str, Any],
     mean: nn.Module | None = None,
 ) -> dict[str, Any]:
-    """Restore in place; returns the facts, with the step added.
+    """Restores student, method, optimiser and random generators in place; returns the facts, with the step added.
 
     Raises:
-        CheckpointMismatch: written under another configuration, from another store, head or pre-stage.
+        CheckpointMismatch: the checkpoint is of another configuration, store, head or pre-stage than ``expected``.
         ValueError: the file is damaged.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, UnpicklingError) as error:
-        raise ValueError(f"{path} is damaged ({error}); remove it and run again") from error
+        raise ValueError(f"{path} is damaged ({error}); remove it and run the same command again") from error
     for key, value in expected.items():
         if (found := state["facts"].get(key)) != value:
             raise CheckpointMismatch(
-                f"{path}: {key} is {found}, this run has {value}; remove {path.parent} to train it again, or "
-                "run it with what it was started with (config.yaml beside it; the same store, head and pre-stage)"
+                f"{path}: {key} is {found}, this run has {value}; remove {path.parent} to train from scratch, or "
+                f"resume with the original config ({path.parent / 'config.yaml'}), store, head and pre-stage"
             )
     student.load_state_dict(state["student"])
     method.load_state_dict(state["method"])
@@ -95,12 +104,13 @@ def load(
 
 
 def generator_states() -> dict[str, Any]:
-    """Torch's and CUDA's global generators; no other generator is used (`sward.seeds` keeps no state)."""
+    """States of torch's global generators, CPU and CUDA; there are no others (`sward.seeds` keeps no state)."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return {"torch": torch.get_rng_state(), "cuda": cuda}
 
 
 def restore_generators(states: dict[str, Any]) -> None:
+    """Sets torch's global generators, of as many GPUs as there are here."""
     torch.set_rng_state(states["torch"])
     if states["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(states["cuda"][: torch.cuda.device_count()])
@@ -109,10 +119,9 @@ def restore_generators(states: dict[str, Any]) -> None:
 def warm_up_file(config: TrainConfig) -> Path | None:
     """Path of the warm-up checkpoint that runs with the same warm-up share; None if there is none to share.
 
-    Runs that differ only in what the warm-up (training on labels alone) leaves unused continue from it. It is the
-    checkpoint of the run that came first, taken where the warm-up ends, so a run which continues from it equals one
-    that did not, bit for bit on CPU. A run that validates within its warm-up may keep a student from it, so it does not
-    share.
+    A warm-up trains on labels alone. Runs that differ only in options it does not use continue from one checkpoint:
+    the first such run writes it at the end of its warm-up. A run that continues from it equals one that did not, bit
+    for bit on CPU. A run that validates within its warm-up does not share, because it may keep a student from there.
     """
     steps, unused = config.method.warm_up(config.steps)
     if not unused or not 0 < steps < config.steps or 0 < config.validates_every <= steps:

@@ -1,7 +1,7 @@
-"""Checkpoints written behind the training: the loop waits for a copy in memory, a thread for the disk.
+"""Writes checkpoints in a background thread: the training loop waits for a copy in memory, not for the disk.
 
-One file at a time, in the order asked for; each appears under its name only when it is whole and on the disk. What
-goes wrong there is raised at the next checkpoint, or at the end.
+Files are written one at a time, in the order of the calls; each appears under its name when it is complete and on the
+disk. An error of the thread is raised at the next checkpoint, or at the end.
 """
 
 import time
@@ -15,7 +15,7 @@ from pipeline.training.run_folder import RunFolder
 
 
 class CheckpointWriter:
-    """Use as a context: on leaving it, however that happens, what was asked for is written."""
+    """Context manager: on leaving it, also by an exception, pending checkpoints are written."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
@@ -31,13 +31,21 @@ class CheckpointWriter:
             self.wait()
 
     def save(self, path: Path, **parts: Any) -> None:
-        """Copy the state now (arguments: ``checkpoint.snapshot``'s), write it and the time spent so far later."""
+        """Copies the state now, and starts to write it and the time spent so far; waits for the previous checkpoint.
+
+        Args:
+            path: the checkpoint's file.
+            **parts: arguments of ``checkpoint.snapshot``.
+
+        Raises:
+            OSError: the previous checkpoint could not be written (no space left …).
+        """
         self.wait()
         state, now = checkpoint.snapshot(**parts), time.monotonic()
         self._pending = self._thread.submit(self._write, path, state, now)
 
     def wait(self) -> None:
-        """Until the last one is on the disk. Raises what stopped it (OSError: no space left …)."""
+        """Waits until the last checkpoint is on the disk; raises the error that prevented it (OSError: no space …)."""
         if self._pending is not None:
             pending, self._pending = self._pending, None
             pending.result()

@@ -1,8 +1,9 @@
-"""The student compiled (``compile: true``), by torch.compile; method and objective are not.
+"""Compiles the student with torch.compile (``compile: true``); method and objective are not compiled.
 
-It rounds differently, so it is part of a run's identity. On one CPU core a step of UNeXt takes 0.98 of the time, after
-a minute or two of compiling: it is meant for GPUs and long runs. A batch size gets kernels of its own, whatever came
-before it, dropout draws what it draws uncompiled, and evaluation is not compiled. Names of weights stay.
+Compiled kernels round differently, so the option is part of a run's identity. It is meant for GPUs and long runs: on
+one CPU core a step of UNeXt takes 0.98 of the time, after one or two minutes of compiling. Each batch size gets its own
+kernels, independent of earlier ones. Dropout draws the same masks as uncompiled, evaluation is not compiled, and the
+weights keep their names.
 """
 
 import shutil
@@ -15,11 +16,11 @@ from torch import nn
 
 
 class CannotCompile(ValueError):
-    """``compile: true``, and this machine has nothing to build kernels with."""
+    """``compile: true`` on a machine without the compiler it needs."""
 
 
 def compile_student(student: nn.Module, device: torch.device) -> None:
-    """Make the student run compiled on ``device``, in place, from its first training step on.
+    """Sets the student, in place, to run compiled on ``device``; kernels are built in the first training step.
 
     Raises:
         CannotCompile: no compiler.
@@ -27,26 +28,30 @@ def compile_student(student: nn.Module, device: torch.device) -> None:
     require_compiler(device)
     from torch._functorch import config
 
-    config.donated_buffer = False  # the relational signal goes back through one graph several times
-    torch._dynamo.reset()  # students of earlier runs count towards the limit
-    torch._dynamo.config.fail_on_recompile_limit_hit = True  # rather than go on uncompiled without a word
+    config.donated_buffer = False  # gradient shares run backward several times through one graph
+    torch._dynamo.reset()  # else students of earlier runs count towards the recompile limit
+    torch._dynamo.config.fail_on_recompile_limit_hit = True  # instead of continuing uncompiled silently
     student.compile(dynamic=False, options={"fallback_random": True})
 
 
 def uncompiled(student: nn.Module) -> AbstractContextManager[Any]:
-    """Meanwhile the student runs as it was written: shapes differ from picture to picture."""
-    if student._compiled_call_impl is None:  # a compiler takes a second to import
+    """Context in which the student runs uncompiled, because evaluation images differ in shape."""
+    if student._compiled_call_impl is None:  # importing the compiler takes a second
         return nullcontext()
     return torch.compiler.set_stance("force_eager")
 
 
 def require_compiler(device: torch.device) -> None:
-    """Triton on a GPU, else a C++ compiler that starts."""
+    """Checks for Triton and a C compiler (GPU), or for a C++ compiler that starts (CPU).
+
+    Raises:
+        CannotCompile: one is missing; says which to install.
+    """
     if device.type == "cuda":
         if find_spec("triton") is None or not any(map(shutil.which, ("cc", "gcc", "clang"))):
             raise CannotCompile(
-                "compile: true needs Triton and a C compiler, found not both; install triton and gcc, or leave "
-                "`compile` out"
+                "compile: true needs Triton and a C compiler on a GPU, and at least one of them is missing; install "
+                "triton and gcc, or leave `compile` out"
             )
         return
     from torch._inductor.cpp_builder import get_cpp_compiler

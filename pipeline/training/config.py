@@ -1,14 +1,16 @@
-"""The configuration of one training run."""
+"""Configuration of one training run, and the hash of it that names the run."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from pipeline.cache.config import CacheConfig
 from pipeline.cache.manifest.identity import digest
 from pipeline.config import parse_size
+from pipeline.training.neutral_settings import without_neutral
 from pipeline.training.optimizer import OptimizerConfig
+from pipeline.training.teacher.head_config import HeadFit
 from sward.contracts import Channels, Config, Student
 from sward.methods import MethodConfig
 from sward.methods.plain import PlainConfig
@@ -24,93 +26,48 @@ Bytes = Annotated[int, BeforeValidator(lambda value: parse_size(str(value), "siz
 
 
 def is_head(config: TrainableConfig) -> bool:
-    """Whether this is a teacher's head, which reads cached features, and no student."""
+    """Tells a teacher's head (input: cached features) from a student (input: images)."""
     return isinstance(config, TeacherHeadConfig | ResUNetPPHeadConfig)
 
 
 def build_trainable(config: TrainableConfig, teacher_channels: Channels, num_classes: int, seed: int) -> Student:
-    """The student, initialised as a function of ``seed``; or the teacher's head, from torch's generator as it is."""
+    """Builds a student, initialised from ``seed``, or a teacher's head, initialised from torch's global generator."""
     if isinstance(config, TeacherHeadConfig | ResUNetPPHeadConfig):
         return config.build(teacher_channels, num_classes)
     return build_student(config, num_classes, seed)
 
 
-NEUTRAL: dict[str, Any] = {  # settings that came later: at these values a run is what it was without them
-    "task": TaskConfig().model_dump(mode="json"),
-    "fold": None,
-    "epochs": None,
-    "accumulate": 1,
-    "ema": 0,
-    "patience": 0,
-}
-
-
-def without_neutral(values: dict[str, Any]) -> dict[str, Any]:
-    """A run's dumped settings as its identity has them: without what changes nothing, so older runs keep theirs."""
-    kept = {k: v for k, v in values.items() if k not in NEUTRAL or v != NEUTRAL[k]}
-    if kept.get("epochs") is not None:
-        kept.pop("steps")  # it follows from epochs and the store
-    if isinstance(head := kept.get("head"), dict):
-        dropped = ({"epochs"} if head["steps"] else {"steps"}) | ({"task"} if head["task"] is None else set())
-        kept["head"] = {k: v for k, v in head.items() if k not in dropped}
-        kept["head"]["optimizer"] = head["optimizer"] and without_momentum(head["optimizer"])
-    return kept | {"optimizer": without_momentum(values["optimizer"])}
-
-
-def without_momentum(optimizer: dict[str, Any]) -> dict[str, Any]:
-    """An optimiser's settings without those that AdamW, the only one at first, does not have."""
-    later = {"kind", "momentum"} if optimizer["kind"] == "adamw" else set()
-    return {k: v for k, v in optimizer.items() if k not in later}
-
-
-class HeadFit(Config):
-    """The teacher's head: fitted on cached features by a run of its own (`sward fit-head`), then frozen.
-
-    It is the teacher's own row in a comparison, and gives the methods that read them logits and penultimate maps.
-    """
-
-    network: HeadConfig = TeacherHeadConfig()
-    steps: int = Field(0, ge=0, description="Optimiser steps; 0: as many as `epochs` take.")
-    epochs: float = Field(20, gt=0, description="Passes over the training records, where `steps` does not say.")
-    task: TaskConfig | None = Field(None, description="Task loss; null: as the student's.")
-    batch_size: int | None = Field(None, ge=1, description="records a step; null: as the student")
-    optimizer: OptimizerConfig | None = Field(None, description="null: as the student")
-    seed: int = Field(0, ge=0, description="initialisation and order; one head serves students of all seeds")
-    tensors: Literal["recomputed", "appended"] = Field(
-        "recomputed",
-        description="logits and penultimate maps: the head run at every step, or read from the store "
-        "(`sward extract --append`)",
-    )
-
-
 class TrainConfig(Config):
-    """One student, one method, one seed, from one store."""
+    """One training run: one student, one method and one seed, on the features of one store."""
 
+    # what is trained
     name: str = Field(
-        pattern=r"^[A-Za-z0-9._-]+$", description="name of the run; its folder is <runs>/<name>-<identity>"
+        pattern=r"^[A-Za-z0-9._-]+$", description="Name of the run; its folder is <runs>/<name>-<identity>."
     )
-    runs: str = Field("runs", description="folder of run folders")
+    runs: str = Field("runs", description="Folder that holds the run folders.")
     cache: CacheConfig = Field(
-        description="the store this run expects: path of its cache config, checked before the first batch"
+        description="Store to train from: path of its cache config, which is checked before the first batch."
     )
-    student: TrainableConfig
-    method: MethodConfig = PlainConfig()
-    head: HeadFit | None = Field(None, description="the teacher's head, for methods that read logits; null: none")
-    optimizer: OptimizerConfig = OptimizerConfig()
+    student: TrainableConfig = Field(description="Student to train (or the teacher's head, see `head`).")
+    method: MethodConfig = Field(PlainConfig(), description="Distillation method; default: labels alone.")
+    head: HeadFit | None = Field(None, description="The teacher's head, for methods that read logits; null: none.")
+    optimizer: OptimizerConfig = Field(OptimizerConfig(), description="Optimiser and learning-rate schedule.")
     teacher: Literal["cached", "online"] = Field(
-        "cached", description="features from the store, or (for comparison) the teacher run on the store's views"
+        "cached", description="Features from the store, or (for comparison) the teacher run on the store's views."
     )
-    task: TaskConfig = TaskConfig()
-    fold: int | None = Field(None, ge=0, description="Which part of a cross-validation tests; null: no such split.")
+    task: TaskConfig = Field(TaskConfig(), description="Task loss: cross-entropy, Dice and focal terms.")
+    fold: int | None = Field(None, ge=0, description="Part of a cross-validation that tests; null: no such split.")
+
+    # schedule
     epochs: float | None = Field(None, gt=0, description="Passes over the training records, in place of `steps`.")
     steps: int = Field(0, ge=0, validate_default=True, description="Optimiser steps; 0: as many as `epochs` take.")
-    batch_size: int = Field(8, ge=1, description="records a step, over all ranks")
+    batch_size: int = Field(8, ge=1, description="Records per step, over all processes.")
     accumulate: int = Field(1, ge=1, description="Batches whose gradients are averaged in one optimiser step.")
     ema: float = Field(0, ge=0, lt=1, description="Decay of a running mean of the weights, which is kept; 0: none.")
-    seed: int = Field(0, ge=0, description="initialisation, order, offsets, dropout")
-    views: int | None = Field(None, ge=1, description="train on the first N views only; null: all in the store")
+    seed: int = Field(0, ge=0, description="Seed of initialisation, record order, window offsets and dropout.")
+    views: int | None = Field(None, ge=1, description="Train on the first N views of an image; null: all in the store.")
     per_epoch: Literal["all", "one"] = Field(
-        "all", description="an epoch is every record, or one view an image, rotating"
+        "all", description="Records per epoch: all, or one view per image (the next view in the next epoch)."
     )
     eval_every: int | None = Field(
         None,
@@ -118,22 +75,39 @@ class TrainConfig(Config):
         description="Steps between validations; 0: at the end alone; null: ten times, from 200 steps on.",
     )
     patience: int = Field(0, ge=0, description="Stop after so many validations without a better one; 0: never.")
-    checkpoint_every: int = Field(200, ge=1, description="steps between checkpoints (last.ckpt)")
-    log_every: int = Field(10, ge=1, description="steps between logged lines")
-    signal_every: int = Field(100, ge=0, description="steps between measurements of the relational signal; 0: never")
-    workers: int = Field(2, ge=0, description="reading threads (never changes the result)")
-    prefetch: int = Field(2, ge=1, description="batches read ahead")
+
+    # logging and checkpoints
+    checkpoint_every: int = Field(200, ge=1, description="Steps between checkpoints (last.ckpt).")
+    log_every: int = Field(10, ge=1, description="Steps between lines of metrics.jsonl.")
+    signal_every: int = Field(
+        100,
+        ge=0,
+        description="Steps between logs of attention entropy, value collapse and gradient shares (`signal/…`, "
+        "`share/…`); 0: never.",
+    )
+
+    # loading
+    workers: int = Field(2, ge=0, description="Threads that read the store; 0: the training thread reads. Same result.")
+    prefetch: int = Field(2, ge=1, description="Batches read ahead.")
     cache_bytes: Bytes = Field(
         20 * 10**9,
         ge=0,
-        description="of a store at a URL, how much of what was read stays on this disk, e.g. 20GB; 0: none",
+        description="Size limit of the local copy of chunks read from a store at a URL, e.g. 20GB; 0: no copy.",
     )
-    device: str = Field("auto", description="auto, cpu, cuda …")
-    devices: int = Field(1, ge=1, description="processes on each machine, one a GPU; share every batch, same result")
-    nodes: int = Field(1, ge=1, description="machines; with more than one, start torchrun on each (see README)")
-    precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="Fabric precision; losses stay float32")
-    channels_last: bool = Field(False, description="maps in channels-last order, 0.7-0.9 of a CPU step; bf16 always is")
-    compile: bool = Field(False, description="torch.compile of the student, for long runs on GPUs")
+
+    # hardware
+    device: str = Field("auto", description="Device to train on: auto, cpu, cuda …")
+    devices: int = Field(
+        1, ge=1, description="Processes per machine (one per GPU); they split each batch and give the same result."
+    )
+    nodes: int = Field(1, ge=1, description="Machines; with more than one, start torchrun on each (see README).")
+    precision: Literal["32-true", "bf16-mixed"] = Field(
+        "32-true", description="Precision of Lightning Fabric; losses stay in float32."
+    )
+    channels_last: bool = Field(
+        False, description="Maps in channels-last order: 0.7-0.9 of a CPU step's time; always so in bf16-mixed."
+    )
+    compile: bool = Field(False, description="Run the student through torch.compile; for long runs on GPUs.")
 
     @property
     def validates_every(self) -> int:
@@ -157,18 +131,18 @@ class TrainConfig(Config):
 
     @property
     def processes(self) -> int:
-        """Over all machines; 1: this process trains."""
+        """Number of processes over all machines; 1: the calling process trains alone."""
         return self.devices * self.nodes
 
     @model_validator(mode="after")
     def _processes_share_a_batch_evenly(self) -> "TrainConfig":
-        found = {"batch_size": self.batch_size}
-        found |= {"head.batch_size": self.head.batch_size} if self.head and self.head.batch_size else {}
-        for name, size in found.items():
+        sizes = {"batch_size": self.batch_size}
+        sizes |= {"head.batch_size": self.head.batch_size} if self.head and self.head.batch_size else {}
+        for name, size in sizes.items():
             if size % self.processes:
                 raise ValueError(
-                    f"{name} is {size}, over all processes, and does not divide by devices × nodes = {self.devices} × "
-                    f"{self.nodes}; make it a multiple of {self.processes}, or change devices"
+                    f"{name} is {size} (over all processes), which cannot be divided by devices × nodes = "
+                    f"{self.devices} × {self.nodes}; make it a multiple of {self.processes}, or change devices or nodes"
                 )
         return self
 
@@ -188,8 +162,8 @@ class TrainConfig(Config):
         """Raise ValueError where the method's warm-up takes the whole run."""
         if self.steps and (length := self.method.warm_up(self.steps)[0]) >= self.steps:
             raise ValueError(
-                f"method.warmup_steps is {length}, the run has {self.steps} steps: the method would never act; "
-                "set it below, or leave it out (10 %)"
+                f"method.warmup_steps is {length}, the run has {self.steps} steps, so the method would never be used; "
+                f"set warmup_steps below {self.steps}, or leave it out (then 10 % of the steps)"
             )
 
     @model_validator(mode="after")
@@ -200,13 +174,20 @@ class TrainConfig(Config):
 
     @property
     def puts_channels_last(self) -> bool:
-        """Whether the student's maps are in channels-last order: always in bf16, which tensor cores read so."""
+        """Whether the student's maps are in channels-last order: always in bf16, where tensor cores read this order."""
         return self.channels_last or self.precision == "bf16-mixed"
 
     def identity(self) -> str:
-        """Hash of everything that can change the result; place, threads, processes and logging can't."""
+        """Hash of all values that can change the result.
+
+        ``eval_every`` is among them, because validation chooses the best student. Equal runs keep one folder wherever
+        and however fast they run.
+        """
+        # where files lie, how fast they are read, which processors compute: the order of records and draws stays
         free = {"name", "runs", "workers", "prefetch", "cache_bytes", "device", "devices", "nodes"}
+        # how often state and losses are written: writing changes no weight
         free |= {"checkpoint_every", "log_every"}
+        # options without effect at this setting; so runs from before an option existed keep their identity
         free |= {"head"} if not self.method.uses_head else set()
         free |= {"teacher"} if self.teacher == "cached" else set()
         free |= {"channels_last"} | (set() if self.compile else {"compile"})
@@ -214,14 +195,19 @@ class TrainConfig(Config):
         values |= {"eval_every": self.eval_every if self.epochs else self.validates_every}
         for key in ("store", "shard_records", "compression", "batch_size", "workers", "device", "runner"):
             values["cache"].pop(key)
-        return digest(values | ({"channels_last": True} if self.puts_channels_last else {}))  # it rounds otherwise
+        # channels-last order counts also where bf16 implies it: sums are rounded differently
+        return digest(values | ({"channels_last": True} if self.puts_channels_last else {}))
 
     @property
     def folder(self) -> Path:
+        """The run's folder: <runs>/<name>-<first 10 digits of the identity>."""
         return Path(self.runs) / f"{self.name}-{self.identity()[:10]}"
 
     def head_run(self, seed: int | None = None) -> "TrainConfig":
-        """The run that fits the teacher's head, on this run's store, views and schedule.
+        """Returns the configuration of the run that fits the teacher's head, on this run's store, views and schedule.
+
+        Args:
+            seed: seed of that run; None takes ``head.seed``.
 
         Raises:
             ValueError: no head is configured.

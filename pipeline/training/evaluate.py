@@ -1,4 +1,4 @@
-"""Evaluation at the source's resolution: logits are upsampled bilinearly to the full label, then argmax."""
+"""Evaluates a student at the images' original size: logits upsampled bilinearly to the full label, then argmax."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +23,7 @@ from sward.pixels import at_size
 
 
 def headline(num_classes: int) -> str:
-    """The metric by which students are chosen and tables are sorted."""
+    """Name of the metric that chooses the best student and sorts tables: Dice for two classes, else mIoU."""
     return "dice" if num_classes == 2 else "miou"
 
 
@@ -37,12 +37,17 @@ def evaluate(
     predictions: Path | None = None,
     share: tuple[int, int] = (0, 1),
 ) -> dict[str, Any]:
-    """Metrics of a student on a subset's identity views.
+    """Computes a student's metrics on a subset, from each image's identity view (no augmentation).
 
     Args:
+        student: the student; left in evaluation mode.
+        store: store with the subset's views and full-size labels.
+        subset: name of the subset.
+        device: device of the student.
+        batch_size: records per batch.
         predictions: folder for the predicted masks (indexed PNG, one per image); None writes none.
-        share: (rank, processes): where processes evaluate together, each predicts every so many batches, the same as
-            one process would make, and all return the whole result.
+        share: (rank, processes). With several processes, the process of rank r predicts batches r, r + processes, …
+            of those that a single process would make, and all return the whole result.
 
     Returns:
         {"subset", "metrics": aggregates, "per_image": [{"id", ...}]}
@@ -74,7 +79,7 @@ def batches(
     batch_size: int,
     share: tuple[int, int] = (0, 1),
 ) -> Iterator[tuple[list[Record], Batch]]:
-    """(records, batch) of a subset in row order; of the batches, those of ``share`` (rank, processes)."""
+    """Yields (records, batch) of a subset in store order; ``share`` as in ``evaluate``: the batches of this process."""
     records = store.records[subset]
     levels = tuple(store.channels) if student.reads == "features" else ()
     stream = Stream(store, Order(tuple(records), batch_size, 0), levels, device)
@@ -86,11 +91,11 @@ def batches(
 
 
 def full_prediction(logits: Tensor, size: tuple[int, ...]) -> np.ndarray:
-    """Class map (H, W) int64 at ``size`` of logits (K, h, w)."""
+    """Upsamples logits (K, h, w) to ``size`` and returns the class map (H, W), int64."""
     return at_size(logits[None], (size[0], size[1]))[0].argmax(0).cpu().numpy()
 
 
 def save_mask(path: Path, prediction: np.ndarray) -> None:
-    """An indexed mask as lossless PNG."""
+    """Writes a class map as lossless PNG of class indices."""
     with atomic(path) as file:
         Image.fromarray(prediction.astype(np.uint8)).save(file, format="png")

@@ -1,8 +1,8 @@
-"""Stage 2: trains a student from a store. The teacher is never loaded.
+"""Stage 2: trains a student from a feature store, without loading the teacher.
 
-To read: `train` (checks, builds), `fit` (the loop), then `validate` and `finish` in `validation.py`.
-Interrupted and resumed equals uninterrupted, bit for bit on CPU: every draw is keyed by the step, a checkpoint holds
-the rest.
+`train` checks and builds, `fit` is the loop; `validation.py` keeps the best student and evaluates it at the end. A run
+that was interrupted and resumed equals an uninterrupted one, bit for bit on CPU: every random draw is keyed by the
+step, and the checkpoint holds all other state.
 """
 
 import logging
@@ -16,20 +16,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline.cache.store import Store
 from pipeline.files import locked
 from pipeline.stopping import stop_requests
 from pipeline.training import checkpoint
 from pipeline.training.checkpoint import warm_up_file
 from pipeline.training.checkpoint_writer import CheckpointWriter
-from pipeline.training.config import TrainConfig, is_head
+from pipeline.training.config import TrainConfig
 from pipeline.training.distributed import processes
 from pipeline.training.distributed.collectives import any_rank, average_gradients, backward_and_average, gather_lists
 from pipeline.training.optimizer import learning_rate
 from pipeline.training.profiling.parts import part
 from pipeline.training.profiling.profile import profiling
 from pipeline.training.run_folder import ReadOnlyRunFolder, RunFolder
-from pipeline.training.setup import TrainingRun, open_store, require_same_head, setup, training_order
+from pipeline.training.run_length import with_length
+from pipeline.training.setup import TrainingRun, open_store, require_same_head, setup
 from pipeline.training.validation import finish, is_exhausted, validate
 from pipeline.types import TrainProgress
 from sward import seeds
@@ -38,28 +38,28 @@ from sward.distributed.synced_layers import sharing
 from sward.mwad.monitors import alarms
 from sward.objective import Losses, NonFiniteError, gradient_shares
 
-SHORT_HEAD = 5  # epochs
 log = logging.getLogger(__name__)
 
 
 class Interrupted(KeyboardInterrupt):
-    """The run was asked to stop; its checkpoint is written."""
+    """Raised after a stop request, when the checkpoint has been written."""
 
 
 def train(
     config: TrainConfig, progress: TrainProgress = lambda step, steps, logged: None, profile_steps: int | None = None
 ) -> Path:
-    """Train, resume or (if it is finished) just return the run folder of ``config``.
+    """Trains or resumes the run of ``config`` and returns its folder; a finished run is returned at once.
 
-    With ``devices`` above 1 that many processes are started for it, and waited for here; in one of several processes
-    that `torchrun` started, this is its part of the run.
+    With ``devices`` above 1 it starts that many processes and waits for them. In a process that `torchrun` started it
+    does this process's part of the run.
 
     Args:
-        profile_steps: time the parts of this many steps, into the run's profile.json; the result is the same.
+        progress: called with (step, steps, logged values).
+        profile_steps: number of steps whose parts are timed, into the run's profile.json; the result is the same.
 
     Raises:
         ProcessLost: one of several processes died.
-        CacheMismatch, StoreIncomplete, StoreDamaged: before the first batch.
+        CacheMismatch, StoreIncomplete, StoreDamaged: the store does not fit or is damaged; before the first batch.
         NonFiniteError: a loss is NaN or infinite; names terms and samples.
         Interrupted: after SIGTERM or Ctrl-C, with a checkpoint written.
     """
@@ -80,33 +80,19 @@ def train(
         run = setup(config, store, folder, progress)
         folder.count_from_now()
         first = resume(run)
-        watched = profiling(run, first, profile_steps) if profile_steps else nullcontext()
-        with stop_requests() as stopping, folder.logging(first), watched:
+        profiler = profiling(run, first, profile_steps) if profile_steps else nullcontext()
+        with stop_requests() as stopping, folder.logging(first), profiler:
             with CheckpointWriter(folder) as writer:
                 done = fit(run, first, writer, stopping, progress)
             finish(run, done)
     return folder.path
 
 
-def with_length(config: TrainConfig, store: Store) -> TrainConfig:
-    """The run with its number of steps; warns where a teacher's head would hardly be trained."""
-    records = training_order(config, store).epoch_size
-    config = config.with_steps(records)
-    if is_head(config.student) and (epochs := config.steps * config.batch_size / records) < SHORT_HEAD:
-        log.warning(
-            "%s: the teacher's head sees each record %.1f times only, and methods that read its logits would distil a "
-            "teacher that was hardly trained; 20 epochs or more are usual (head.epochs)",
-            config.name,
-            epochs,
-        )
-    return config
-
-
 def resume(run: TrainingRun) -> int:
-    """Restore the last checkpoint, or a shared warm-up; returns the first step still to do."""
-    there = [file for file in (run.folder.last, warm_up_file(run.config)) if file and file.is_file()]
-    file = run.fabric.broadcast(there[0] if there else None)  # as the first process found it
-    expected = run.facts if file == run.folder.last else warm_up_facts(run)
+    """Restores the last checkpoint, or a warm-up shared with other runs; returns the first step still to do."""
+    existing = [file for file in (run.folder.last, warm_up_file(run.config)) if file and file.is_file()]
+    file = run.fabric.broadcast(existing[0] if existing else None)  # all processes take the first one's choice
+    expected = run.facts if file == run.folder.last else run.warm_up_facts
     first, spent = 0, 0.0
     if file:
         if file != run.folder.last:
@@ -121,21 +107,23 @@ def resume(run: TrainingRun) -> int:
     return first
 
 
-def warm_up_facts(run: TrainingRun) -> dict[str, Any]:
-    return {"store": run.store.content_id} | run.sources
-
-
 def fit(
     run: TrainingRun, first: int, writer: CheckpointWriter, stopping: Callable[[], bool], progress: TrainProgress
 ) -> int:
-    """The loop: steps ``first`` to the end, with logs, validations and checkpoints; returns the steps that are done."""
+    """Runs the steps from ``first`` (counted from 0) on, with logs, validations and checkpoints.
+
+    Returns:
+        Steps done: ``config.steps``, or fewer where validation has not improved for the run's ``patience``.
+    """
     config, n = run.config, run.config.accumulate
     batches = run.stream.batches(first * n, config.steps * n)
     for step in range(first, config.steps):
         if is_exhausted(run, step):
             return step
+        # random state (of dropout) and learning rate: functions of the step, so that resuming needs no history
         for group in run.optimizer.param_groups:
             group["lr"] = learning_rate(config.optimizer, step, config.steps)
+        # forward, losses, backward of every batch of the step; then clip, and stop at a NaN before it reaches a weight
         shares: dict[str, float] = {}
         for number, batch in zip(range(step * n, (step + 1) * n), batches):  # noqa: B905 (the steps end it)
             torch.manual_seed(seeds.torch_seed(config.seed, "step", number))  # dropout: a function of (seed, batch)
@@ -147,49 +135,59 @@ def fit(
             run.optimizer.zero_grad()
             if run.mean:
                 run.mean.update_parameters(run.student.module)  # type: ignore[arg-type]  # Fabric's wrapper
+        # log and validate
         done = step + 1
         if done % config.log_every == 0 or done == config.steps or shares:
             progress(done, config.steps, log_step(run, done, losses, shares))
         if done < config.steps and config.validates_every and done % config.validates_every == 0:
             validate(run, done)
-        if done == config.method.warm_up(config.steps)[0] and (warm := warm_up_file(config)) and not warm.is_file():
-            save_checkpoint(run, writer, done, warm, warm_up_facts(run) | {"seconds": run.folder.seconds()})
+        # checkpoint; stop in all processes if any was asked to
+        if done == config.method.warm_up(config.steps)[0]:
+            share_warm_up(run, writer, done)
         stop = any_rank(run.fabric, stopping())
         if done % config.checkpoint_every == 0 or done == config.steps or stop:
             save_checkpoint(run, writer, done, run.folder.last, run.facts)
         if stop and done < config.steps:
             writer.wait()
             run.folder.mark_stopped()
-            run.fabric.barrier()  # nobody leaves before the first process has written it
-            raise Interrupted(f"stopped after step {done}; the same command continues from there")
+            run.fabric.barrier()  # no process exits before the first one has written the checkpoint
+            raise Interrupted(f"stopped after step {done}; run the same command again to continue from there")
     return config.steps
 
 
 def forward_backward(
     run: TrainingRun, batch: Batch, step: int, signal: bool
 ) -> tuple[StudentOutput, Losses, dict[str, float]]:
-    """Forward and backward; of several processes each ends with the whole batch's losses and gradients."""
-    signal = signal and run.config.signal_every > 0 and step % run.config.signal_every == 0
-    by_hand = signal or not run.overlap
+    """Runs forward and backward of one step; every process ends with the losses and gradients of the whole batch.
+
+    Returns:
+        Student output, losses, and the logged values of the relational signal (empty in most steps).
+    """
+    measuring = signal and run.config.signal_every > 0 and step % run.config.signal_every == 0
+    # DDP averages gradients in the backward pass; not if there are several passes, or parameters may get no gradient
+    sync_manually = measuring or not run.overlap
     run.student.train()
     wrapped: Any = run.student  # by Fabric
-    with sharing(run.stream.order.size(step)), run.fabric.no_backward_sync(wrapped, enabled=by_hand):
+    with sharing(run.stream.order.size(step)), run.fabric.no_backward_sync(wrapped, enabled=sync_manually):
         with part("forward: student"):
             output = run.student(batch.inputs(run.student))
         losses = run.objective(output, batch, step)
-    shares = measure_signal(run, losses, step) if signal else {}
+    shares = measure_signal(run, losses, step) if measuring else {}
     with part("backward"):
         run.fabric.backward(losses.total if run.config.accumulate == 1 else losses.total / run.config.accumulate)
-        average_gradients(run.fabric, run.parameters if by_hand else run.objective.parameters())
+        average_gradients(run.fabric, run.parameters if sync_manually else run.objective.parameters())
     run.overlap = run.overlap or all(p.grad is not None for p in run.student.parameters() if p.requires_grad)
     return output, losses, shares
 
 
 @part("gradient clipping")
 def clip(run: TrainingRun, batch: Batch, step: int, losses: Losses, output: StudentOutput) -> None:
-    """Limit the gradient's norm; a loss or gradient that is not finite stops the run before it reaches a weight.
+    """Limits the gradient's norm, and stops the run if loss or gradient is not finite, before a weight changes.
 
-    This is where a step waits for the device, once: both are looked at together.
+    Loss and norm are checked together, so that a step waits for the device only once.
+
+    Raises:
+        NonFiniteError: names the terms and samples.
     """
     norm = nn.utils.clip_grad_norm_(run.parameters, run.config.optimizer.clip_norm or math.inf)
     if torch.isfinite(norm + losses.total.detach()):
@@ -197,13 +195,13 @@ def clip(run: TrainingRun, batch: Batch, step: int, losses: Losses, output: Stud
     run.objective.check_finite(losses, output, batch, step, partial(gather_lists, run.fabric))
     raise NonFiniteError(
         f"step {step}: the gradient is not finite; samples {', '.join(gather_lists(run.fabric, batch.ids))}. "
-        "Lower the learning rate, or look at the last lines of metrics.jsonl"
+        "Lower the learning rate; the terms are in the last lines of metrics.jsonl"
     )
 
 
 @part("logging")
 def log_step(run: TrainingRun, done: int, losses: Losses, shares: dict[str, float]) -> dict[str, float]:
-    """One line of the log; returns it."""
+    """Writes one line of the log and returns its values."""
     logged = {"loss": losses.total.item(), "lr": run.optimizer.param_groups[0]["lr"]}
     logged |= {f"term/{k}": v.item() for k, v in losses.terms.items()} | shares
     run.folder.log(done, logged)
@@ -211,8 +209,10 @@ def log_step(run: TrainingRun, done: int, losses: Losses, shares: dict[str, floa
 
 
 def measure_signal(run: TrainingRun, losses: Losses, step: int) -> dict[str, float]:
-    """Relational-signal monitors (of this process's samples) and each term's share of the gradient; warns of a dead
-    signal."""
+    """Measures the relational signal (this process's samples) and each term's share of the gradient.
+
+    Logs a warning if the signal is dead (attention near uniform, values collapsed).
+    """
     with part("relational signal"):
         monitors = run.objective.method.monitors()
         shares = gradient_shares(losses, run.parameters, partial(backward_and_average, run.fabric, run.parameters))
@@ -223,7 +223,7 @@ def measure_signal(run: TrainingRun, losses: Losses, step: int) -> dict[str, flo
 
 @part("checkpoint")
 def save_checkpoint(run: TrainingRun, writer: CheckpointWriter, step: int, file: Path, facts: dict[str, Any]) -> None:
-    """Everything to resume from ``step``, and the time spent so far; every process has the same."""
+    """Saves all state to resume from ``step``, and the time spent; the first process writes, as all have the same."""
     if not run.fabric.is_global_zero:
         return
     writer.save(
@@ -235,3 +235,10 @@ def save_checkpoint(run: TrainingRun, writer: CheckpointWriter, step: int, file:
         facts=facts | {"best": run.best, "best_step": run.best_step},
         mean=run.mean,
     )
+
+
+def share_warm_up(run: TrainingRun, writer: CheckpointWriter, step: int) -> None:
+    """Saves the state at the end of a warm-up for runs with the same one, unless such a run has saved it before."""
+    file = warm_up_file(run.config)
+    if file and not file.is_file():
+        save_checkpoint(run, writer, step, file, run.warm_up_facts | {"seconds": run.folder.seconds()})

@@ -1,4 +1,4 @@
-"""Optimisers and learning-rate schedules."""
+"""Optimisers, learning-rate schedules, and the running mean of weights (Polyak averaging)."""
 
 import math
 from collections.abc import Iterable
@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sward.contracts import Config
 
@@ -22,17 +23,19 @@ class OptimizerConfig(Config):
     kind: Literal["adamw", "adam", "nadam", "radam", "adamax", "rmsprop", "sgd"] = Field(
         "adamw", description="Optimiser of torch.optim; all but lr, weight_decay and momentum as torch has it."
     )
-    lr: float = Field(5e-4, gt=0, description="initial learning rate")
+    lr: float = Field(5e-4, gt=0, description="Initial learning rate.")
     weight_decay: float = Field(1e-4, ge=0, description="Weight decay; decoupled in adamw, an L2 penalty elsewhere.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of sgd (Nesterov's) and rmsprop; others have none.")
-    schedule: Literal["cosine", "poly", "constant"] = Field("cosine", description="how the rate falls to 0")
-    power: float = Field(0.9, gt=0, description="exponent of poly")
-    warmup_steps: int = Field(0, ge=0, description="linear warm-up")
-    clip_norm: float | None = Field(5.0, gt=0, description="gradient norm limit; null: none")
+    schedule: Literal["cosine", "poly", "constant"] = Field(
+        "cosine", description="Decay of the learning rate: to 0 by `cosine` or `poly`, or none."
+    )
+    power: float = Field(0.9, gt=0, description="Exponent of the poly schedule.")
+    warmup_steps: int = Field(0, ge=0, description="Steps in which the rate rises linearly to `lr`; 0: none.")
+    clip_norm: float | None = Field(5.0, gt=0, description="Limit of the gradient's norm; null: no clipping.")
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
-    """The rate at ``step`` of ``steps``: warm-up, then the schedule to 0."""
+    """Returns the rate of ``step`` (from 0) in a run of ``steps``: linear warm-up, then the schedule."""
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps
     fraction = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
@@ -51,3 +54,10 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter])
         return torch.optim.SGD(parameters, momentum=config.momentum, nesterov=config.momentum > 0, **common)
     momentum = {"momentum": config.momentum} if config.kind == "rmsprop" else {}
     return getattr(torch.optim, NAMES[config.kind])(parameters, **common, **momentum)
+
+
+def running_mean(student: nn.Module, decay: float) -> AveragedModel | None:
+    """The mean, which starts as the student after its first step; None where ``decay`` is 0."""
+    if not decay:
+        return None
+    return AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True).requires_grad_(False)

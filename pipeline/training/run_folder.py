@@ -1,7 +1,7 @@
-"""A run's folder: what was run, its logs, its checkpoints, its student.
+"""Paths and writers of a run's folder: configuration, logs, checkpoints, best student, results.
 
 config.yaml       the resolved configuration          run.json          identity, store, versions, status, result
-metrics.jsonl     one line a logged step              tensorboard/      the same, live
+metrics.jsonl     one line per logged step             tensorboard/      the same, live
 last.ckpt         everything to resume                student.safetensors + student.json   best student and its card
 evaluation.json   test metrics, per image too         predictions/      predicted test masks
 """
@@ -29,7 +29,16 @@ from sward.contracts import Channels
 
 
 class RunFolder:
-    """Paths and writers of one run."""
+    """Paths and writers of one run's folder.
+
+    Attributes:
+        path: the folder.
+        last: last checkpoint.
+        student: weights of the best student.
+        card: description of the best student: network, normalisation, classes, validation metrics.
+        log_file: metrics.jsonl.
+        facts: run.json.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -37,32 +46,34 @@ class RunFolder:
         self.log_file, self.facts = path / "metrics.jsonl", path / "run.json"
         self._board: Any = None
         self._counted = time.monotonic()
-        self._counting = threading.Lock()  # checkpoints are written, and counted, by a thread
+        self._counting = threading.Lock()  # the checkpoint thread adds time too
 
     @property
     def finished(self) -> bool:
-        """Whether the run is done, with whatever store."""
+        """Whether the run is finished, with any content of its store."""
         return self.facts.is_file() and read_json(self.facts)["status"] == "finished"
 
     def finished_from(self, store: Store) -> bool:
-        """Whether the run is done with this store.
+        """Whether the run is finished with the present content of ``store``.
 
         Raises:
-            CheckpointMismatch: it was done with this store, but the store has grown since.
+            CheckpointMismatch: the store has grown since the run was finished.
         """
         if self.finished and (before := read_json(self.facts)["content_id"]) != store.content_id:
-            found = f"{self.path} was finished with content id {before[:12]}, {store.location} now has"
+            ids = f"content id {before[:12]}, but {store.location} now has {store.content_id[:12]} (it was extended)"
             raise CheckpointMismatch(
-                f"{found} {store.content_id[:12]}; give the new run another name, or remove the old"
+                f"{self.path} was finished with {ids}; rename the new run or remove the old folder"
             )
         return self.finished
 
     def create(self, config: TrainConfig, store: Store, sources: dict[str, str], spent: float = 0.0) -> None:
-        """Write config and facts; keeps what an earlier session of the same run wrote.
+        """Writes config.yaml and run.json; the seconds counted by an earlier session of the run are kept.
 
         Args:
-            sources: digests of what else the run was given: the teacher's head, pre-stages.
-            spent: seconds of a warm-up that a new run continues from.
+            config: the run's configuration.
+            store: its store.
+            sources: name -> digest of other trained inputs: the teacher's head, pre-stages.
+            spent: seconds of the warm-up that a new run continues from.
         """
         write_atomic(self.path / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
         seconds = read_json(self.facts)["seconds"] if self.facts.is_file() else spent
@@ -84,28 +95,28 @@ class RunFolder:
         )
 
     def mark_finished(self, results: dict[str, Any]) -> None:
-        """Last of all: results and status into run.json."""
+        """Writes results and the status into run.json, as the last act of a run."""
         self.add_time()
         write_json(self.facts, read_json(self.facts) | {"status": "finished"} | results)
 
     def mark_stopped(self) -> None:
-        """The run was asked to stop and can be continued; `running` is left to what died."""
+        """Sets the status of a run that was asked to stop. A run that died keeps `running`; both can be continued."""
         write_json(self.facts, read_json(self.facts) | {"status": "stopped"})
 
     def count_from_now(self) -> None:
-        """What went before (pre-stages, which other runs share) is not this run's time."""
+        """Restarts the clock: earlier time (pre-stages, which other runs share) is not this run's."""
         self._counted = time.monotonic()
 
     def seconds(self) -> float:
-        """Time spent on this run so far, by all its sessions."""
+        """Seconds spent on this run so far, by all its sessions."""
         with self._counting:
             return read_json(self.facts)["seconds"] + time.monotonic() - self._counted
 
     def add_time(self, now: float | None = None) -> None:
-        """Add the time since the last call (or since the start) to run.json: at every checkpoint and at the end.
+        """Adds the time since the last call (or the start) to run.json; called at every checkpoint and at the end.
 
         Args:
-            now: a reading of `time.monotonic`, where the checkpoint is older than this call.
+            now: time of the checkpoint (`time.monotonic`), if it was taken before this call; None: now.
         """
         now = time.monotonic() if now is None else now
         with self._counting:
@@ -115,7 +126,7 @@ class RunFolder:
 
     @contextmanager
     def logging(self, first: int) -> Iterator[None]:
-        """Keeps the log open from step ``first`` on; what TensorBoard has of later steps is void."""
+        """Keeps the TensorBoard log open, from step ``first`` on; later steps of an earlier session are removed."""
         from torch.utils.tensorboard import SummaryWriter
 
         self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=first + 1)
@@ -126,7 +137,7 @@ class RunFolder:
             self.add_time()
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        """One JSON line (NaN and infinity as null) and the same scalars for TensorBoard."""
+        """Writes scalars as one JSON line (NaN and infinity as null) and to TensorBoard."""
         clean = {k: v if math.isfinite(v) else None for k, v in values.items()}
         with self.log_file.open("a") as file:
             file.write(json.dumps({"step": step} | clean) + "\n")
@@ -156,7 +167,7 @@ class RunFolder:
         step: int,
         metrics: dict[str, Any],
     ) -> None:
-        """The student alone, without method or optimiser, and what one must know to use it."""
+        """Writes the student's weights (no method, no optimiser) and a card with all that is needed to use them."""
         from safetensors.torch import save
 
         tensors = {k: v.detach().cpu().contiguous() for k, v in student.state_dict().items()}
@@ -187,10 +198,10 @@ class RunFolder:
 
 
 class ReadOnlyRunFolder(RunFolder):
-    """A run's folder for the other processes of the run: they read it, the first one writes."""
+    """Run folder of all processes but the first: they read it, and only the first one writes."""
 
     def create(self, *args: Any) -> None:
-        """Left to the first process, as all that follows."""
+        """No-op, as all methods below: the first process writes."""
 
     def mark_finished(self, results: dict[str, Any]) -> None: ...
 
@@ -215,12 +226,12 @@ class ReadOnlyRunFolder(RunFolder):
 
 
 def prediction_file(folder: Path, id: str) -> Path:
-    """Where a run's ``predictions`` folder keeps the mask of an image."""
+    """Path of an image's predicted mask in a run's ``predictions`` folder: its id with ``__`` for ``/``, as PNG."""
     return folder / f"{id.replace('/', '__')}.png"
 
 
 def commit() -> str | None:
-    """The commit of this code's checkout, `-dirty` with uncommitted changes; None outside a checkout."""
+    """Git commit of this code, with `-dirty` if there are uncommitted changes; None outside a checkout."""
     try:
         command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
         done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)

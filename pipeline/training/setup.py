@@ -1,4 +1,4 @@
-"""What a run works on: the store, checked; the student, method, stream and optimiser, built deterministically."""
+"""Opens and checks the store of a run, and builds its student, method, stream and optimiser deterministically."""
 
 import math
 from dataclasses import dataclass
@@ -18,8 +18,7 @@ from pipeline.training.checkpoint import CheckpointMismatch
 from pipeline.training.compile import compile_student
 from pipeline.training.config import TrainConfig, build_trainable
 from pipeline.training.distributed.fabric import Fabric, make_fabric
-from pipeline.training.ema import running_mean
-from pipeline.training.optimizer import build_optimizer
+from pipeline.training.optimizer import build_optimizer, running_mean
 from pipeline.training.prestages.prestage import run_prestages
 from pipeline.training.run_folder import RunFolder
 from pipeline.training.stream import Stream
@@ -30,8 +29,8 @@ from sward import seeds
 from sward.contracts import Channels, Method, Student
 from sward.objective import Objective
 
-REMEDY = """Point cache.store at the store you mean, or make this one anew with `sward extract`.
-Where the store has grown: describe it as it is now (cache.views.count); `views` trains on the first views only."""
+REMEDY = """Set `cache.store` to the right store, or rebuild it with `sward extract`.
+If the store has grown, set `cache.views.count` to its new value; `views: N` trains on the first N views only."""
 
 
 FOLD_REMEDY = "Name the fold in the training config (`fold: 0`), or leave it out where the split has no folds."
@@ -39,9 +38,21 @@ FOLD_REMEDY = "Name the fold in the training config (`fold: 0`), or leave it out
 
 @dataclass
 class TrainingRun:
-    """What the loop works on.
+    """Everything the training loop works on.
 
-    ``overlap``: whether DDP may average gradients during the backward pass: once each parameter is seen to get one.
+    Attributes:
+        config: the run's configuration.
+        store: the store, open and checked.
+        stream: training batches of the store.
+        fabric: device, precision and processes.
+        student: the student, wrapped by Fabric.
+        objective: task loss and method, with the method's adapters.
+        optimizer: AdamW over student and adapters, wrapped by Fabric.
+        folder: where the run is written.
+        sources: name -> digest of other trained inputs: the teacher's head, pre-stages.
+        teacher_channels: level or head tensor -> channels.
+        best: best validation metric so far.
+        overlap: DDP may average gradients during the backward pass; True once every parameter has received one.
     """
 
     config: TrainConfig
@@ -61,7 +72,7 @@ class TrainingRun:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """All that is trained: the student's parameters and the adapters'."""
+        """All trained parameters: those of the student and of the method's adapters."""
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
     @property
@@ -71,16 +82,27 @@ class TrainingRun:
 
     @property
     def share(self) -> tuple[int, int]:
-        """(rank of this process, processes)."""
+        """Returns (rank of this process, number of processes)."""
         return self.fabric.global_rank, self.fabric.world_size
 
     @property
     def facts(self) -> dict[str, Any]:
+        """Identity of the run's inputs, as a checkpoint records it: configuration, store, sources."""
         return {"config": self.config.identity(), "store": self.store.content_id} | self.sources
+
+    @property
+    def warm_up_facts(self) -> dict[str, Any]:
+        """Identity of a warm-up's inputs: without the configuration, because other runs continue from it."""
+        return {"store": self.store.content_id} | self.sources
 
 
 def open_store(config: TrainConfig) -> Store:
-    """The expected store, its identity checked field by field."""
+    """Opens the store that ``config.cache`` describes, after comparing its identity field by field.
+
+    Raises:
+        CacheMismatch: the store does not match, or has no training or validation records, or fewer views.
+        StoreIncomplete, StoreDamaged: it cannot be read.
+    """
     store = Store(read_path(config.cache.store), cache_bytes=config.cache_bytes)
     require_same(store.path, fold_mistakes(config.fold, store.folds), FOLD_REMEDY)
     lines = differences(identity_from_config(config.cache), store.identity) + unpinned_teacher(config, store)
@@ -110,18 +132,23 @@ def fold_mistakes(fold: int | None, count: int) -> list[str]:
 
 
 def unpinned_teacher(config: TrainConfig, store: Store) -> list[str]:
-    """Without a digest the path of the weights is all that stage 2 can compare: it opens no weights."""
+    """Compares the paths of the teacher's weights if the config has no digest: stage 2 opens no weights to hash."""
     expected, found = config.cache.teacher, store.plans[-1]["config"]["teacher"]["weights"]
     if expected.digest or expected.weights == found:
         return []
-    pin = f"or pin the teacher meant; the store's is teacher.digest: {store.identity['teacher.digest']}"
+    pin = f"or set teacher.digest; the store's is {store.identity['teacher.digest']}"
     return [f"teacher.weights: expected {expected.weights}, found {found} ({pin})"]
 
 
 def setup(
     config: TrainConfig, store: Store, folder: RunFolder, progress: TrainProgress = lambda *_: None
 ) -> TrainingRun:
-    """Build everything, deterministically from the configuration and the store; learn pre-stages first."""
+    """Builds a run, as a function of configuration and store; trains missing pre-stages first.
+
+    Raises:
+        ValueError: the method does not fit store, head or student, or a batch is smaller than the number of processes.
+        HeadMissing: the teacher's head is not fitted.
+    """
     keep_freed_memory()
     fabric = make_fabric(config)
     torch.manual_seed(seeds.torch_seed(config.seed, "setup"))
@@ -160,16 +187,21 @@ def training_order(config: TrainConfig, store: Store, world: int = 1, rank: int 
 
 
 def require_a_record_each(order: Order) -> None:
-    """Refuse batches of fewer records than processes."""
+    """Raises ValueError if a batch of an epoch has fewer records than there are processes."""
     if (smallest := order.size(-1)) < order.world:
         raise ValueError(
-            f"an epoch's smallest batch has {smallest} records, fewer than the {order.world} processes that share it: "
+            f"an epoch's smallest batch has {smallest} records, fewer than the {order.world} processes that split it: "
             "set devices lower, or batch_size higher"
         )
 
 
 def build_method(config: TrainConfig, store: Store, student: Student, head: HeadSource) -> Method:
-    """The method for this store, head and student. Raises ValueError where one lacks what it reads; says what to do."""
+    """Builds the method for this store, head and student.
+
+    Raises:
+        ValueError: one of them lacks a tensor that the method reads; says what to do.
+        HeadMissing: the missing tensor is one of the teacher's head.
+    """
     teacher, ready = store.channels | head.channels, config.method.for_steps(config.steps)
     try:
         return ready.build(teacher, student.channels, len(store.classes), student.classifier.in_channels)
@@ -178,30 +210,32 @@ def build_method(config: TrainConfig, store: Store, student: Student, head: Head
 
 
 def require_same_head(config: TrainConfig, store: Store, folder: RunFolder) -> None:
-    """A finished run stands beside new ones only while the head that it read is the one that they would read.
+    """Checks that a finished run was trained with the teacher's head that a new run would read.
+
+    Otherwise the two cannot be compared.
 
     Raises:
-        CheckpointMismatch: the head was fitted again since.
+        CheckpointMismatch: the head has been fitted again since.
     """
     try:
         now = head_source(config, store, torch.device("cpu")).digest
     except HeadMissing:
-        return  # nothing here that a new run could read either
+        return  # a new run could not read a head either
     then = read_json(folder.facts).get("sources", {}).get("head")
     if now and then != now:
         raise CheckpointMismatch(
-            f"{folder.path} was trained with a teacher's head of digest {str(then)[:12]}, {config.runs} now has one of "
-            f"{now[:12]}; remove {folder.path} to train it with this one, or restore the head"
+            f"{folder.path} was trained with a teacher's head of digest {str(then)[:12]}, but {config.runs} now has "
+            f"one of {now[:12]}; remove {folder.path} to train again with the new head, or restore the old head"
         )
 
 
 def set_memory_format(student: Student, config: TrainConfig) -> None:
-    """Put the weights, in place, into channels-last order where the run asks for it; every later map follows.
+    """Puts the weights into channels-last order, in place, if the run asks for it; all feature maps then follow.
 
     On a CPU in float32 a training step takes 0.64 of the time for UNeXt, 0.74 for DeepLabV3, 0.87-0.89 for ResUNet++,
-    DeepLabV3+ and U-Net on ResNet-18; on GPUs tensor cores read it in bf16. Names and values of weights stay, and so do
-    the files written. Sums are rounded differently, and dropout's mask is drawn in the order of memory, so it is part
-    of the run's identity.
+    DeepLabV3+ and U-Net on ResNet-18; on GPUs tensor cores read this order in bf16. Names and values of the weights
+    stay the same, and so do the files written. Sums are rounded differently, and dropout's mask is drawn in memory
+    order, so the setting is part of the run's identity.
     """
     if config.puts_channels_last:
         student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub leaves it out

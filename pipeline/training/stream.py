@@ -1,8 +1,8 @@
-"""Features from the store to the training device, in an order that is a function of (seed, epoch).
+"""Reads training batches from the store to the training device, in an order that is a function of (seed, epoch).
 
-Threads read whole records straight into (pinned) batch buffers while the previous step computes; no worker
-processes (copying through shared memory costs 4-5×). Features travel in stored precision and are decoded on
-the device. The position is the step number alone, so resuming mid-epoch is arithmetic.
+Threads read whole records straight into batch buffers (pinned for a GPU) while the previous step computes. There are
+no worker processes: copying through shared memory costs 4-5 times as much. Features are copied in stored precision and
+decoded on the device. The step number alone determines the position, so resuming within an epoch is arithmetic.
 """
 
 from collections import deque
@@ -23,21 +23,31 @@ from pipeline.views import ViewsConfig, adjust_colours, photometric_factors
 from sward.contracts import HEAD_TENSORS, Batch, Student
 from sward.pixels import normaliser
 
-AHEAD = 2  # records, at least, that the disk is asked for before they are read
+AHEAD = 2  # prefetch distance in records, at least: how early the disk is asked for a record
 
 
 class Stream:
-    """Batches of a store's training records, from any step on.
+    """Iterates over batches of a store's training records, from any step on.
 
     Args:
         store: an open store.
-        order: which records, in which batches.
-        tensors: teacher tensors of a batch: levels, and of the head; empty reads images and labels only.
-        device: where batches are decoded.
+        order: order of the records and their division into batches.
+        tensors: names of the teacher tensors in a batch (levels, head tensors); empty: images and labels only.
+        device: device that decodes and receives the batches.
         workers: reading threads; 0 reads in the calling thread. The result is the same.
-        prefetch: batches read ahead; memory is (prefetch + 2) × batch, on a GPU there too: copies go ahead as well.
-        head: the frozen teacher head that makes the head's tensors from the levels; None reads them from the store.
-        teacher: makes the levels from the stored views, before stage-2 colours; None reads them from the store.
+        prefetch: batches read ahead. They take (prefetch + 2) × batch of host memory, and of GPU memory too, because
+            they are also copied ahead.
+        head: frozen teacher head that computes the head tensors from the levels; None reads them from the store.
+        teacher: computes the levels from the stored views, before stage-2 colours; None reads them from the store.
+
+    Attributes:
+        ahead: prefetch distance in records.
+        made: names of the tensors that ``head`` computes.
+        levels: names of the tensors that are read from the store.
+        subset: subset of the records.
+        specs: array name -> (shape, dtype) of one record, of the arrays that are read.
+        views: the store's view settings.
+        normalise: maps images uint8 (B, 3, H, W) to normalised float32.
     """
 
     def __init__(
@@ -53,7 +63,7 @@ class Stream:
     ) -> None:
         self.store, self.order, self.tensors, self.device = store, order, tensors, device
         self.workers, self.prefetch, self.head, self.teacher = workers, prefetch, head, teacher
-        self.ahead = max(AHEAD, workers)  # records that are being read need not be asked for
+        self.ahead = max(AHEAD, workers)  # records in a reading thread are past prefetching
         self.made = tuple(name for name in tensors if head is not None and name in HEAD_TENSORS)
         needed = tuple(store.channels) if self.made else tensors
         self.levels = tuple(name for name in needed if teacher is None or name not in store.channels)
@@ -73,7 +83,7 @@ class Stream:
         self._epoch: tuple[int, list[list[Record]]] = (-1, [])
 
     def batches(self, first: int, last: int) -> Iterator[Batch]:
-        """The batches of steps first … last - 1."""
+        """Yields the batches of steps ``first`` to ``last`` - 1; shard files stay open meanwhile."""
         with self.store.kept_open():
             yield from self._here(range(first, last)) if self.workers == 0 else self._threaded(range(first, last))
 
@@ -107,15 +117,15 @@ class Stream:
         return self.to_device((records, self._copies.receive(sent)))
 
     def calibration_batch(self, count: int) -> Batch:
-        """The first ``count`` records in store order, for calibration: no shuffling, no stage-2 colours."""
+        """Returns the first ``count`` records in store order, for calibration: no shuffling, no stage-2 colours."""
         return self.batch_of(list(self.order.records[:count]))
 
     def batch_of(self, records: list[Record]) -> Batch:
-        """A batch of just these records, as stored."""
+        """Returns a batch of the given records, as stored (no stage-2 colours)."""
         return self.to_device((records, self._read(records, None, records[self.ahead :])))
 
     def load(self, step: int, readers: ThreadPoolExecutor | None) -> tuple[list[Record], dict[str, Tensor]]:
-        """The records of a step and their arrays as stored, in host memory."""
+        """Reads the records of a step into host memory: arrays as stored, images with stage-2 colours if configured."""
         epoch, position = divmod(step, self.order.steps_per_epoch)
         if self._epoch[0] != epoch:
             self._epoch = epoch, self.order.epoch(epoch)
@@ -129,7 +139,7 @@ class Stream:
         return records, tensors
 
     def _read(self, records: list[Record], readers: ThreadPoolExecutor | None, soon: list[Record]) -> dict[str, Tensor]:
-        """Arrays of the records; with each, the disk is asked for the one at its place in ``soon``."""
+        """Reads the records' arrays; with record i it prefetches ``soon[i]``, which will be read later."""
         pin = self.device.type == "cuda"
         tensors = {
             name: torch.empty((len(records), *shape), dtype=getattr(torch, dtype), pin_memory=pin)
@@ -153,7 +163,10 @@ class Stream:
 
     @part("to device, decoding")
     def to_device(self, loaded: tuple[list[Record], dict[str, Tensor]]) -> Batch:
-        """The batch of what ``load`` gave: copied, decoded, with the head's tensors made where it has to."""
+        """Makes a batch of the result of ``load``: copies it to the device and decodes it.
+
+        Levels and head tensors are computed instead of decoded if ``teacher`` or ``head`` was given.
+        """
         records, host = loaded
         parts = {name: t.to(self.device, non_blocking=True) for name, t in host.items()}
         read = {name: self.store.decode(name, parts, self.subset) for name in self.levels}
@@ -167,5 +180,5 @@ class Stream:
 
     @torch.no_grad()
     def _head_tensors(self, levels: dict[str, Tensor]) -> dict[str, Tensor]:
-        output = self.head(levels)  # type: ignore[misc]  # made is empty without a head
+        output = self.head(levels)  # type: ignore[misc]  # without a head, made is empty
         return {name: output.tensor(name).float() for name in self.made}

@@ -103,7 +103,7 @@ def test_no_head_is_fitted_where_no_method_reads_one(compare_config):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"train": None}, r"KD read the teacher's head; say how it is fitted: train\.head\.steps"),
+        ({"train": None}, r"KD need the teacher's head: set train\.head\.steps"),
         ({"teacher": {"steps": 3}}, r"train\.head says how the teacher's head is fitted; leave teacher\.steps"),
         ({"train": None, "methods": {"student alone": {"kind": "plain"}}}, r"the teacher's row needs teacher\.steps"),
     ],

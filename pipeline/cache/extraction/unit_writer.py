@@ -29,9 +29,8 @@ from pipeline.cache.extraction.statistics import LevelTally, Statistics, finite,
 from pipeline.cache.format.arrays import array_specs
 from pipeline.cache.format.compression import pack
 from pipeline.cache.format.shards import ShardWriter, shard_path
-from pipeline.cache.manifest.records import Record, Unit, compression_of, receipt_path
+from pipeline.cache.manifest.records import Record, Unit, compression_of, full_label_path, receipt_path
 from pipeline.cache.storage.mirror import write_receipt
-from pipeline.cache.store import full_label_path
 from pipeline.files import publish, write_atomic
 from pipeline.types import Arrays, Progress
 from pipeline.views import pixel_digest

@@ -137,3 +137,8 @@ def record_to_json(record: Record) -> dict[str, Any]:
 def receipt_path(path: Path, unit: str) -> Path:
     """File of a unit's receipt in the store at ``path``."""
     return path / "receipts" / f"{unit}.json"
+
+
+def full_label_path(path: Path, digest: str) -> Path:
+    """File of the full-size label of a sample with this digest."""
+    return path / "full_labels" / f"{digest}.png"

@@ -23,11 +23,11 @@ from pipeline.cache.extraction.timing import extraction_cost, note
 from pipeline.cache.extraction.unit_writer import Batch, Encoded, UnitWriter
 from pipeline.cache.format.codecs import CODECS
 from pipeline.cache.manifest.identity import REPACKED, differences, precisions, require_apart, require_same
-from pipeline.cache.manifest.records import Record, Unit, read_plans, receipt_path
+from pipeline.cache.manifest.records import Record, Unit, full_label_path, read_plans, receipt_path
 from pipeline.cache.manifest.sealed import write_sealed
 from pipeline.cache.storage.disk_errors import clear_tmp_on_disk_error, explain_disk_errors
 from pipeline.cache.storage.mirror import require_local
-from pipeline.cache.store import Store, full_label_path
+from pipeline.cache.store import Store
 from pipeline.cache.tools.verify import wrong_sums
 from pipeline.config import validate
 from pipeline.files import locked

@@ -1,5 +1,5 @@
 "use strict";
-// Without this script everything is shown: all cases one below the other, layers at their usual strength.
+// Without this script the page still shows everything: all cases one below the other, layers at their default strength.
 const find = (id) => document.getElementById(id);
 
 for (const element of document.querySelectorAll(".scripted")) element.hidden = false;
@@ -21,7 +21,7 @@ if (slider) {
   });
 }
 
-// The theme is remembered where the browser lets a file remember something.
+// The chosen theme is stored if the browser allows local files to store data.
 const recall = (action) => { try { return action(window.localStorage); } catch { return null; } };
 const remembered = recall((memory) => memory.getItem("sward-theme"));
 if (["auto", "light", "dark"].includes(remembered)) find(`theme-${remembered}`).checked = true;

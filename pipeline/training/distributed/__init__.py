@@ -1,1 +1,1 @@
-"""One run shared by several processes."""
+"""Training of one run by several processes: starting them, Fabric, collective operations."""

@@ -1,4 +1,4 @@
-"""What the processes of one run say to each other outside of a step's loss; with one process, nothing."""
+"""Collective operations between a run's processes, outside the loss; no-ops with one process."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,10 +11,12 @@ from pipeline.training.distributed.fabric import Fabric
 
 
 def average_gradients(fabric: Fabric, parameters: Iterable[nn.Parameter]) -> None:
-    """Make the gradients of ``parameters`` their means over the processes: what DDP does for the student."""
+    """Replaces the gradients of ``parameters`` by their means over the processes, as DDP does for the student."""
     if fabric.world_size == 1:
         return
-    gradients = [p.grad for p in parameters if p.grad is not None]  # the same ones everywhere: the graphs are alike
+    gradients = [
+        p.grad for p in parameters if p.grad is not None
+    ]  # the same parameters in every process: the graphs are equal
     if gradients:
         flat = torch.cat([g.flatten() for g in gradients])
         dist.all_reduce(flat)
@@ -24,13 +26,13 @@ def average_gradients(fabric: Fabric, parameters: Iterable[nn.Parameter]) -> Non
 
 
 def backward_and_average(fabric: Fabric, parameters: list[nn.Parameter], loss: Tensor, **options: Any) -> None:
-    """Fabric's backward, where DDP was told not to average, and the mean over the processes."""
+    """Runs Fabric's backward with DDP's own averaging off, then averages the gradients of ``parameters``."""
     fabric.backward(loss, **options)
     average_gradients(fabric, parameters)
 
 
 def any_rank(fabric: Fabric, asked: bool) -> bool:
-    """Whether any process was asked."""
+    """Returns True in every process if ``asked`` is True in at least one."""
     if fabric.world_size == 1:
         return asked
     count = torch.tensor(float(asked), device=fabric.device)
@@ -39,9 +41,9 @@ def any_rank(fabric: Fabric, asked: bool) -> bool:
 
 
 def gather_lists(fabric: Fabric, lines: list[str]) -> list[str]:
-    """The lists of all processes, joined in their order."""
+    """Joins the lists of all processes, in rank order; every process gets the result."""
     if fabric.world_size == 1:
         return lines
-    found: list[list[str]] = [[] for _ in range(fabric.world_size)]
-    dist.all_gather_object(found, lines)
-    return [line for part in found for line in part]
+    parts: list[list[str]] = [[] for _ in range(fabric.world_size)]
+    dist.all_gather_object(parts, lines)
+    return [line for part in parts for line in part]

@@ -1,7 +1,7 @@
-"""Lightning's Fabric: one process, or DDP over several; imported without torchmetrics.
+"""Makes Lightning's Fabric for one process, or for DDP over several; imports it without torchmetrics.
 
-Fabric imports torchmetrics, where it is installed, to ask its version: 0.8 s, with scipy and matplotlib behind it,
-for a helper that SWARD does not use.
+If torchmetrics is installed, Fabric imports it to check its version, for a helper that SWARD does not use. That costs
+0.8 s, because it imports scipy and matplotlib.
 """
 
 import sys
@@ -19,10 +19,10 @@ from pipeline.training.distributed.processes import TIMEOUT
 
 @contextmanager
 def hidden(name: str) -> Iterator[None]:
-    """Importing ``name`` fails inside, unless it was imported before."""
+    """Context in which importing ``name`` fails, unless it was imported before."""
     loaded = name in sys.modules
     if not loaded:
-        sys.modules[name] = None  # type: ignore[assignment]  # Python's own mark for "not there"
+        sys.modules[name] = None  # type: ignore[assignment]  # makes Python raise ImportError
     try:
         yield
     finally:
@@ -35,7 +35,7 @@ with hidden("torchmetrics"):
     from lightning_fabric.plugins.environments import LightningEnvironment
     from lightning_fabric.strategies import DDPStrategy
 
-# of DDP: whether every forward pass copies the first process's buffers to the others; torch 2.13 has a new name for it
+# DDP option: copy the first process's buffers to the others in every forward pass; torch 2.13 renamed it
 NEW = "forward_sync_buffers"
 BUFFERS = NEW if NEW in signature(DistributedDataParallel).parameters else "broadcast_buffers"
 
@@ -43,14 +43,14 @@ __all__ = ["Fabric", "make_fabric"]
 
 
 def make_fabric(config: TrainConfig) -> Fabric:
-    """Fabric on the run's device; in one of several processes, joined with the others (waits for them)."""
+    """Makes Fabric for the run's device; in one of several processes it connects to the others and waits for them."""
     device = resolve_device(config.device)
     if config.processes == 1:
         devices = [device.index or 0] if device.type == "cuda" else 1
         return Fabric(accelerator=device.type, devices=devices, precision=config.precision)
-    options: dict[str, Any] = {BUFFERS: False}  # batch norm's are equal on all: `sward.distributed.synced_layers`
+    options: dict[str, Any] = {BUFFERS: False}  # off: `sward.distributed.synced_layers` keeps batch norm's equal
     strategy = DDPStrategy(
-        cluster_environment=LightningEnvironment(),  # reads what `processes` and torchrun set
+        cluster_environment=LightningEnvironment(),  # reads the variables that `processes` and torchrun set
         timeout=TIMEOUT,
         **options,
     )

@@ -1,1 +1,1 @@
-"""Training steps that some methods need before the student trains."""
+"""Pre-stages: parts of a method that are trained once, before any student."""

@@ -1,4 +1,7 @@
-"""The loop of a pre-stage: SGD from the cache, stopped and continued without a difference."""
+"""Training loop of a pre-stage: SGD on cached features, with a polynomial learning rate.
+
+A pre-stage that was stopped and continued equals an uninterrupted one.
+"""
 
 import math
 from pathlib import Path
@@ -14,26 +17,34 @@ from pipeline.types import TrainProgress
 from sward.contracts import Batch, Prestage, Student
 from sward.objective import NonFiniteError
 
-POWER = 0.9  # of the polynomial rate
-CHECKPOINT_EVERY = 500
-Lines = list[dict[str, float]]
+POWER = 0.9  # exponent of the polynomial rate, as in MasKD
+CHECKPOINT_EVERY = 500  # steps
+Lines = list[dict[str, float]]  # step and terms of logged steps
 
 
 def train_sgd(
     stage: Prestage, stream: Stream, head: Student | None, ckpt: Path, facts: dict[str, Any], progress: TrainProgress
 ) -> Lines:
-    """All steps of ``stage``; returns up to 101 lines of its terms, first and last included.
+    """Trains ``stage`` from its checkpoint or from scratch; returns up to 101 log lines, with first and last step.
+
+    Args:
+        stage: the pre-stage, on its device.
+        stream: training batches.
+        head: frozen teacher head, or None.
+        ckpt: file of the last checkpoint.
+        facts: identity of the pre-stage, which a checkpoint must match.
+        progress: called with (step, steps, logged values).
 
     Raises:
         NonFiniteError: a term is NaN or infinite; names it and the samples.
-        KeyboardInterrupt: asked to stop; the checkpoint is written.
+        KeyboardInterrupt: a stop was requested; the checkpoint is written.
     """
     s = stage.settings
     optimizer = torch.optim.SGD(stage.parameters(), lr=s.lr, momentum=s.momentum, weight_decay=s.weight_decay)
-    kept: dict[str, Any] = {"student": stage, "method": nn.Module(), "optimizer": optimizer}
+    state: dict[str, Any] = {"student": stage, "method": nn.Module(), "optimizer": optimizer}
     before: dict[str, Any] = {"step": 0, "losses": []}
     if ckpt.is_file():
-        before = checkpoint.load(ckpt, **kept, expected=facts)
+        before = checkpoint.load(ckpt, **state, expected=facts)
     first, lines = before["step"], list(before["losses"])
     with stop_requests() as stopping:
         for step, batch in enumerate(stream.batches(first, s.steps), start=first):
@@ -46,18 +57,24 @@ def train_sgd(
             progress(step + 1, s.steps, {"loss": loss})
             stop = stopping()
             if stop or (step + 1) % CHECKPOINT_EVERY == 0:
-                checkpoint.save(ckpt, **kept, step=step + 1, facts=facts | {"losses": lines})
+                checkpoint.save(ckpt, **state, step=step + 1, facts=facts | {"losses": lines})
             if stop:
-                raise KeyboardInterrupt(f"pre-stage stopped after step {step + 1}; the same command continues")
+                raise KeyboardInterrupt(
+                    f"pre-stage stopped after step {step + 1}; run the same command again to continue"
+                )
     return lines
 
 
 def take_step(optimizer: torch.optim.Optimizer, terms: dict[str, Tensor], batch: Batch, step: int) -> float:
-    """One step on the sum of the terms, which it returns."""
+    """Takes one optimiser step on the sum of the terms and returns the sum.
+
+    Raises:
+        NonFiniteError: a term is NaN or infinite.
+    """
     total = torch.stack(list(terms.values())).sum()
     if not math.isfinite(total.item()):
         names = ", ".join(name for name, term in terms.items() if not torch.isfinite(term))
-        raise NonFiniteError(f"pre-stage, step {step}: {names} not finite; samples {', '.join(batch.ids)}")
+        raise NonFiniteError(f"pre-stage, step {step}: not finite: {names}; samples {', '.join(batch.ids)}")
     optimizer.zero_grad()
     total.backward()
     optimizer.step()

@@ -1,7 +1,8 @@
-"""Pre-stages: what a method learns once from the cache (and the teacher's head) before any student.
+"""Trains a method's pre-stages, or loads them from an earlier run.
 
-The result is kept beside the runs under an identity of its own, so that runs of all seeds share it; a stopped
-pre-stage continues from its last checkpoint.
+A pre-stage is a part of a method (e.g. MasKD's mask tokens) trained once on cached features, and the teacher's head,
+before any student. Its result lies beside the run folders under an identity of its own, so that runs of all seeds share
+it. A stopped pre-stage continues from its last checkpoint.
 """
 
 import logging
@@ -26,13 +27,13 @@ from pipeline.types import TrainProgress
 from sward.contracts import HEAD_TENSORS, Method, Prestage, Student
 from sward.digest import state_digest
 
-POLL_SECONDS = 2.0
+POLL_SECONDS = 2.0  # between looks whether another run has finished the pre-stage; it takes minutes
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Folder:
-    """Where one pre-stage's result lies: weights, then its card, written last."""
+    """Folder of one pre-stage's result: its weights, and its card, which is written last."""
 
     path: Path
 
@@ -48,24 +49,31 @@ class Folder:
 def run_prestages(
     config: TrainConfig, stream: Stream, method: Method, head: HeadSource, progress: TrainProgress
 ) -> dict[str, str]:
-    """Give ``method`` (and its parts) what they must learn first; returns part -> digest of what it adopted."""
-    adopted = {}
+    """Trains or loads the pre-stages of ``method`` and its parts, and hands them over.
+
+    Returns:
+        "prestage.<part>" -> digest of the weights that the part received.
+    """
+    digests = {}
     for name, part in method.named_modules():
         stage = part.prestage() if isinstance(part, Method) else None
         if stage is not None:
             state = load_or_train(config, stream, stage, head, progress)
             part.load_prestage({key: tensor.to(stream.device) for key, tensor in state.items()})
-            adopted[f"prestage.{name or stage.key['kind']}"] = state_digest(state)
-    return adopted
+            digests[f"prestage.{name or stage.key['kind']}"] = state_digest(state)
+    return digests
 
 
 def load_or_train(
     config: TrainConfig, stream: Stream, stage: Prestage, head: HeadSource, progress: TrainProgress
 ) -> dict[str, torch.Tensor]:
-    """The finished pre-stage's state: from its folder, or learned now; one run learns, others wait for it.
+    """Returns the state of the trained pre-stage, from its folder or after training it now.
+
+    One run trains; other runs that need the same pre-stage wait for it.
 
     Raises:
-        ValueError: the file is not what its card says.
+        ValueError: the weights do not match their card.
+        HeadMissing: the head is not the one whose tensors the store holds.
     """
     network = head_of(config, stream, head)
     facts = {
@@ -79,30 +87,30 @@ def load_or_train(
         "made": list(stream.made) if set(stage.needs) & set(HEAD_TENSORS) else [],
     } | ({} if config.fold is None else {"fold": config.fold})
     folder = Folder(Path(config.runs) / "shared" / f"prestage-{stage.key['kind']}-{digest(facts)[:10]}")
-    told = False
+    warned = False
     while not folder.card.is_file():
         try:
             with locked(folder.path):
                 if not folder.card.is_file():
                     train_prestage(config, stream, stage, network, facts, folder, progress)
         except Busy:
-            if not told:
-                log.warning("waiting for another run that is learning %s", folder.path)
-            told = True
+            if not warned:
+                log.warning("waiting for another run that is training the pre-stage %s", folder.path)
+            warned = True
             time.sleep(POLL_SECONDS)
     state = load_file(folder.weights)
     if state_digest(state) != read_json(folder.card)["digest"]:
         raise ValueError(
-            f"{folder.weights} is not what its card says; remove the folder {folder.path} to learn it again"
+            f"{folder.weights} is not what its card says; remove the folder {folder.path} to train it again"
         )
     return state
 
 
 def head_of(config: TrainConfig, stream: Stream, head: HeadSource) -> Student | None:
-    """The head's network, also where its tensors are read from the store.
+    """Returns the head's network, also if its tensors are read from the store; None without a head.
 
     Raises:
-        HeadMissing: it is not the one whose tensors the store holds.
+        HeadMissing: the head is not fitted, or not the one whose tensors the store holds.
     """
     if head.network is not None or config.head is None:
         return head.network
@@ -110,7 +118,7 @@ def head_of(config: TrainConfig, stream: Stream, head: HeadSource) -> Student | 
     if head.digest not in (None, state_digest(network.state_dict())):
         raise HeadMissing(
             f"{config.head_run().folder} is not the head whose tensors {stream.store.path} holds; append its tensors "
-            f"again (remove {plan_path(stream.store.path).parent} first), or restore the head"
+            f"again (remove {plan_path(stream.store.path).parent} first), or restore the old head"
         )
     return network
 
@@ -124,7 +132,7 @@ def train_prestage(
     folder: Folder,
     progress: TrainProgress,
 ) -> None:
-    """Train, then write the weights and last the card."""
+    """Trains ``stage`` on batches of its own, then writes its weights and, last, its card."""
     settings, device, began = stage.settings, stream.device, time.monotonic()
     order = Order(stream.order.records, settings.batch_size, settings.seed, config.per_epoch)
     own = Stream(stream.store, order, stage.needs, device, config.workers, config.prefetch, stream.head, stream.teacher)

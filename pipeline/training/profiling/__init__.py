@@ -1,1 +1,1 @@
-"""Time of each part of a training step."""
+"""Profiling of a run: the time of each part of a training step."""

@@ -1,8 +1,8 @@
-"""Whose backward pass is it? The time of every node of a step's graph, given to the term that needs it.
+"""Attributes the backward time of each autograd node to the loss term it serves.
 
-Autograd numbers the nodes as they are made, so those of the objective come after those of the student; and the nodes
-a term leads to are found by walking. A node that several terms share is theirs together (`attn + value`). Hooks only
-look at the clock: the gradients are what they were, bit for bit.
+Autograd numbers nodes in the order of their creation, so the nodes of the objective have larger numbers than those of
+the student. The nodes of a term are found by walking the graph from the term. A node that several terms share is listed
+under all of them together (`attn + value`). The hooks only read the clock: gradients stay the same, bit for bit.
 """
 
 from collections.abc import Callable
@@ -13,26 +13,26 @@ from torch import Tensor
 from pipeline.training.profiling.parts import Recorder
 
 Node = Any  # torch.autograd.graph.Node
-ACCUMULATE = 2**63  # leaves are numbered above it, so that they come first
+ACCUMULATE = 2**63  # autograd numbers leaves from here on, so that they run first
 
 
 def last_number(output: Any) -> int:
-    """The largest number among the student's nodes: later nodes are the objective's."""
+    """Largest number of the student's nodes; nodes with larger numbers belong to the objective."""
     tensors = (output.logits, output.penultimate, *output.features.values())
     return max((t.grad_fn._sequence_nr() for t in tensors if t.grad_fn is not None), default=-1)
 
 
 def owners(terms: dict[str, Tensor], last: int) -> dict[Node, str]:
-    """Node of the objective -> the term it serves, or the terms: `attn + value`."""
-    found: dict[Node, list[str]] = {}
+    """Maps each node of the objective to the term or terms it serves, e.g. `attn + value`."""
+    terms_of: dict[Node, list[str]] = {}
     for name, term in terms.items():
         for node in reachable(term.grad_fn, last):
-            found.setdefault(node, []).append(name)
-    return {node: " + ".join(names) for node, names in found.items()}
+            terms_of.setdefault(node, []).append(name)
+    return {node: " + ".join(names) for node, names in terms_of.items()}
 
 
 def reachable(root: Node | None, last: int) -> set[Node]:
-    """Nodes from ``root`` down to where the student's begin."""
+    """Nodes of the objective that the backward pass from ``root`` runs through, without those of the student."""
     seen: set[Node] = set()
     waiting = [root]
     while waiting:
@@ -44,7 +44,7 @@ def reachable(root: Node | None, last: int) -> set[Node]:
 
 
 def watch(recorder: Recorder, terms: dict[str, Tensor], last: int) -> None:
-    """From now on this graph's nodes report to ``recorder``, within the part `backward`."""
+    """Adds hooks by which the nodes of this graph report their time to ``recorder``, within the part `backward`."""
     for node, name in owners(terms, last).items():
         node.register_prehook(_begin(recorder, f"backward: {name}"))
         node.register_hook(_end(recorder, f"backward: {name}"))

@@ -1,6 +1,6 @@
-"""The parts of a training step by name. Who wants to know how long they take sets a recorder; else nothing happens.
+"""Named, nested timing sections ("parts") of a training step; without a recorder they do nothing.
 
-Parts nest: a part's time is its own, without that of the parts inside it, so all of them add up.
+The time of a part excludes that of the parts inside it, so the times of all parts add up.
 """
 
 import time
@@ -14,12 +14,22 @@ import torch
 
 from pipeline.devices import wait_for
 
-WHOLE = ("evaluation", "checkpoint", "logging", "relational signal")  # not in every step, and not taken apart
+WHOLE = (
+    "evaluation",
+    "checkpoint",
+    "logging",
+    "relational signal",
+)  # parts that do not occur in every step; parts inside them are not told apart
 
 
 @dataclass
 class Spent:
-    """How long a part took: seconds, without parts inside it, over all its calls."""
+    """Time spent in one part.
+
+    Attributes:
+        seconds: over all calls, without the parts inside it.
+        calls: number of calls.
+    """
 
     seconds: float = 0.0
     calls: int = 0
@@ -30,14 +40,19 @@ class _Open:
     name: str
     label: AbstractContextManager[Any]
     began: float
-    within: float = 0.0  # seconds of parts inside
+    within: float = 0.0  # seconds of the parts inside
 
 
 class Recorder:
-    """Times of parts by phase and name.
+    """Records the times of parts, by phase of the profile and by name.
 
-    ``exact``: the device is waited for at both ends of a part; else a GPU's work counts where it is waited for.
-    ``labelled``: parts are named in torch.profiler's trace.
+    Attributes:
+        device: device of the run.
+        phase: name of the current phase.
+        exact: waits for the device at both ends of a part. Otherwise the time of GPU work is counted in the part that
+            waits for it.
+        labelled: names the parts in the trace of torch.profiler.
+        spent: phase -> part -> time.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -48,10 +63,11 @@ class Recorder:
 
     @property
     def inside(self) -> str | None:
-        """The innermost part that is going on."""
+        """Name of the innermost open part, or None."""
         return self._open[-1].name if self._open else None
 
     def enter(self, name: str) -> None:
+        """Opens a part inside the open one; inside a part of ``WHOLE`` it counts as that part."""
         if self.inside in WHOLE:
             name = str(self.inside)
         label = torch.profiler.record_function(name) if self.labelled else nullcontext()
@@ -59,6 +75,7 @@ class Recorder:
         self._open.append(_Open(name, label, self.now()))
 
     def leave(self) -> None:
+        """Closes the innermost open part and adds its time."""
         done = self._open.pop()
         took = self.now() - done.began
         done.label.__exit__(None, None, None)
@@ -69,18 +86,18 @@ class Recorder:
             self._open[-1].within += took
 
     def now(self) -> float:
-        """The time, after the device has caught up while ``exact``."""
+        """Returns the clock in seconds; if ``exact``, after waiting for the device."""
         if self.exact:
             wait_for(self.device)
         return time.perf_counter()
 
 
-RECORDER: ContextVar[Recorder | None] = ContextVar("recorder", default=None)  # a new thread has none
+RECORDER: ContextVar[Recorder | None] = ContextVar("recorder", default=None)  # not inherited by new threads
 
 
 @contextmanager
 def part(name: str) -> Iterator[None]:
-    """Name what happens inside; also a decorator. About a microsecond where nobody records."""
+    """Context manager and decorator that times its body as a part; costs about 1 µs without a recorder."""
     recorder = RECORDER.get()
     if recorder is None:
         yield

@@ -1,8 +1,9 @@
-"""`sward train --profile`: where a step's time goes, as profile.json and as a trace, of a run that is not changed.
+"""`sward train --profile`: measures the time of each part of a training step, into profile.json and a trace.
 
-After a few steps to warm up, N steps are timed undisturbed, N more part by part (a GPU is waited for at the ends of
-every part, so they add up to more than an undisturbed step), and a few are traced. Validations, checkpoints and logs
-are timed all along and spread over all steps. A phase begins where the objective is called, once a step.
+The run's result stays the same. After a few warm-up steps, N steps are timed as a whole (phase "undisturbed"), N more
+part by part, and a few are traced. Timing parts waits for the GPU at both ends of every part, so they add up to more
+than an undisturbed step. Validations, checkpoints and logs are timed in all phases and divided by the number of steps.
+A phase begins at a call of the objective, of which there is one per step.
 """
 
 import os
@@ -19,15 +20,15 @@ from pipeline.training.profiling.parts import RECORDER, WHOLE, Recorder, Spent, 
 from pipeline.training.setup import TrainingRun
 from sward.contracts import Method
 
-WARM_UP, TRACED = 3, 3  # steps
-SELF = "profiling"  # what the profile itself costs: left out
+WARM_UP, TRACED = 3, 3  # steps of these phases
+SELF = "profiling"  # part with the cost of the profile itself: left out
 NAMES = {"backward": "backward: student", "objective": "forward: task, sums"}
 PROFILE, TRACE = "profile.json", "trace.json.gz"
 
 
 @contextmanager
 def profiling(run: TrainingRun, first: int, steps: int) -> Iterator[None]:
-    """Profile ``run`` from its step ``first`` on, over ``steps`` steps.
+    """Context in which ``run`` is profiled from its step ``first`` on, with ``steps`` steps per timed phase.
 
     Raises:
         ValueError: the run has too few steps left.
@@ -38,7 +39,7 @@ def profiling(run: TrainingRun, first: int, steps: int) -> Iterator[None]:
             f"a profile over {steps} steps takes {needed} steps, the run has {left} left; "
             f"give fewer: --profile {max(1, (left - needed) // 2 + steps)}, or more steps to the run"
         )
-    for name in (PROFILE, TRACE):  # of an earlier session
+    for name in (PROFILE, TRACE):  # files of an earlier session
         (run.folder.path / name).unlink(missing_ok=True)
     profile = Profile(run, first, steps)
     before = RECORDER.set(profile.recorder)
@@ -50,12 +51,21 @@ def profiling(run: TrainingRun, first: int, steps: int) -> Iterator[None]:
 
 
 class Profile:
-    """Leads a recorder through the phases; ``steps``: N."""
+    """Switches a recorder from phase to phase, by hooks on the objective, and writes profile.json and the trace.
+
+    Attributes:
+        run: the run.
+        first: step at which the profile begins.
+        steps: steps per timed phase (N).
+        recorder: recorder of the parts.
+        taken: calls of the objective so far.
+        began: phase -> time of its beginning, in seconds.
+    """
 
     def __init__(self, run: TrainingRun, first: int, steps: int) -> None:
         self.run, self.first, self.steps = run, first, steps
         self.recorder = Recorder(run.fabric.device)
-        self.taken, self.began = 0, dict[str, float]()  # calls of the objective; phase -> when it began
+        self.taken, self.began = 0, dict[str, float]()
         self._last_number = -1
         self._tracer = torch.profiler.profile()
         ends = (WARM_UP, WARM_UP + steps, WARM_UP + 2 * steps, WARM_UP + 2 * steps + TRACED)
@@ -85,7 +95,7 @@ class Profile:
         self.began[phase] = recorder.now()
         recorder.phase, recorder.exact, recorder.labelled = phase, phase == "parts", phase == "traced"
         if phase == "traced":
-            os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else it reports its start and stop on stderr
+            os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else torch reports start and stop on stderr
             self._tracer.start()
         if phase == "after":
             self._tracer.stop()
@@ -93,7 +103,7 @@ class Profile:
             self.save()
 
     def close(self) -> None:
-        """No more hooks; the run's validations and checkpoints go into profile.json too."""
+        """Removes the hooks and writes profile.json again, with all of the run's validations and checkpoints."""
         for hook in self._hooks:
             hook.remove()
         if self.recorder.phase == "traced":
@@ -102,6 +112,7 @@ class Profile:
             self.save()
 
     def save(self) -> None:
+        """Writes profile.json from the times recorded so far."""
         facts = {
             "run": self.run.config.identity(),
             "device": str(self.run.fabric.device),
@@ -115,7 +126,7 @@ class Profile:
 
 
 def modules(method: Method) -> list[tuple[str, nn.Module]]:
-    """What a method calls: its direct submodules by name; of a combination, those of every part."""
+    """Lists a method and its direct submodules by name; for a combination, those of every part."""
     found = [
         (name.removeprefix("_"), child)
         for owner in method.modules()
@@ -127,7 +138,7 @@ def modules(method: Method) -> list[tuple[str, nn.Module]]:
 
 
 def timed(recorder: Recorder, name: str, module: nn.Module) -> list[Any]:
-    """Hooks that make a module's forward a part."""
+    """Adds hooks that time a module's forward as a part; returns their handles."""
     return [
         module.register_forward_pre_hook(lambda *_: recorder.enter(f"forward: {name}")),
         module.register_forward_hook(lambda *_: recorder.leave()),
@@ -135,7 +146,14 @@ def timed(recorder: Recorder, name: str, module: nn.Module) -> list[Any]:
 
 
 def summary(spent: dict[str, dict[str, Spent]], began: dict[str, float], steps: int, taken: int) -> dict[str, Any]:
-    """Milliseconds a step and share of every part, the largest first; how often what is not in every step was done."""
+    """Computes the table of profile.json: milliseconds per step and share of every part, the largest first.
+
+    Args:
+        spent: phase -> part -> time.
+        began: phase -> time of its beginning, in seconds.
+        steps: steps per timed phase.
+        taken: steps over all phases, by which the parts of ``WHOLE`` are divided.
+    """
     rare = {name: total(spent, name) for name in WHOLE if total(spent, name).calls}
     each = {name: s.seconds for name, s in spent["parts"].items() if name not in (*WHOLE, SELF)}
     whole = began["traced"] - began["parts"] - seconds(spent["parts"], (*WHOLE, SELF))
@@ -156,10 +174,11 @@ def summary(spent: dict[str, dict[str, Spent]], began: dict[str, float], steps: 
 
 
 def total(spent: dict[str, dict[str, Spent]], name: str) -> Spent:
-    """A part over all phases."""
+    """Sums a part over all phases."""
     found = [phase[name] for phase in spent.values() if name in phase]
     return Spent(sum(s.seconds for s in found), sum(s.calls for s in found))
 
 
 def seconds(phase: dict[str, Spent], names: tuple[str, ...]) -> float:
+    """Sums the seconds of the named parts in one phase."""
     return sum(phase[name].seconds for name in names if name in phase)

@@ -1,1 +1,1 @@
-"""The teacher's side of training: fitted heads, appended tensors, the teacher in the loop."""
+"""The teacher's side of training: its fitted head, tensors appended to a store, the teacher run in the loop."""

@@ -1,7 +1,8 @@
-"""`sward extract --append`: a fitted head's tensors for every record of a store, from the store's own levels.
+"""`sward extract --append`: adds a fitted head's tensors to a store, computed from the store's own levels.
 
-Whole shards with receipts, as the levels are written (`cache/unit.py`): what has no receipt is computed, a kill
-costs the unit in flight. The trunk, the images' sources and the data set are not needed.
+They are written as whole shards with receipts, as levels are (`cache/extraction/unit_writer.py`): a unit without a
+receipt is computed, and a killed process loses only the unit it was writing. The teacher's trunk, the source images and
+the data set are not needed.
 """
 
 import shutil
@@ -51,12 +52,21 @@ def append(
     device: str = "auto",
     progress: Progress = lambda done, total: None,
 ) -> int:
-    """Add ``names`` (``logits``, ``penultimate``) of the head in a run's folder; returns the records computed now.
+    """Adds tensors of a fitted head to a store; returns the number of records computed now.
+
+    Args:
+        path: folder of the store.
+        names: head tensors to add: ``logits``, ``penultimate``.
+        head_folder: run folder of the head.
+        batch_size: records per forward pass of the head.
+        device: device of the head: auto, cpu, cuda …
+        progress: called with (records done, records to do).
 
     Raises:
-        HeadMissing: the folder is no finished head of this store.
+        ValueError: ``names`` has an unknown name or is empty.
+        HeadMissing: the folder is not a finished head of this store.
         ExtractionError: a tensor is not finite, or overflows half precision.
-        CacheMismatch: tensors of another head, or others of this one, are there.
+        CacheMismatch: the store holds tensors of another head, or other tensors of this one.
     """
     if unknown := sorted(set(names) - set(HEAD_TENSORS)) or not names:
         raise ValueError(f"--append takes {', '.join(HEAD_TENSORS)}; found {unknown or 'nothing'}")
@@ -67,7 +77,7 @@ def append(
         if not RunFolder(head_folder).finished_from(store):
             raise HeadMissing(f"{head_folder} is not a finished head; fit it first: sward fit-head CONFIG")
         head = load_head(config, RunFolder(head_folder), store).to(where)
-        plan = planned(store, names, config.identity(), head)
+        plan = read_or_write_plan(store, names, config.identity(), head)
         remove_partials(path)
         remove_other(path, plan, HEAD_TENSORS)
         ensure_metadata(path, store.plans, plan)
@@ -82,7 +92,11 @@ def append(
 
 
 def head_config(folder: Path) -> TrainConfig:
-    """The configuration of a head's run. Raises HeadMissing where the folder is no run of a head."""
+    """Reads the configuration of a head's run.
+
+    Raises:
+        HeadMissing: the folder is not the run of a head.
+    """
     if not (folder / "config.yaml").is_file():
         raise HeadMissing(f"{folder} is no run; give the folder that `sward fit-head CONFIG` made")
     config = load_config(TrainConfig, folder / "config.yaml")
@@ -91,8 +105,12 @@ def head_config(folder: Path) -> TrainConfig:
     return config
 
 
-def planned(store: Store, names: tuple[str, ...], run: str, head: Student) -> dict[str, Any]:
-    """The plan on disk, made now where there is none (or one of which nothing was written)."""
+def read_or_write_plan(store: Store, names: tuple[str, ...], run: str, head: Student) -> dict[str, Any]:
+    """Returns the plan on disk; writes it first if there is none, or none of whose units has been written.
+
+    Raises:
+        CacheMismatch: units have been written by another plan.
+    """
     channels = {name: c for name, c in head_channels(head).items() if name in names}
     facts: dict[str, Any] = {
         "content_id": store.content_id,
@@ -106,16 +124,16 @@ def planned(store: Store, names: tuple[str, ...], run: str, head: Student) -> di
         "precision": APPENDED.kind,
     }
     plan, file = facts | {"id": digest(facts)}, plan_path(store.path)
-    found = read_plan(store.path) or {}
-    if not any(unit_receipt(store.path, unit, found) for unit in store.units if found):
+    old = read_plan(store.path) or {}
+    if not any(unit_receipt(store.path, unit, old) for unit in store.units if old):
         write_sealed(file, plan)
         return plan
-    lines = [f"{k}: expected {plan[k]}, found {found.get(k)}" for k in facts if found.get(k) != plan[k]]
+    lines = [f"{k}: expected {plan[k]}, found {old.get(k)}" for k in facts if old.get(k) != plan[k]]
     if lines:
         raise CacheMismatch(
             f"{store.path} holds other appended tensors:\n  "
             + "\n  ".join(lines)
-            + f"\nremove the folder {file.parent} to replace them (name all tensors that you want at once)"
+            + f"\nremove the folder {file.parent} to replace them (name all wanted tensors in one --append)"
         )
     return plan
 
@@ -123,7 +141,7 @@ def planned(store: Store, names: tuple[str, ...], run: str, head: Student) -> di
 def tensors_of(
     store: Store, unit: Unit, names: tuple[str, ...], head: Student, batch_size: int, device: torch.device
 ) -> Iterator[dict[str, Tensor]]:
-    """Name -> (C, h, w) float32 on the CPU, of each record of a unit."""
+    """Yields the tensors of each record of a unit: name -> (C, h, w) float32 on the CPU."""
     stream = Stream(store, Order(unit.records, batch_size, 0), names, device, head=head)
     for start in range(0, len(unit.records), batch_size):
         batch = stream.batch_of(list(unit.records[start : start + batch_size]))
@@ -132,7 +150,7 @@ def tensors_of(
 
 
 def write_unit(store: Store, unit: Unit, plan: dict[str, Any], tensors: Iterator[dict[str, Tensor]]) -> None:
-    """All records of a unit: written aside, synced, renamed, then the receipt."""
+    """Writes the records of a unit to temporary files, syncs and renames them, and last writes the receipt."""
     final = {
         name: shard_path(store.path, unit.subset, name, unit.shard, len(shape) + 1)
         for name, (shape, _) in appended_specs(plan, unit.subset).items()
@@ -140,8 +158,8 @@ def write_unit(store: Store, unit: Unit, plan: dict[str, Any], tensors: Iterator
     partial = {name: store.path / "tmp" / "appended" / unit.name / name for name in final}
     writers = {name: ShardWriter(file, store.shard_records) for name, file in partial.items()}
     try:
-        for record, made in zip(unit.records, tensors, strict=True):
-            for name, tensor in made.items():
+        for record, named_tensors in zip(unit.records, tensors, strict=True):
+            for name, tensor in named_tensors.items():
                 writers[name].append(encoded(record, name, tensor))
         sums = {name: writer.close() for name, writer in writers.items()}
     except BaseException:
@@ -155,12 +173,16 @@ def write_unit(store: Store, unit: Unit, plan: dict[str, Any], tensors: Iterator
 
 
 def encoded(record: Record, name: str, tensor: Tensor) -> np.ndarray:
-    """The tensor as stored. Raises ExtractionError where it is not finite or overflows; names the sample."""
+    """Encodes a tensor as it is stored.
+
+    Raises:
+        ExtractionError: it is not finite, or overflows half precision; names the sample.
+    """
     if not tensor.isfinite().all():
         raise ExtractionError(f"{name} of {record.title} has NaN or infinite values; nothing of its shard was stored")
     try:
         return APPENDED.encode(name, tensor.numpy())[name]
     except StorageOverflow as error:
         raise ExtractionError(
-            f"{record.title}: {error}. Appended tensors are half precision: use head.tensors: recomputed"
+            f"{record.title}: {error}. Appended tensors have half precision; use head.tensors: recomputed instead"
         ) from error

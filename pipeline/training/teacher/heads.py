@@ -1,6 +1,7 @@
-"""The teacher's head in use: fitted by a run of its own, frozen; its tensors made at every step or read from the store.
+"""Provides the frozen teacher head's tensors: recomputed every step, or read from the store.
 
-The trunk is not needed: the head reads cached levels.
+The head is fitted by a run of its own (`sward fit-head`). Its input is the cached levels, so the teacher's trunk is not
+needed.
 """
 
 from dataclasses import dataclass, field
@@ -18,17 +19,18 @@ from sward.digest import state_digest
 
 
 class HeadMissing(ValueError):
-    """No fitted head where the configuration says it would be."""
+    """The head that the configuration names is not fitted, or not the one expected."""
 
 
 @dataclass(frozen=True)
 class HeadSource:
-    """What a run gets of the teacher's head.
+    """Where a run takes the head tensors ``penultimate`` and ``logits`` from.
 
-    channels: of ``penultimate`` and ``logits``; empty where there is none to be had.
-    network: makes them from the levels of every batch; None where the store holds them.
-    digest: of the head's weights; None without a head.
-    missing: why there is none, and what to do; for the error of a method that reads it.
+    Attributes:
+        channels: head tensor -> channels; empty if there are none.
+        network: frozen head that computes them from the levels of every batch; None if the store holds them.
+        digest: digest of the head's weights; None without a head.
+        missing: why there are none and what to do, for the error of a method that reads them.
     """
 
     channels: Channels = field(default_factory=dict)
@@ -38,20 +40,20 @@ class HeadSource:
 
 
 def head_source(config: TrainConfig, store: Store, device: torch.device) -> HeadSource:
-    """The head that ``config`` names, if its method uses one.
+    """Finds the head that ``config`` names; an empty source if its method uses none.
 
     Raises:
-        HeadMissing: it is to run at every step, but is not fitted.
+        HeadMissing: the head is to be recomputed every step, but is not fitted.
     """
     if not config.method.uses_head or config.head is None:
         return HeadSource()
     if config.head.tensors == "recomputed":
         network = fitted_head(config, store, device)
         return HeadSource(head_channels(network), network, state_digest(network.state_dict()))
-    found, fit = store.appended, config.head_run()
-    if found is not None and found["head"]["run"] == fit.identity():
-        return HeadSource(found["channels"], None, found["head"]["digest"])
-    held = f"those of head {found['head']['run'][:10]}" if found else "none"
+    appended, fit = store.appended, config.head_run()
+    if appended is not None and appended["head"]["run"] == fit.identity():
+        return HeadSource(appended["channels"], None, appended["head"]["digest"])
+    held = f"those of head {appended['head']['run'][:10]}" if appended else "none"
     return HeadSource(
         missing=f"head.tensors is 'appended', but {store.path} holds {held}, not those of {fit.folder}; add them: "
         f"sward extract <cache config> --append logits,penultimate --head {fit.folder}"
@@ -59,14 +61,15 @@ def head_source(config: TrainConfig, store: Store, device: torch.device) -> Head
 
 
 def head_channels(network: Student) -> Channels:
+    """Maps each head tensor to its number of channels."""
     return {"penultimate": network.classifier.in_channels, "logits": network.num_classes}
 
 
 def fitted_head(config: TrainConfig, store: Store, device: torch.device) -> Student:
-    """The head of ``config``, frozen and in evaluation mode, from the run that fitted it on this store.
+    """Loads the head of ``config``, frozen and in evaluation mode, from the run that fitted it on this store.
 
     Raises:
-        HeadMissing: that run is not there, not finished, or from before the store grew.
+        HeadMissing: that run does not exist, is not finished, or was fitted before the store grew.
     """
     fit = config.head_run()
     folder = RunFolder(fit.folder)
@@ -85,6 +88,7 @@ def fitted_head(config: TrainConfig, store: Store, device: torch.device) -> Stud
 
 
 def load_head(fit: TrainConfig, folder: RunFolder, store: Store) -> Student:
+    """Loads a head from its finished run; torch's global generator keeps its state."""
     with torch.random.fork_rng(devices=[]):
         network = build_trainable(fit.student, store.channels, len(store.classes), fit.seed)
     network.load_state_dict(load_file(folder.student))

@@ -1,7 +1,7 @@
-"""`teacher: online`: the teacher in the loop, on the very views that the store holds.
+"""`teacher: online`: runs the teacher in the training loop, on the views that the store holds.
 
-For comparisons with the cache alone (what does it cost, does it change the losses): the store's features are not
-read, everything else is the same. This is the one way in which stage 2 opens teacher weights.
+This measures what caching saves and whether it changes the losses: the store's features are not read, everything else
+is the same. Only in this mode does stage 2 open teacher weights.
 """
 
 import torch
@@ -14,26 +14,26 @@ from pipeline.weights import load_teacher
 
 
 class OnlineTeacher:
-    """Features of views, with the teacher the store was made with, in batches as in extraction.
+    """Computes features of views with the teacher that made the store, in batches of ``cache.batch_size``.
 
-    With ``cache.batch_size`` 1 in both, its features are those of a store in single precision bit for bit (on a
-    CPU with as many threads): a larger batch sums in another order.
+    With ``cache.batch_size`` 1 here and in extraction, and the same number of CPU threads, the features equal those of
+    an fp32 store bit for bit. Larger batches sum in another order.
 
     Raises:
         CacheMismatch: the weights are not those of the store.
-        WeightsError, TrunkMismatch: they cannot be loaded.
+        WeightsError, TrunkMismatch: the weights cannot be loaded.
     """
 
     def __init__(self, config: CacheConfig, store: Store, device: torch.device) -> None:
         self.batch_size = config.batch_size
         self.teacher: nn.Module = load_teacher(config.teacher)
         wanted, found = store.identity["teacher.digest"], self.teacher.digest()
-        lines = [] if wanted == found else [f"teacher.digest: the store's {wanted}, of the weights {found}"]
+        lines = [] if wanted == found else [f"teacher.digest: the store has {wanted}, the weights have {found}"]
         require_same(store.path, lines, "Set teacher.weights to the file that the store was made with.")
         self.teacher.to(device)
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """Level -> (B, C, h, w) float32 of normalised images (B, 3, H, W)."""
+        """Maps normalised images (B, 3, H, W) to level -> (B, C, h, w) float32."""
         parts = [self.teacher(part) for part in images.split(self.batch_size)]
         maps = {level: torch.cat([part[level] for part in parts]) for level in parts[0]}
-        return {level: f.contiguous() for level, f in maps.items()}  # as read: another layout sums in another order
+        return {level: f.contiguous() for level, f in maps.items()}  # as from a store: other layouts sum differently

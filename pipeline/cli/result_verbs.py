@@ -1,0 +1,108 @@
+"""Verbs of the `sward` command that work on finished runs: their arguments and their output."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from pipeline.cli.store_verbs import Verb
+
+
+def add_result_verbs(verb: Verb) -> None:
+    """Adds the verbs that evaluate runs and present them, then those that use a run's student."""
+    evaluate_verb = verb("evaluate", evaluate, "Compute the metrics of the students of finished runs.")
+    evaluate_verb.add_argument("runs", type=Path, nargs="+", metavar="run", help="Folder of a finished run.")
+    evaluate_verb.add_argument(
+        "--subset", choices=["val", "test"], default="test", help="Split to evaluate on (default: test)."
+    )
+    report_verb = verb("report", report, "Write one self-contained HTML page about runs or a comparison.")
+    report_verb.add_argument(
+        "runs",
+        type=Path,
+        nargs="+",
+        metavar="run",
+        help="Run folder (finished or not), folder that contains run folders, or folder of one comparison.",
+    )
+    report_verb.add_argument(
+        "--out", type=Path, default=Path("report.html"), help="HTML file to write (default: report.html)."
+    )
+    report_verb.add_argument(
+        "--figures",
+        type=Path,
+        metavar="DIR",
+        help="Also write charts (PNG, SVG) and tables (Markdown, CSV, LaTeX) to this folder.",
+    )
+    add_student_verbs(verb)
+
+
+def add_student_verbs(verb: Verb) -> None:
+    """Adds the verbs that apply or export a trained student."""
+    predict_verb = verb("predict", predict, "Predict masks and overlays for images.")
+    predict_verb.add_argument("source", type=Path, metavar="run|onnx", help="Run folder, or exported .onnx file.")
+    predict_verb.add_argument(
+        "images", type=Path, nargs="+", metavar="image", help="Image file, folder of images, or quoted glob pattern."
+    )
+    predict_verb.add_argument(
+        "--out", type=Path, default=Path("predictions"), help="Folder for the results (default: predictions)."
+    )
+    predict_verb.add_argument(
+        "--tile",
+        type=int,
+        metavar="PIXELS",
+        help="Split images larger than this into overlapping tiles with this shorter side, in pixels.",
+    )
+    predict_verb.add_argument(
+        "--probabilities", action="store_true", help="Also write a 16-bit PNG with the probabilities of each class."
+    )
+    export_verb = verb(
+        "export", export, "Export a run's student to ONNX or torch.export, checked against torch, with a model card."
+    )
+    export_verb.add_argument("run_folder", type=Path, metavar="run", help="Run folder.")
+    export_verb.add_argument(
+        "--format",
+        nargs="+",
+        choices=["onnx", "torch-export"],
+        default=["onnx"],
+        help="Formats to write (default: onnx).",
+    )
+    export_verb.add_argument("--out", type=Path, help="New or empty folder for the files (default: RUN/export).")
+    export_verb.add_argument(
+        "--int8",
+        action="store_true",
+        help="Also write an int8 ONNX file, calibrated on up to 64 training images of the store.",
+    )
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    from pipeline.results.runs import evaluate_run
+
+    for folder in args.runs:
+        metrics = evaluate_run(folder, args.subset)["metrics"]
+        print(f"{folder}: " + "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+
+
+def report(args: argparse.Namespace) -> None:
+    from pipeline.report.report import write_report
+
+    print(write_report(args.runs, args.out, args.figures))
+    if args.figures:
+        print(f"figures and tables: {args.figures}")
+
+
+def predict(args: argparse.Namespace) -> int:
+    from pipeline.prediction.predict import predict as run
+
+    done = run(args.source, args.images, args.out, args.tile, args.probabilities)
+    print(f"{len(done.written)} images predicted: {args.out}")
+    if done.shrunk:
+        print(f"note: {len(done.shrunk)} images are far larger than the student's input; see --tile", file=sys.stderr)
+    for path, reason in done.failed.items():
+        print(f"not predicted: {path}: {reason}", file=sys.stderr)
+    return 1 if done.failed else 0
+
+
+def export(args: argparse.Namespace) -> None:
+    from pipeline.export.export import export as run
+    from pipeline.export.model_card import summary
+
+    facts, folder = run(args.run_folder, args.out or args.run_folder / "export", args.format, args.int8)
+    print("\n".join([*summary(facts), f"{folder}: {', '.join(facts.files)}, model-card.md, export.json"]))
