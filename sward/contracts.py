@@ -131,6 +131,25 @@ class Prestage(nn.Module):
         raise TypeError(f"{type(self).__name__} does not define forward")
 
 
+class FeaturePass(nn.Module):
+    """Statistics that a method counts in one pass over the training records before any student; runs of all seeds share
+    the result.
+
+    ``needs``: teacher tensors read. ``key``: what else the result depends on, as of ``Prestage``.
+    """
+
+    needs: tuple[str, ...]
+    key: dict[str, Any]
+
+    def add(self, batch: Batch) -> None:
+        """Count the records of a batch; called with every training record once, in store order."""
+        raise TypeError(f"{type(self).__name__} does not define add")
+
+    def result(self) -> dict[str, Tensor]:
+        """What ``load_prestage`` of the method takes, after the last record."""
+        raise TypeError(f"{type(self).__name__} does not define result")
+
+
 class Method(nn.Module):
     """Base of distillation methods: named, unweighted scalar terms of one step.
 
@@ -147,12 +166,12 @@ class Method(nn.Module):
     order_invariant: bool = True
     per_sample: bool = False
 
-    def prestage(self) -> Prestage | None:
-        """What must be learned before the student, newly initialised. Default: nothing."""
+    def prestage(self) -> Prestage | FeaturePass | None:
+        """What must be learned or counted before the student, newly initialised. Default: nothing."""
         return None
 
     def load_prestage(self, state: dict[str, Tensor]) -> None:
-        """Take over the ``state_dict`` of a finished pre-stage, without gradient from here on."""
+        """Take over a finished pre-stage's ``state_dict``, or a pass's ``result``, without gradient from here on."""
         raise TypeError(f"{type(self).__name__} has no pre-stage")
 
     def prepare(self, batch: Batch, statistics: dict[str, tuple[Tensor, Tensor]]) -> None:

@@ -145,7 +145,7 @@ def test_two_runs_at_once_learn_it_once(cache, runs, tmp_path):
 def test_one_that_was_finished_meanwhile_is_not_learned_again(cache, runs, tmp_path, monkeypatch):
     train(config_of(runs, cache, seed=2))
     learned = []
-    monkeypatch.setattr(prestage, "learn", lambda *arguments: learned.append(arguments))
+    monkeypatch.setattr(prestage, "train_prestage", lambda *arguments: learned.append(arguments))
     is_file, asked = Path.is_file, []
 
     def late(path):  # the card comes into being between the first look and the lock
