@@ -161,6 +161,28 @@ class Prestage(nn.Module):
         raise TypeError(f"{type(self).__name__} does not define forward")
 
 
+class FeaturePass(nn.Module):
+    """Statistics that a method counts in one pass over the training records, before any student.
+
+    Runs of all seeds share the result.
+
+    Attributes:
+        needs: names of the teacher tensors read.
+        key: what else the result depends on, as in ``Prestage``.
+    """
+
+    needs: tuple[str, ...]
+    key: dict[str, Any]
+
+    def add(self, batch: Batch) -> None:
+        """Count the records of a batch; called with every training record once, in store order."""
+        raise TypeError(f"{type(self).__name__} does not define add")
+
+    def result(self) -> dict[str, Tensor]:
+        """What ``load_prestage`` of the method takes, after the last record."""
+        raise TypeError(f"{type(self).__name__} does not define result")
+
+
 class Method(nn.Module):
     """Base of distillation methods: computes the named, unweighted scalar terms of one step.
 
@@ -181,12 +203,12 @@ class Method(nn.Module):
     order_invariant: bool = True
     per_sample: bool = False
 
-    def prestage(self) -> Prestage | None:
-        """Returns the newly initialised pre-stage to train before the student. Default: None."""
+    def prestage(self) -> Prestage | FeaturePass | None:
+        """Returns the newly initialised pre-stage or pass that must be done before the student. Default: None."""
         return None
 
     def load_prestage(self, state: dict[str, Tensor]) -> None:
-        """Copies the ``state_dict`` of a finished pre-stage into this method, where it no longer gets gradients."""
+        """Copies a finished pre-stage's ``state_dict``, or a pass's ``result``, where it no longer gets gradients."""
         raise TypeError(f"{type(self).__name__} has no pre-stage")
 
     def prepare(self, batch: Batch, statistics: dict[str, tuple[Tensor, Tensor]]) -> None:

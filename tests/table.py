@@ -11,7 +11,8 @@ CONFIGS: dict[str, type[BaseMethodConfig]] = {
     c.model_fields["kind"].default: c for c in get_args(get_args(MethodConfig)[0])
 }
 EXAMPLES: dict[str, dict[str, Any]] = {
-    "combined": {"parts": {"cankd": {"kind": "cankd"}, "pdr": {"kind": "sward", "beta": 0}, "kd": {"kind": "kd"}}}
+    "radio": {"level": "s8"},  # whose channels have a Hadamard matrix in every test
+    "combined": {"parts": {"cankd": {"kind": "cankd"}, "pdr": {"kind": "sward", "beta": 0}, "kd": {"kind": "kd"}}},
 }
 
 

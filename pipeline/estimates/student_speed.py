@@ -15,7 +15,7 @@ from torch import nn
 from pipeline.devices import resolve_device, wait_for
 from pipeline.training.config import TrainConfig, build_trainable
 from pipeline.training.teacher.heads import head_channels
-from sward.contracts import HEAD_TENSORS, Batch, Channels, Method, Student
+from sward.contracts import HEAD_TENSORS, Batch, Channels, Method, Prestage, Student
 from sward.objective import Objective
 
 BUDGET_SECONDS, MOST = 2.0, 7  # limits of the timed steps: seconds and number; one more step before them warms up
@@ -107,7 +107,7 @@ def built(config: TrainConfig, teacher: Channels, student: Student, num_classes:
     method = ready.build(teacher, student.channels, num_classes, student.classifier.in_channels)
     for part in list(method.modules()):
         stage = part.prestage() if isinstance(part, Method) else None
-        if stage is not None:
+        if isinstance(stage, Prestage):
             part.load_prestage(stage.state_dict())  # type: ignore[operator]
     return method
 

@@ -20,7 +20,8 @@ A configuration builds its method from channel counts; the method makes terms of
 {'reconstruction': (), 'logits': ()}
 
 ``prepare`` draws initial weights, so weights from elsewhere are loaded after it; what a pre-stage learned (MasKD,
-FreeKD) is given to ``load_prestage``. Only ``sward`` reads ``statistics`` (level -> mean, std).
+FreeKD) or a pass over the records counted (RADIO) is given to ``load_prestage``. ``sward`` reads ``statistics`` (level
+-> mean, std), and so does ``radio`` with ``target: channel``.
 """
 
 from typing import Annotated
@@ -39,6 +40,11 @@ from sward.methods.masked.freekd import FreeKDConfig
 from sward.methods.masked.maskd import MasKDConfig
 from sward.methods.mgd import MGDConfig
 from sward.methods.plain import PlainConfig
+from sward.methods.radio.radio import RADIOConfig
+from sward.methods.relations.afdcd import AfDCDConfig
+from sward.methods.relations.dist import DISTConfig
+from sward.methods.relations.ifvd import IFVDConfig
+from sward.methods.relations.skd import SKDConfig
 from sward.methods.sard.sard import SARDConfig
 from sward.methods.sward import SwardConfig
 
@@ -57,6 +63,11 @@ MethodConfig = Annotated[
     | CIRKDConfig
     | MasKDConfig
     | FreeKDConfig
+    | SKDConfig
+    | IFVDConfig
+    | DISTConfig
+    | AfDCDConfig
+    | RADIOConfig
     | CombinedConfig,
     Field(discriminator="kind"),
 ]

@@ -1,8 +1,8 @@
 """FitNet: the student's map, through a 1x1 convolution, should equal the teacher's."""
 
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from torch import Tensor
 
 from sward.contracts import Batch, Channels
@@ -10,10 +10,35 @@ from sward.methods.base import FeatureConfig, FeatureMethod, apply, conv, initia
 
 
 class FitNetConfig(FeatureConfig):
-    """Weight of the hint, as in CIRKD's comparison."""
+    """Weight of the hint and form of the projection: CIRKD's comparison, or the dense regression of foundation models.
+
+    A preset fills what is not stated; whatever is stated wins.
+    """
+
+    dense_mse: ClassVar[dict[str, Any]] = {"bias": True, "weight": 1.0}
 
     kind: Literal["fitnet"] = Field(default="fitnet", description="Mean squared difference of feature maps.")
     weight: float = Field(default=10.0, gt=0, description="Weight of the hint (CIRKD's runs: 10).")
+    bias: bool = Field(default=False, description="Bias of the 1x1 convolution.")
+    preset: Literal["hint", "dense_mse"] = Field(
+        default="hint",
+        description="Where unstated fields come from: 'hint', CIRKD's form (the defaults); 'dense_mse', the plain "
+        "feature regression of lightly-train's kind (bias: true, weight: 1).",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("preset") == "dense_mse":
+            return {**cls.dense_mse, **values}
+        return values
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_older_runs_lack(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # ``bias`` and ``preset`` came later: at their defaults a run's identity stays what it was
+        values: dict[str, Any] = handler(self)
+        added = {"bias": False, "preset": "hint"}
+        return {key: value for key, value in values.items() if key not in added or value != added[key]}
 
     def build(self, teacher: Channels, student: Channels, num_classes: int, penultimate: int) -> "FitNet":
         """The method for this teacher and student. Raises ValueError where the level is missing."""
@@ -21,13 +46,18 @@ class FitNetConfig(FeatureConfig):
 
 
 class FitNet(FeatureMethod):
-    """Term ``hint``: mean((align(f_s) - f_t)^2) over all elements.
+    """Terms: ``hint`` = mean over all elements of (align(f_s) - f_t)^2.
 
-    Paper: Romero et al., ICLR 2015 (a pre-training stage of its own); here one joint stage, as in CIRKD's
-    comparison (2d8ad0f; that repository has no licence, so written from the formula alone). There it is taken
-    together with logit distillation of weight 1, here alone.
-    Needs: one teacher level. The student is resized bilinearly to its grid.
-    Parameters: ``align.weight`` (C_t, C_s, 1, 1), no bias; dropped after training.
+    Paper and code: Romero et al., ICLR 2015; form of CIRKD's comparison (2d8ad0f; no licence, so written from the
+    formula alone). ``preset: dense_mse``: regression after a linear projection, as the public documentation of
+    lightly-train describes its distillation of dense features; its repository (AGPL-3.0) was not opened.
+    Differences: the paper has a pre-training stage, here one joint stage. CIRKD adds logit distillation of weight 1,
+    here the hint stands alone. Projection and weight of dense_mse are not documented; these are ours. Raw trunk
+    features differ in scale by channel: for standardised ones use ``radio`` with ``target: channel, loss: mse``.
+    Reads: one teacher level. The student is resized bilinearly to its grid.
+    Random draws: none.
+    Parameters and buffers: ``align.weight`` (C_t, C_s, 1, 1) and, with ``bias``, ``align.bias`` (C_t,); dropped after
+    training.
     """
 
     per_sample = True
@@ -36,7 +66,7 @@ class FitNet(FeatureMethod):
         self, config: FitNetConfig, teacher_channels: dict[str, int], student_channels: dict[str, int]
     ) -> None:
         super().__init__(config, teacher_channels, student_channels)
-        self.align = conv(self.student_channels, self.teacher_channels, bias=False)
+        self.align = conv(self.student_channels, self.teacher_channels, bias=config.bias)
         self.weights |= {"hint": config.weight}
         initialise(self, seed=0)
 

@@ -20,6 +20,27 @@ def test_the_hint_is_the_mean_square_after_the_aligner():
     assert_equals_loops(method, "hint", loops, *maps(2, 3))
 
 
+def test_dense_mse_is_the_hint_with_a_bias_and_weight_one_and_what_is_stated_wins():
+    method = build(FitNetConfig(preset="dense_mse"))
+    assert method.weights == {"task": 1.0, "hint": 1.0}
+
+    def loops(f_s, f_t):
+        y = projected(method.align, f_s)
+        return sum((a - b) ** 2 for a, b in zip(y.flatten(), f_t.flatten(), strict=True)) / f_t.numel()
+
+    assert method.state_dict().keys() == {"align.weight", "align.bias"}
+    assert_equals_loops(method, "hint", loops, *maps(2, 3))
+    assert build(FitNetConfig(preset="dense_mse", weight=3)).weights["hint"] == 3
+    assert build(FitNetConfig(preset="dense_mse", bias=False)).align.bias is None
+
+
+def test_what_was_added_later_stands_in_a_saved_configuration_only_where_it_is_used():
+    assert FitNetConfig().model_dump() == {"alpha": 1.0, "level": "s32", "kind": "fitnet", "weight": 10.0}
+    dense = FitNetConfig(preset="dense_mse")
+    assert dense.model_dump()["bias"] is True
+    assert FitNetConfig.model_validate_json(dense.model_dump_json()) == dense
+
+
 def test_an_aligner_that_reproduces_the_teacher_leaves_nothing():
     method = build(FitNetConfig(), teacher=3)
     f_s, _ = maps()

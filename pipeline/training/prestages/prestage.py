@@ -19,12 +19,13 @@ from pipeline.cache.manifest.identity import digest
 from pipeline.files import Busy, locked, read_json, write_atomic, write_json
 from pipeline.training.batch_order import Order
 from pipeline.training.config import TrainConfig
+from pipeline.training.prestages.feature_pass import AT_ONCE, count_records
 from pipeline.training.prestages.loop import train_sgd
 from pipeline.training.run_folder import commit
 from pipeline.training.stream import Stream
 from pipeline.training.teacher.heads import HeadMissing, HeadSource, fitted_head
 from pipeline.types import TrainProgress
-from sward.contracts import HEAD_TENSORS, Method, Prestage, Student
+from sward.contracts import HEAD_TENSORS, FeaturePass, Method, Prestage, Student
 from sward.digest import state_digest
 
 POLL_SECONDS = 2.0  # between looks whether another run has finished the pre-stage; it takes minutes
@@ -65,7 +66,7 @@ def run_prestages(
 
 
 def load_or_train(
-    config: TrainConfig, stream: Stream, stage: Prestage, head: HeadSource, progress: TrainProgress
+    config: TrainConfig, stream: Stream, stage: Prestage | FeaturePass, head: HeadSource, progress: TrainProgress
 ) -> dict[str, torch.Tensor]:
     """Returns the state of the trained pre-stage, from its folder or after training it now.
 
@@ -75,17 +76,9 @@ def load_or_train(
         ValueError: the weights do not match their card.
         HeadMissing: the head is not the one whose tensors the store holds.
     """
-    network = head_of(config, stream, head)
-    facts = {
-        "key": stage.key,
-        "settings": stage.settings.model_dump(mode="json"),
-        "store": stream.store.content_id,
-        "views": config.views,
-        "per_epoch": config.per_epoch,
-        "teacher": config.teacher,
-        "head": state_digest(network.state_dict()) if network else None,
-        "made": list(stream.made) if set(stage.needs) & set(HEAD_TENSORS) else [],
-    } | ({} if config.fold is None else {"fold": config.fold})
+    reads_head = isinstance(stage, Prestage) or bool(set(stage.needs) & set(HEAD_TENSORS))
+    network = head_of(config, stream, head) if reads_head else None
+    facts = facts_of(config, stream, stage, network)
     folder = Folder(Path(config.runs) / "shared" / f"prestage-{stage.key['kind']}-{digest(facts)[:10]}")
     warned = False
     while not folder.card.is_file():
@@ -104,6 +97,23 @@ def load_or_train(
             f"{folder.weights} is not what its card says; remove the folder {folder.path} to train it again"
         )
     return state
+
+
+def facts_of(
+    config: TrainConfig, stream: Stream, stage: Prestage | FeaturePass, head: Student | None
+) -> dict[str, Any]:
+    """Returns what the result depends on, as its card has it; its digest names the folder."""
+    facts = {
+        "key": stage.key,
+        "store": stream.store.content_id,
+        "views": config.views,
+        "teacher": config.teacher,
+        "head": state_digest(head.state_dict()) if head else None,
+        "made": list(stream.made) if set(stage.needs) & set(HEAD_TENSORS) else [],
+    }
+    if isinstance(stage, Prestage):  # a pass has no settings, and sees every record once
+        facts |= {"settings": stage.settings.model_dump(mode="json"), "per_epoch": config.per_epoch}
+    return facts | ({} if config.fold is None else {"fold": config.fold})
 
 
 def head_of(config: TrainConfig, stream: Stream, head: HeadSource) -> Student | None:
@@ -126,19 +136,28 @@ def head_of(config: TrainConfig, stream: Stream, head: HeadSource) -> Student | 
 def train_prestage(
     config: TrainConfig,
     stream: Stream,
-    stage: Prestage,
+    stage: Prestage | FeaturePass,
     head: Student | None,
     facts: dict[str, Any],
     folder: Folder,
     progress: TrainProgress,
 ) -> None:
-    """Trains ``stage`` on batches of its own, then writes its weights and, last, its card."""
-    settings, device, began = stage.settings, stream.device, time.monotonic()
-    order = Order(stream.order.records, settings.batch_size, settings.seed, config.per_epoch)
+    """Trains ``stage`` on batches of its own (or counts it in one pass), then writes its weights and, last, its card."""
+    device, began, records = stream.device, time.monotonic(), stream.order.records
+    if isinstance(stage, Prestage):
+        order = Order(records, stage.settings.batch_size, stage.settings.seed, config.per_epoch)
+    else:
+        order = Order(records, AT_ONCE, seed=0)
     own = Stream(stream.store, order, stage.needs, device, config.workers, config.prefetch, stream.head, stream.teacher)
-    losses = train_sgd(stage.to(device), own, head, folder.path / "last.ckpt", {"prestage": digest(facts)}, progress)
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in stage.state_dict().items()}
+    about: dict[str, Any] = {}
+    if isinstance(stage, Prestage):
+        checked = {"prestage": digest(facts)}
+        about["losses"] = train_sgd(stage.to(device), own, head, folder.path / "last.ckpt", checked, progress)
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in stage.state_dict().items()}
+    else:
+        about["records"] = len(records)
+        state = count_records(stage.to(device), own, progress)
     write_atomic(folder.weights, save(state))
     seconds = round(time.monotonic() - began, 2)
-    about = {"losses": losses, "digest": state_digest(state), "commit": commit(), "seconds": seconds}
+    about |= {"digest": state_digest(state), "commit": commit(), "seconds": seconds}
     write_json(folder.card, facts | about)

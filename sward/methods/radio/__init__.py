@@ -1,0 +1,1 @@
+"""RADIO-style feature matching: regression of teacher features whose channels have equal variance (PHI-S)."""
