@@ -28,6 +28,8 @@ from typing import Annotated
 from pydantic import Field
 
 from sward.methods.at import ATConfig
+from sward.methods.attention.ckd import CKDConfig
+from sward.methods.attention.reviewkd import ReviewKDConfig
 from sward.methods.cankd import CanKDConfig
 from sward.methods.cirkd.cirkd import CIRKDConfig
 from sward.methods.combined import CombinedConfig
@@ -35,6 +37,8 @@ from sward.methods.cwd import CWDConfig
 from sward.methods.fitnet import FitNetConfig
 from sward.methods.heteroakd import HeteroAKDConfig
 from sward.methods.kd import KDConfig
+from sward.methods.logits.dkd import DKDConfig
+from sward.methods.logits.ofa import OFAConfig
 from sward.methods.masked.freekd import FreeKDConfig
 from sward.methods.masked.maskd import MasKDConfig
 from sward.methods.mgd import MGDConfig
@@ -57,6 +61,10 @@ MethodConfig = Annotated[
     | CIRKDConfig
     | MasKDConfig
     | FreeKDConfig
+    | DKDConfig
+    | OFAConfig
+    | CKDConfig
+    | ReviewKDConfig
     | CombinedConfig,
     Field(discriminator="kind"),
 ]

@@ -43,7 +43,7 @@ class SARDConfig(FeatureConfig):
 class SARD(FeatureMethod):
     """Terms ``consistency`` = sum_i W(i) |P_S f_s - P_T f_t|^2 and ``denoising`` = sum_i W(i) |g(.)(i) - e(i)|^2.
 
-    Both are means over the batch; W sums to 1 over an image's positions (``sard_map``). The noised teacher is
+    Both are means over the batch; W sums to 1 over an image's positions (``attention_map``). The noised teacher is
     sqrt(a) P_T f_t + sqrt(1 - a) e with e normal.
     Paper: CVPR 2026. The authors' repository (627231a, MIT) holds no code: formulas only. Differences, each a
     switch: as printed, g sees the student alone, of which e is independent, so the best prediction is 0 and nothing
