@@ -1,10 +1,10 @@
 """What students, methods and the loop hand each other. Levels are named by stride: s4, s8, s16, s32."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 from torch import Tensor, nn
 
 TEACHER_LEVELS = ("s4", "s8", "s16", "s32")
@@ -73,6 +73,21 @@ class Student(nn.Module):
         raise TypeError(f"{type(self).__name__} does not define forward")
 
 
+class BalanceConfig(Config):
+    """Gradient balancing (`sward.balance`): factors on a method's terms follow from measured gradient norms."""
+
+    kind: Literal["gradient"] = Field(default="gradient", description="Norms at the student's parameters.")
+    share: Annotated[float, Field(gt=0)] | dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default=0.5,
+        description="Gradient norm of each part as a fraction of the task's: one number, or one for every part by its "
+        "label in `combined` (of other methods the only part is `method`).",
+    )
+    every: int = Field(
+        default=10, ge=1, description="Steps between measurements, each a backward pass per part and one."
+    )
+    decay: float = Field(default=0.9, ge=0, lt=1, description="Of the exponential mean of the norms; 0: no smoothing.")
+
+
 class BaseMethodConfig(Config):
     """Fields of every method's configuration; a subclass adds ``kind`` and the method itself:
     ``build(teacher: Channels, student: Channels, num_classes: int, penultimate: int) -> Method``.
@@ -84,6 +99,23 @@ class BaseMethodConfig(Config):
     """
 
     alpha: float = Field(default=1.0, gt=0, description="Weight of the task loss.")
+    balance: BalanceConfig | None = Field(
+        default=None,
+        description="Gradient balancing: `gradient`, or settings such as {kind: gradient, share: 0.5}; null: none.",
+    )
+
+    @field_validator("balance", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else value
+
+    @model_serializer(mode="wrap")
+    def _without_unused_balance(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave ``balance`` out if it is not used, so that identities of runs without it stay as they were."""
+        values: dict[str, Any] = handler(self)
+        if self.balance is None:
+            values.pop("balance", None)
+        return values
 
     @property
     def uses_head(self) -> bool:
@@ -146,6 +178,11 @@ class Method(nn.Module):
     weights: dict[str, float]
     order_invariant: bool = True
     per_sample: bool = False
+
+    @property
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """Parts that gradient balancing scales, each by one factor: name -> its terms. Default: all, as ``method``."""
+        return {"method": tuple(name for name in self.weights if name != "task")}
 
     def prestage(self) -> Prestage | None:
         """What must be learned before the student, newly initialised. Default: nothing."""

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sward.contracts import IGNORE, Batch, Method, StudentOutput
+from sward.balance import GradientBalance
+from sward.contracts import IGNORE, BalanceConfig, Batch, Method, StudentOutput
 from sward.distributed.collectives import current_slice, gather_over_ranks, mean_over_ranks, sum_over_ranks, use_slice
 
 TASK = "task"
@@ -30,11 +31,15 @@ class NonFiniteError(RuntimeError):
 
 
 class Objective(nn.Module):
-    """Task cross-entropy plus the method's terms, weighted by ``method.weights`` (with ``task``)."""
+    """Task cross-entropy plus the method's terms, weighted by ``method.weights`` (with ``task``).
 
-    def __init__(self, method: Method) -> None:
+    With ``balance`` the terms are also multiplied by the factors of `sward.balance`, which ``balanced`` measures.
+    """
+
+    def __init__(self, method: Method, balance: BalanceConfig | None = None) -> None:
         super().__init__()
         self.method = method
+        self.balance = GradientBalance(balance, method) if balance else None
 
     def forward(self, output: StudentOutput, batch: Batch, step: int) -> Losses:
         """Losses of one step, of the whole batch where processes share it.
@@ -55,8 +60,36 @@ class Objective(nn.Module):
             )
         if current_slice() is not None:
             terms = dict(zip(terms, mean_over_ranks(torch.stack(list(terms.values()))).unbind(), strict=True))
-        weighted = {name: weights[name] * term for name, term in terms.items()}
+        return self._weighted(terms)
+
+    def _weighted(self, terms: dict[str, Tensor]) -> Losses:
+        weighted = {name: self.method.weights[name] * term for name, term in terms.items()}
+        if self.balance is not None:
+            weighted = self.balance(weighted)
         return Losses(torch.stack(list(weighted.values())).sum(), terms, weighted)
+
+    def balanced(self, losses: Losses, step: int, parameters: Sequence[Tensor]) -> Losses:
+        """The step's losses, weighted anew if gradient balancing measures at this step.
+
+        Call it before the step's backward pass, in every process: it takes one backward pass per part and one for the
+        task, and keeps the graph.
+
+        Args:
+            losses: of this step, from ``forward``.
+            parameters: the student's, where gradients are compared.
+        """
+        if self.balance is None or not self.balance.due(step):
+            return losses
+        self.balance.measure(
+            {name: self.method.weights[name] * term for name, term in losses.terms.items()}, parameters
+        )
+        return self._weighted(losses.terms)
+
+    @torch.no_grad()
+    def factors(self) -> dict[str, float]:
+        """Factors of gradient balancing for the log, ``balance/<part>``; waits for the device. Without it: none."""
+        factors = self.balance.factors() if self.balance is not None else {}
+        return {f"balance/{part}": float(factor) for part, factor in factors.items()}
 
     def check_finite(
         self,

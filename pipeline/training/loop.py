@@ -148,11 +148,14 @@ def forward_backward(run: TrainingRun, batch: Batch, step: int) -> tuple[Student
         with part("forward: student"):
             output = run.student(batch.inputs(run.student))
         losses = run.objective(output, batch, step)
+    if run.objective.balance is not None:
+        with part("gradient balance"):
+            losses = run.objective.balanced(losses, step, run.student_parameters)
     shares = measure_signal(run, losses, step) if signal else {}
     with part("backward"):
         run.fabric.backward(losses.total)
         average_gradients(run.fabric, run.parameters if by_hand else run.objective.parameters())
-    run.overlap = run.overlap or all(p.grad is not None for p in run.student.parameters() if p.requires_grad)
+    run.overlap = run.overlap or all(p.grad is not None for p in run.student_parameters)
     return output, losses, shares
 
 
@@ -176,7 +179,7 @@ def clip(run: TrainingRun, batch: Batch, step: int, losses: Losses, output: Stud
 def log_step(run: TrainingRun, done: int, losses: Losses, shares: dict[str, float]) -> dict[str, float]:
     """One line of the log; returns it."""
     logged = {"loss": losses.total.item(), "lr": run.optimizer.param_groups[0]["lr"]}
-    logged |= {f"term/{k}": v.item() for k, v in losses.terms.items()} | shares
+    logged |= {f"term/{k}": v.item() for k, v in losses.terms.items()} | run.objective.factors() | shares
     run.folder.log(done, logged)
     return logged
 

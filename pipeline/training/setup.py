@@ -57,6 +57,11 @@ class TrainingRun:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
     @property
+    def student_parameters(self) -> list[nn.Parameter]:
+        """The student's parameters that are trained."""
+        return [p for p in self.student.parameters() if p.requires_grad]
+
+    @property
     def share(self) -> tuple[int, int]:
         """(rank of this process, processes)."""
         return self.fabric.global_rank, self.fabric.world_size
@@ -112,7 +117,7 @@ def setup(
     require_a_record_each(order)
     online = OnlineTeacher(config.cache, store, fabric.device) if config.teacher == "online" and tensors else None
     stream = Stream(store, order, tensors, fabric.device, config.workers, config.prefetch, head.network, online)
-    objective = Objective(method).to(fabric.device)
+    objective = Objective(method, config.method.balance).to(fabric.device)
     sources = {"head": head.digest} if head.digest else {}
     sources |= run_prestages(config, stream, method, head, progress)
     method.prepare(

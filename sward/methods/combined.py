@@ -24,6 +24,8 @@ class CombinedConfig(BaseMethodConfig):
     def _one_task(self) -> "CombinedConfig":
         if stated := [label for label, part in self.parts.items() if part.alpha != 1.0]:
             raise ValueError(f"alpha weighs the task once, on the whole; remove it from {', '.join(stated)}")
+        if stated := [label for label, part in self.parts.items() if part.balance is not None]:
+            raise ValueError(f"balance is set once, on the whole; remove it from {', '.join(stated)}")
         return self
 
     @model_validator(mode="after")
@@ -69,6 +71,12 @@ class Combined(Method):
         self.weights = {"task": alpha}
         for label, part in parts.items():
             self.weights |= {f"{label}.{name}": w for name, w in part.weights.items() if name != "task"}
+
+    @property
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """The terms of each part, by its label."""
+        found = {label: part.weights for label, part in self._methods()}
+        return {label: tuple(f"{label}.{k}" for k in weights if k != "task") for label, weights in found.items()}
 
     def prepare(self, batch: Batch, statistics: dict[str, tuple[Tensor, Tensor]]) -> None:
         for _, part in self._methods():

@@ -14,7 +14,8 @@ import torch
 
 from pipeline.devices import wait_for
 
-WHOLE = ("evaluation", "checkpoint", "logging", "relational signal")  # not in every step, and not taken apart
+# not in every step, and not taken apart
+WHOLE = ("evaluation", "checkpoint", "logging", "relational signal", "gradient balance")
 
 
 @dataclass
