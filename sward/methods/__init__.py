@@ -1,6 +1,6 @@
-"""The table of methods. Its union is registry, schema and error message at once.
+"""Table of methods: a union of configurations, which is also the schema and lists the kinds in error messages.
 
-A configuration builds its method from channel counts; the method makes terms of a student's output and a batch:
+A configuration builds its method from channel counts; the method computes terms from a student's output and a batch:
 
 >>> import torch
 >>> from pydantic import TypeAdapter
@@ -19,8 +19,8 @@ A configuration builds its method from channel counts; the method makes terms of
 >>> {name: tuple(term.shape) for name, term in method(output, batch, step=0).items()}  # unweighted
 {'reconstruction': (), 'logits': ()}
 
-``prepare`` draws initial weights, so weights from elsewhere are loaded after it; what a pre-stage learned (MasKD,
-FreeKD) is given to ``load_prestage``. Only ``sward`` reads ``statistics`` (level -> mean, std).
+``prepare`` draws initial weights, so load other weights after it; give what a pre-stage learned (MasKD, FreeKD) to
+``load_prestage``. ``sward`` and ``ckd`` read ``statistics`` (level -> mean, std).
 """
 
 from typing import Annotated
@@ -46,7 +46,7 @@ from sward.methods.plain import PlainConfig
 from sward.methods.sard.sard import SARDConfig
 from sward.methods.sward import SwardConfig
 
-# A new method: its own file with a config (a ``kind`` and ``build``), and its config's name in this line.
+# To add a method: write a file with its config (a ``kind`` and ``build``), and add the config's name here.
 MethodConfig = Annotated[
     PlainConfig
     | SwardConfig

@@ -6,7 +6,7 @@ difference, with BN and ReLU after it, it does: HeteroAKD's formula projects fir
 no order.
 
 The docstring of every method has the same headings: Terms, Paper and code, Differences (from them), Reads, Random
-draws, Parameters and buffers. All parameters are adapters: trained with the student and dropped after training.
+draws, Parameters and buffers. Parameters are trained with the student unless called frozen, and dropped after training.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""FitNet: the student's map, through a 1x1 convolution, should equal the teacher's."""
+"""FitNet: trains the student's map, after a 1x1 convolution, to equal the teacher's."""
 
 from typing import Literal
 
@@ -21,13 +21,21 @@ class FitNetConfig(FeatureConfig):
 
 
 class FitNet(FeatureMethod):
-    """Term ``hint``: mean((align(f_s) - f_t)^2) over all elements.
+    """Compares feature maps value by value.
 
-    Paper: Romero et al., ICLR 2015 (a pre-training stage of its own); here one joint stage, as in CIRKD's
-    comparison (2d8ad0f; that repository has no licence, so written from the formula alone). There it is taken
-    together with logit distillation of weight 1, here alone.
-    Needs: one teacher level. The student is resized bilinearly to its grid.
-    Parameters: ``align.weight`` (C_t, C_s, 1, 1), no bias; dropped after training.
+    Terms:
+        hint: mean((align(f_s) - f_t)^2) over all elements.
+    Paper and code:
+        Romero et al., ICLR 2015. As in CIRKD's comparison (2d8ad0f; no licence, so written from the formula alone).
+    Differences:
+        The paper has a pre-training stage of its own; here, as there, one joint stage. There it is taken together with
+        logit distillation of weight 1, here alone.
+    Reads:
+        One teacher level. The student is resized bilinearly to its grid.
+    Random draws:
+        None.
+    Parameters and buffers:
+        ``align.weight`` (C_t, C_s, 1, 1), no bias. No buffers.
     """
 
     per_sample = True

@@ -120,10 +120,9 @@ class CKD(FeatureMethod):
         if self.linear is not None:
             self.linear.reset(batch.seed, grid(f_t))
         if self.config.standardise:
-            wide = f_t.double()
-            own = wide.mean((0, 2, 3)), wide.std((0, 2, 3), correction=0)
-            for buffer, values in zip((self.mean, self.std), statistics.get(self.teacher_level, own), strict=True):
-                buffer.copy_(values)
+            mean, std = statistics.get(self.teacher_level) or own_statistics(f_t)
+            self.mean.copy_(mean)
+            self.std.copy_(std)
 
     def terms(self, f_s: Tensor, f_t: Tensor, batch: Batch, step: int) -> dict[str, Tensor]:
         mean, std = (x.to(f_t.dtype).view(-1, 1, 1) for x in (self.mean, self.std))
@@ -152,6 +151,12 @@ class CKD(FeatureMethod):
             u = torch.from_numpy(seeds.uniforms(x_Bnd.numel(), seed, "ckd", step, name)).view(x_Bnd.shape)
             mixed[name] = torch.where((u >= 1 - self.config.exchange).to(x_Bnd.device), t_Bnd, x_Bnd)
         return mixed
+
+
+def own_statistics(f_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of every channel, (C,) each."""
+    wide = f_BCHW.double()
+    return wide.mean((0, 2, 3)), wide.std((0, 2, 3), correction=0)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
