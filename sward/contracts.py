@@ -4,20 +4,16 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 from torch import Tensor, nn
+
+from sward.base_config import BalanceConfig, Config
 
 TEACHER_LEVELS = ("s4", "s8", "s16", "s32")
 HEAD_TENSORS = ("penultimate", "logits")  # tensors that a teacher's head adds to the trunk's levels
 Channels = dict[str, int]  # level (or head tensor) -> channels, shallow to deep
 IGNORE = 255  # label of pixels that losses and metrics leave out
 MASKED_SCORE = -1e30  # attention score of a masked key: its weight is exactly 0 and its log weight stays finite
-
-
-class Config(BaseModel):
-    """Base of every configuration: unknown keys are errors, and values cannot change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 @dataclass
@@ -101,6 +97,23 @@ class BaseMethodConfig(Config):
     """
 
     alpha: float = Field(default=1.0, gt=0, description="Weight of the task loss.")
+    balance: BalanceConfig | None = Field(
+        default=None,
+        description="Gradient balancing: `gradient`, or settings such as {kind: gradient, share: 0.5}; null: none.",
+    )
+
+    @field_validator("balance", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else value
+
+    @model_serializer(mode="wrap")
+    def _without_unused_balance(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave ``balance`` out if it is not used, so that identities of runs without it stay as they were."""
+        values: dict[str, Any] = handler(self)
+        if self.balance is None:
+            values.pop("balance", None)
+        return values
 
     @property
     def uses_head(self) -> bool:
@@ -202,6 +215,11 @@ class Method(nn.Module):
     weights: dict[str, float]
     order_invariant: bool = True
     per_sample: bool = False
+
+    @property
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """Parts that gradient balancing scales, each by one factor: name -> its terms. Default: all, as ``method``."""
+        return {"method": tuple(name for name in self.weights if name != "task")}
 
     def prestage(self) -> Prestage | FeaturePass | None:
         """Returns the newly initialised pre-stage or pass that must be done before the student. Default: None."""

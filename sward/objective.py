@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from sward.contracts import Batch, Method, StudentOutput
+from sward.balance import GradientBalance
+from sward.contracts import BalanceConfig, Batch, Method, StudentOutput
 from sward.distributed.collectives import current_slice, gather_over_ranks, mean_over_ranks, use_slice
 from sward.task import TaskConfig, task_loss
 
@@ -37,14 +38,18 @@ class NonFiniteError(RuntimeError):
 class Objective(nn.Module):
     """Task loss plus the method's terms. ``method.weights`` has the weight of every term and of ``task``.
 
+    With ``balance`` the terms are also multiplied by the factors of `sward.balance`, which ``balanced`` measures.
+
     Args:
         method: gives the terms beside the task's.
         task: weights within the task loss.
+        balance: how gradients are balanced; None: not.
     """
 
-    def __init__(self, method: Method, task: TaskConfig = CROSS_ENTROPY) -> None:
+    def __init__(self, method: Method, task: TaskConfig = CROSS_ENTROPY, balance: BalanceConfig | None = None) -> None:
         super().__init__()
         self.method, self.task = method, task
+        self.balance = GradientBalance(balance, method) if balance else None
 
     def forward(self, output: StudentOutput, batch: Batch, step: int) -> Losses:
         """Computes the losses of one step. If several processes share the batch, they are those of the whole batch.
@@ -66,8 +71,36 @@ class Objective(nn.Module):
             )
         if current_slice() is not None:
             terms = dict(zip(terms, mean_over_ranks(torch.stack(list(terms.values()))).unbind(), strict=True))
-        weighted = {name: weights[name] * term for name, term in terms.items()}
+        return self._weighted(terms)
+
+    def _weighted(self, terms: dict[str, Tensor]) -> Losses:
+        weighted = {name: self.method.weights[name] * term for name, term in terms.items()}
+        if self.balance is not None:
+            weighted = self.balance(weighted)
         return Losses(torch.stack(list(weighted.values())).sum(), terms, weighted)
+
+    def balanced(self, losses: Losses, step: int, parameters: Sequence[Tensor]) -> Losses:
+        """The step's losses, weighted anew if gradient balancing measures at this step.
+
+        Call it before the step's backward pass, in every process: it takes one backward pass per part and one for the
+        task, and keeps the graph.
+
+        Args:
+            losses: of this step, from ``forward``.
+            parameters: the student's, where gradients are compared.
+        """
+        if self.balance is None or not self.balance.due(step):
+            return losses
+        self.balance.measure(
+            {name: self.method.weights[name] * term for name, term in losses.terms.items()}, parameters
+        )
+        return self._weighted(losses.terms)
+
+    @torch.no_grad()
+    def factors(self) -> dict[str, float]:
+        """Factors of gradient balancing for the log, ``balance/<part>``; waits for the device. Without it: none."""
+        factors = self.balance.factors() if self.balance is not None else {}
+        return {f"balance/{part}": float(factor) for part, factor in factors.items()}
 
     def check_finite(
         self,

@@ -70,6 +70,28 @@ def projected(conv: torch.nn.Conv2d, f: Tensor) -> Tensor:
     return torch.stack(values).view(N, H, W, -1).permute(0, 3, 1, 2)
 
 
+def conv3x3(layer: torch.nn.Conv2d, f: Tensor) -> Tensor:
+    """A whole map through a 3x3 convolution with zeros outside, by loops."""
+    N, C, H, W = f.shape
+    rows = []
+    for n in range(N):
+        for k in range(layer.out_channels):
+            for y in range(H):
+                for x in range(W):
+                    near = [(a, b) for a in (-1, 0, 1) for b in (-1, 0, 1) if 0 <= y + a < H and 0 <= x + b < W]
+                    parts = [
+                        layer.weight[k, c, a + 1, b + 1] * f[n, c, y + a, x + b] for c in range(C) for a, b in near
+                    ]
+                    rows.append(sum(parts) + (0 if layer.bias is None else layer.bias[k]))
+    return torch.stack(rows).view(N, layer.out_channels, H, W)
+
+
+def batch_norm(norm: torch.nn.Module, g: Tensor) -> Tensor:
+    """Batch normalisation by the batch's own statistics, as written in the papers."""
+    mean, variance = g.mean((0, 2, 3), keepdim=True), g.var((0, 2, 3), correction=0, keepdim=True)
+    return (g - mean) / (variance + 1e-5).sqrt() * norm.weight.view(-1, 1, 1) + norm.bias.view(-1, 1, 1)
+
+
 def kd_loops(z_s: Tensor, z_t: Tensor, tau: float) -> Tensor:
     """KD on the channels that stand for logits, by loops: sum over classes, mean over pixels, times tau^2."""
     B, _, H, W = z_t.shape

@@ -47,7 +47,7 @@ class RowStepper:
         batch = run.stream.to_device(self.loaded)
         run.student.train()
         output = run.student(batch.inputs(run.student))
-        losses = run.objective(output, batch, number)
+        losses = run.objective.balanced(run.objective(output, batch, number), number, run.student_parameters)
         run.fabric.backward(losses.total)
         clip(run, batch, number, losses, output)
         run.optimizer.step()

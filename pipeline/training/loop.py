@@ -127,7 +127,7 @@ def fit(
         shares: dict[str, float] = {}
         for number, batch in zip(range(step * n, (step + 1) * n), batches):  # noqa: B905 (the steps end it)
             torch.manual_seed(seeds.torch_seed(config.seed, "step", number))  # dropout: a function of (seed, batch)
-            output, losses, measured = forward_backward(run, batch, step, signal=number == step * n)
+            output, losses, measured = forward_backward(run, batch, step, measures=number == step * n)
             shares |= measured
         clip(run, batch, step, losses, output)
         with part("optimiser"):
@@ -156,14 +156,14 @@ def fit(
 
 
 def forward_backward(
-    run: TrainingRun, batch: Batch, step: int, signal: bool
+    run: TrainingRun, batch: Batch, step: int, measures: bool
 ) -> tuple[StudentOutput, Losses, dict[str, float]]:
     """Runs forward and backward of one step; every process ends with the losses and gradients of the whole batch.
 
     Returns:
         Student output, losses, and the logged values of the relational signal (empty in most steps).
     """
-    measuring = signal and run.config.signal_every > 0 and step % run.config.signal_every == 0
+    measuring = measures and run.config.signal_every > 0 and step % run.config.signal_every == 0
     # DDP averages gradients in the backward pass; not if there are several passes, or parameters may get no gradient
     sync_manually = measuring or not run.overlap
     run.student.train()
@@ -172,11 +172,14 @@ def forward_backward(
         with part("forward: student"):
             output = run.student(batch.inputs(run.student))
         losses = run.objective(output, batch, step)
+    if run.objective.balance is not None and measures:
+        with part("gradient balance"):
+            losses = run.objective.balanced(losses, step, run.student_parameters)
     shares = measure_signal(run, losses, step) if measuring else {}
     with part("backward"):
         run.fabric.backward(losses.total if run.config.accumulate == 1 else losses.total / run.config.accumulate)
         average_gradients(run.fabric, run.parameters if sync_manually else run.objective.parameters())
-    run.overlap = run.overlap or all(p.grad is not None for p in run.student.parameters() if p.requires_grad)
+    run.overlap = run.overlap or all(p.grad is not None for p in run.student_parameters)
     return output, losses, shares
 
 
@@ -203,7 +206,7 @@ def clip(run: TrainingRun, batch: Batch, step: int, losses: Losses, output: Stud
 def log_step(run: TrainingRun, done: int, losses: Losses, shares: dict[str, float]) -> dict[str, float]:
     """Writes one line of the log and returns its values."""
     logged = {"loss": losses.total.item(), "lr": run.optimizer.param_groups[0]["lr"]}
-    logged |= {f"term/{k}": v.item() for k, v in losses.terms.items()} | shares
+    logged |= {f"term/{k}": v.item() for k, v in losses.terms.items()} | run.objective.factors() | shares
     run.folder.log(done, logged)
     return logged
 

@@ -81,6 +81,11 @@ class TrainingRun:
         return self.mean.module if self.mean else self.student  # type: ignore[return-value]
 
     @property
+    def student_parameters(self) -> list[nn.Parameter]:
+        """The student's parameters that are trained."""
+        return [p for p in self.student.parameters() if p.requires_grad]
+
+    @property
     def share(self) -> tuple[int, int]:
         """Returns (rank of this process, number of processes)."""
         return self.fabric.global_rank, self.fabric.world_size
@@ -163,7 +168,7 @@ def setup(
     require_a_record_each(order)
     online = OnlineTeacher(config.cache, store, fabric.device) if config.teacher == "online" and tensors else None
     stream = Stream(store, order, tensors, fabric.device, config.workers, config.prefetch, head.network, online)
-    objective = Objective(method, config.task).to(fabric.device)
+    objective = Objective(method, config.task, config.method.balance).to(fabric.device)
     sources = {"head": head.digest} if head.digest else {}
     sources |= run_prestages(config, stream, method, head, progress)
     method.prepare(

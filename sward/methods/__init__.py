@@ -1,6 +1,6 @@
-"""The table of methods. Its union is registry, schema and error message at once.
+"""Table of methods: a union of configurations, which is also the schema and lists the kinds in error messages.
 
-A configuration builds its method from channel counts; the method makes terms of a student's output and a batch:
+A configuration builds its method from channel counts; the method computes terms from a student's output and a batch:
 
 >>> import torch
 >>> from pydantic import TypeAdapter
@@ -19,9 +19,9 @@ A configuration builds its method from channel counts; the method makes terms of
 >>> {name: tuple(term.shape) for name, term in method(output, batch, step=0).items()}  # unweighted
 {'reconstruction': (), 'logits': ()}
 
-``prepare`` draws initial weights, so weights from elsewhere are loaded after it; what a pre-stage learned (MasKD,
-FreeKD) or a pass over the records counted (RADIO) is given to ``load_prestage``. ``sward`` reads ``statistics`` (level
--> mean, std), and so does ``radio`` with ``target: channel``.
+``prepare`` draws initial weights, so load other weights after it; give what a pre-stage learned (MasKD, FreeKD) or a
+pass over the records counted (RADIO) to ``load_prestage``. ``sward`` and ``ckd`` read ``statistics`` (level -> mean,
+std), and so does ``radio`` with ``target: channel``.
 """
 
 from typing import Annotated
@@ -29,6 +29,8 @@ from typing import Annotated
 from pydantic import Field
 
 from sward.methods.at import ATConfig
+from sward.methods.attention.ckd import CKDConfig
+from sward.methods.attention.reviewkd import ReviewKDConfig
 from sward.methods.cankd import CanKDConfig
 from sward.methods.cirkd.cirkd import CIRKDConfig
 from sward.methods.combined import CombinedConfig
@@ -36,6 +38,8 @@ from sward.methods.cwd import CWDConfig
 from sward.methods.fitnet import FitNetConfig
 from sward.methods.heteroakd import HeteroAKDConfig
 from sward.methods.kd import KDConfig
+from sward.methods.logits.dkd import DKDConfig
+from sward.methods.logits.ofa import OFAConfig
 from sward.methods.masked.freekd import FreeKDConfig
 from sward.methods.masked.maskd import MasKDConfig
 from sward.methods.mgd import MGDConfig
@@ -48,7 +52,7 @@ from sward.methods.relations.skd import SKDConfig
 from sward.methods.sard.sard import SARDConfig
 from sward.methods.sward import SwardConfig
 
-# A new method: its own file with a config (a ``kind`` and ``build``), and its config's name in this line.
+# To add a method: write a file with its config (a ``kind`` and ``build``), and add the config's name here.
 MethodConfig = Annotated[
     PlainConfig
     | SwardConfig
@@ -68,6 +72,10 @@ MethodConfig = Annotated[
     | DISTConfig
     | AfDCDConfig
     | RADIOConfig
+    | DKDConfig
+    | OFAConfig
+    | CKDConfig
+    | ReviewKDConfig
     | CombinedConfig,
     Field(discriminator="kind"),
 ]

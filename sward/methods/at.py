@@ -1,4 +1,4 @@
-"""Attention transfer (AT): where the teacher's map has energy, the student's should have it too."""
+"""Attention transfer (AT): trains the student's map to have its energy where the teacher's map has it."""
 
 from typing import Literal
 
@@ -11,7 +11,7 @@ from sward.methods.base import FeatureConfig, FeatureMethod, tensors
 
 
 class ATConfig(FeatureConfig):
-    """Weight of the attention maps' distance."""
+    """Weight of the distance between energy maps."""
 
     kind: Literal["at"] = Field(default="at", description="Squared difference of normalised energy maps.")
     weight: float = Field(
@@ -24,14 +24,23 @@ class ATConfig(FeatureConfig):
 
 
 class AttentionTransfer(FeatureMethod):
-    """Term ``attention``: mean over batch and positions of (q_s - q_t)^2.
+    """Compares where a map has energy, not its values.
 
-    q is the channel mean of f^2, divided by its L2 norm over H W. Scaling a map changes nothing, and for
-    non-negative q the term is at most 2 / (H W).
-    Paper: Zagoruyko and Komodakis, ICLR 2017, several levels; here one, as in CIRKD's comparison (2d8ad0f; no
-    licence, so written from the formula alone), where logit distillation of weight 1 is added.
-    Needs: one teacher level. The student is resized bilinearly to its grid, before squaring.
-    Parameters: none.
+    q is the channel mean of f^2, divided by its L2 norm over H W, so scaling a map changes nothing.
+
+    Terms:
+        attention: mean over batch and positions of (q_s - q_t)^2; q is non-negative, so it is at most 2 / (H W).
+    Paper and code:
+        Zagoruyko and Komodakis, ICLR 2017. As in CIRKD's comparison (2d8ad0f; no licence, so written from the formula
+        alone).
+    Differences:
+        The paper uses several levels; here one, as in that comparison, where logit distillation of weight 1 is added.
+    Reads:
+        One teacher level. The student is resized bilinearly to its grid, before squaring.
+    Random draws:
+        None.
+    Parameters and buffers:
+        None.
     """
 
     per_sample = True
@@ -45,5 +54,5 @@ class AttentionTransfer(FeatureMethod):
 
 
 def energy(f_BCHW: Tensor) -> Tensor:
-    """q, (B, H W) of length 1: the channel mean of squares (0 for a map of zeros)."""
+    """q of a map, (B, H W) of length 1: the normalised channel mean of squares (0 for a map of zeros)."""
     return F.normalize(f_BCHW.square().mean(1).flatten(1), dim=1)

@@ -1,4 +1,6 @@
-"""CanKD: the student's map plus what it finds in the teacher's by cross-attention should equal the teacher's."""
+"""CanKD: adds to the student's map what it finds in the teacher's by cross-attention, and compares the sum with the
+teacher.
+"""
 
 # B batch, C channels of the teacher, d = C // 2, n positions of the map, m positions after pooling
 
@@ -14,7 +16,7 @@ from sward.methods.base import BatchNorm, FeatureConfig, FeatureMethod, apply, c
 
 
 class CanKDConfig(FeatureConfig):
-    """Weight of the distance and the pooling of keys and values."""
+    """Weight of the distance, and pooling of keys and values."""
 
     kind: Literal["cankd"] = Field(default="cankd", description="Cross-attention (non-local) distillation.")
     weight: float = Field(default=10.0, gt=0, description="Weight (code: 10, which is the paper's mu of 5).")
@@ -28,19 +30,32 @@ class CanKDConfig(FeatureConfig):
 
 
 class CanKD(FeatureMethod):
-    """Term ``cross``: mean of (IN(z_s) - IN(f_t))^2 / 2, IN without affine, eps 1e-5.
+    """Lets every position of the student gather from all positions of the teacher, then compares the maps.
 
-    z_s = BN(out(A g)) + y_s with y_s = align(f_s), A = theta(y_s) phi(f_t)^T / m: a division by the number of keys,
-    no softmax and no sqrt(d). BN starts at zero, so at first z_s = y_s. phi and g see the teacher's map, but the
+    z_s = BN(out(A g)) + y_s with y_s = align(f_s) and A = theta(y_s) phi(f_t)^T / m: divided by the number of keys m,
+    without softmax and sqrt(d). BN starts at zero, so at first z_s = y_s. phi and g see the teacher's map, but the
     target itself is untouched, so it cannot collapse.
-    Paper: WACV 2026. Code: tori-hotaru/CanKD f951e3a (Apache-2.0), formula checked there; written anew. The code
-    has the factor 1/2 and always pools; the paper's other affinities are separate classes there and absent here.
-    Needs: one teacher level, at least 2 x 2 positions. The student is resized bilinearly to its grid (the
-    repository's "align" variant; the plain one requires equal sizes).
-    Parameters (``weight`` and ``bias`` each), C = C_t, d = max(1, C // 2): ``align`` (C, C_s, 1, 1); ``theta``,
-    ``phi``, ``g`` (d, C, 1, 1); ``out`` (C, d, 1, 1); ``norm`` (C,), by the batch's statistics alone (``BatchNorm``):
-    about 2 C^2 in all, dropped after training. Memory: B n m numbers for A, n = H W of the teacher's grid, m =
-    floor(H / 2) floor(W / 2), or n without ``subsample``.
+
+    Terms:
+        cross: mean of (IN(z_s) - IN(f_t))^2 / 2, IN instance normalisation without affine map, eps 1e-5.
+    Paper and code:
+        WACV 2026. tori-hotaru/CanKD f951e3a (Apache-2.0), formula checked there; written anew.
+    Differences:
+        The factor 1/2 and the pooling, always on in the code, are the code's; ``subsample: false`` leaves pooling out.
+        The paper's other affinities are separate classes there and absent here. The code requires equal sizes, except
+        in its "align" variant, which resizes as here.
+    Reads:
+        One teacher level of at least 2 x 2 positions. The student is resized bilinearly to its grid. Memory: B n m
+        numbers for A, n = H W of the teacher's grid, m = floor(H / 2) floor(W / 2), or n without ``subsample``.
+    Random draws:
+        None.
+    Parameters and buffers:
+        ``weight`` and ``bias`` each, with C = C_t, d = max(1, C // 2): ``align`` (C, C_s, 1, 1); ``theta``, ``phi``,
+        ``g`` (d, C, 1, 1); ``out`` (C, d, 1, 1); ``norm`` (C,), which uses the batch's statistics alone
+        (``BatchNorm``): about 2 C^2 in all. No buffers.
+
+    Raises:
+        ValueError: at a call with a smaller map.
     """
 
     per_sample = True

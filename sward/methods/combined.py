@@ -1,4 +1,4 @@
-"""Several methods at once: any rival with PDR, with Hinton KD, with another tap of itself."""
+"""Several methods at once, e.g. a rival with PDR, with Hinton KD, or with another level of itself."""
 
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
@@ -15,7 +15,7 @@ Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")]
 
 
 class CombinedConfig(BaseMethodConfig):
-    """Label -> method, each with its own weights; PDR alone is ``{kind: sward, beta: 0}``."""
+    """Methods by label, each with its own weights; PDR alone is ``{kind: sward, beta: 0}``."""
 
     kind: Literal["combined"] = Field(default="combined", description="The terms of several methods, added.")
     parts: dict[Label, "MethodConfig"] = Field(min_length=1, description="Label -> method.")
@@ -24,6 +24,8 @@ class CombinedConfig(BaseMethodConfig):
     def _one_task(self) -> "CombinedConfig":
         if stated := [label for label, part in self.parts.items() if part.alpha != 1.0]:
             raise ValueError(f"alpha weighs the task once, on the whole; remove it from {', '.join(stated)}")
+        if stated := [label for label, part in self.parts.items() if part.balance is not None]:
+            raise ValueError(f"balance is set once, on the whole; remove it from {', '.join(stated)}")
         return self
 
     @model_validator(mode="after")
@@ -54,10 +56,16 @@ class CombinedConfig(BaseMethodConfig):
 
 
 class Combined(Method):
-    """Terms ``<label>.<term>`` of every part, with the part's own weights.
+    """Adds the terms of several methods, each of which works as if it were alone.
 
-    Every part reads its own tensors, draws its own numbers and has its own pre-stage, as if it were alone.
-    Parameters: those of the parts, ``parts.<label>.…``.
+    Terms:
+        ``<label>.<term>``: every term of every part, with the part's own weight.
+    Reads:
+        The tensors that its parts read. Each part has its own pre-stage.
+    Random draws:
+        Those of its parts.
+    Parameters and buffers:
+        Those of its parts, under ``parts.<label>.…``.
     """
 
     def __init__(self, parts: dict[str, Method], alpha: float) -> None:
@@ -69,6 +77,12 @@ class Combined(Method):
         self.weights = {"task": alpha}
         for label, part in parts.items():
             self.weights |= {f"{label}.{name}": w for name, w in part.weights.items() if name != "task"}
+
+    @property
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """The terms of each part, by its label."""
+        found = {label: part.weights for label, part in self._methods()}
+        return {label: tuple(f"{label}.{k}" for k in weights if k != "task") for label, weights in found.items()}
 
     def prepare(self, batch: Batch, statistics: dict[str, tuple[Tensor, Tensor]]) -> None:
         for _, part in self._methods():
@@ -83,7 +97,7 @@ class Combined(Method):
 
     @torch.no_grad()
     def monitors(self) -> dict[str, float]:
-        """The parts' monitors; with the label before the level: ``signal/<label>.<level>/<name>``."""
+        """Monitors of the parts, the label before the level: ``signal/<label>.<level>/<name>``."""
         return {
             name.replace("/", f"/{label}.", 1): value
             for label, part in self._methods()

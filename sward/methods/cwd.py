@@ -1,4 +1,4 @@
-"""Channel-wise distillation (CWD): each channel, of logits or of features, is a distribution over positions."""
+"""Channel-wise distillation (CWD): compares, for each channel, where in the image it is active."""
 
 # B batch, C channels, n positions (H W)
 
@@ -13,7 +13,7 @@ from sward.methods.base import BatchNorm, FeatureConfig, FeatureMethod, TensorNa
 
 
 class CWDConfig(FeatureConfig):
-    """What is compared, temperature, weight, and the aligner of the feature form."""
+    """Tensor compared, temperature, weight, and the aligner of the feature form."""
 
     kind: Literal["cwd"] = Field(default="cwd", description="KL of spatial softmaxes, channel by channel.")
     level: TensorName = Field(
@@ -47,18 +47,27 @@ class CWDConfig(FeatureConfig):
 
 
 class CWD(FeatureMethod):
-    """Term ``channels``: tau^2 / (B C) sum over samples and channels of KL(p_t || p_s).
+    """Treats each channel, of logits or of features, as a distribution over positions.
 
     p is the softmax of f / tau over the positions, so a constant added to a channel changes nothing.
-    Paper: Shu et al., ICCV 2021. Code: TorchDistiller 78bac7c (BSD-2); formula checked there, in CIRKD (no
-    licence) and in mmrazor (Apache-2.0), which agree; written anew. The authors' main form compares low-resolution
-    logits, channel = class, without an aligner; the feature form compares penultimate maps, here also a trunk level,
-    after a 1x1 aligner. CIRKD's code divides by the student's channels *before* alignment: its weight 50 is
-    C_t / C_s times ours (``channels: student`` repeats it).
-    Needs: the teacher's ``logits`` or ``penultimate`` map (a fitted head), or one trunk level. The student is
-    resized bilinearly to its grid.
-    Parameters: none on logits; else ``align.weight`` (C_t, C_s, 1, 1), no bias, and ``norm.weight``,
-    ``norm.bias`` (C_t,) with ``conv_bn_relu``; dropped after training.
+
+    Terms:
+        channels: tau^2 / (B C) times the sum over samples and channels of KL(p_t || p_s).
+    Paper and code:
+        Shu et al., ICCV 2021. TorchDistiller 78bac7c (BSD-2); formula checked there, in CIRKD (no licence) and in
+        mmrazor (Apache-2.0), which agree; written anew.
+    Differences:
+        The authors' main form compares low-resolution logits, channel = class, without an aligner; the feature form
+        compares penultimate maps, here also a trunk level, after a 1x1 aligner. CIRKD's code divides by the student's
+        channels *before* alignment, so its weight 50 is C_t / C_s times ours (``channels: student`` does the same).
+    Reads:
+        The teacher's ``logits`` or ``penultimate`` map (a fitted head), or one trunk level. The student is resized
+        bilinearly to its grid.
+    Random draws:
+        None.
+    Parameters and buffers:
+        None on logits; else ``align.weight`` (C_t, C_s, 1, 1), no bias, and with ``conv_bn_relu`` also ``norm.weight``,
+        ``norm.bias`` (C_t,). No buffers.
     """
 
     per_sample = True
@@ -81,7 +90,7 @@ class CWD(FeatureMethod):
 
 
 def channel_kl(f_s_BCHW: Tensor, f_t_BCHW: Tensor, tau: float) -> Tensor:
-    """tau^2 times the *sum* over samples and channels of KL(p_t || p_s)."""
+    """Sum over samples and channels of tau^2 KL(p_t || p_s), p the softmax over positions."""
     log_s_BCn = (f_s_BCHW.flatten(2) / tau).log_softmax(-1)
     log_t_BCn = (f_t_BCHW.flatten(2) / tau).log_softmax(-1)
     return tau**2 * F.kl_div(log_s_BCn, log_t_BCn, reduction="sum", log_target=True)

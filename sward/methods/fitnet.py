@@ -1,4 +1,4 @@
-"""FitNet: the student's map, through a 1x1 convolution, should equal the teacher's."""
+"""FitNet: trains the student's map, after a 1x1 convolution, to equal the teacher's."""
 
 from typing import Any, ClassVar, Literal
 
@@ -46,18 +46,24 @@ class FitNetConfig(FeatureConfig):
 
 
 class FitNet(FeatureMethod):
-    """Terms: ``hint`` = mean over all elements of (align(f_s) - f_t)^2.
+    """Compares feature maps value by value.
 
-    Paper and code: Romero et al., ICLR 2015; form of CIRKD's comparison (2d8ad0f; no licence, so written from the
-    formula alone). ``preset: dense_mse``: regression after a linear projection, as the public documentation of
-    lightly-train describes its distillation of dense features; its repository (AGPL-3.0) was not opened.
-    Differences: the paper has a pre-training stage, here one joint stage. CIRKD adds logit distillation of weight 1,
-    here the hint stands alone. Projection and weight of dense_mse are not documented; these are ours. Raw trunk
-    features differ in scale by channel: for standardised ones use ``radio`` with ``target: channel, loss: mse``.
-    Reads: one teacher level. The student is resized bilinearly to its grid.
-    Random draws: none.
-    Parameters and buffers: ``align.weight`` (C_t, C_s, 1, 1) and, with ``bias``, ``align.bias`` (C_t,); dropped after
-    training.
+    Terms:
+        hint: mean((align(f_s) - f_t)^2) over all elements.
+    Paper and code:
+        Romero et al., ICLR 2015. As in CIRKD's comparison (2d8ad0f; no licence, so written from the formula alone).
+        ``preset: dense_mse``: regression after a linear projection, as the public documentation of lightly-train
+        describes its distillation of dense features; its repository (AGPL-3.0) was not opened.
+    Differences:
+        The paper has a pre-training stage; here, as in CIRKD, one joint stage. CIRKD adds logit distillation of weight
+        1; here the hint stands alone. Projection and weight of dense_mse are not documented; these are ours. Raw trunk
+        features differ in scale by channel: for standardised ones use ``radio`` with ``target: channel, loss: mse``.
+    Reads:
+        One teacher level. The student is resized bilinearly to its grid.
+    Random draws:
+        None.
+    Parameters and buffers:
+        ``align.weight`` (C_t, C_s, 1, 1) and, with ``bias``, ``align.bias`` (C_t,). No buffers.
     """
 
     per_sample = True

@@ -1,4 +1,4 @@
-"""HeteroAKD: both maps become class maps, and the student learns from the mixture that the labels favour."""
+"""HeteroAKD: maps both networks to class maps and teaches the student a mixture that leans to the better one."""
 
 # B batch, K classes, H W height and width; Z class maps, h errors against the labels
 
@@ -18,7 +18,7 @@ EPS = 1e-12  # both errors 0: the student's map is then the target
 
 
 class HeteroAKDConfig(FeatureConfig):
-    """Weights, temperature, warm-up, and the switches of what the sources disagree on."""
+    """Weights, temperature, warm-up, and switches for what the sources disagree on."""
 
     kind: Literal["heteroakd"] = Field(default="heteroakd", description="Label-guided mixture of class maps.")
     weight: float = Field(default=1.0, gt=0, description="lambda_2, weight of the mixture's term (unpublished).")
@@ -57,22 +57,34 @@ class HeteroAKDConfig(FeatureConfig):
 
 
 class HeteroAKD(FeatureMethod):
-    """Terms ``mixture`` and ``kd`` (0 during the warm-up) and ``supervision`` of the projectors (unless 'none').
+    """Compares class maps instead of features, and trusts each network where the labels say that it is right.
 
     Z = project(f): 1x1 convolution and BN, each on its network's own grid; then Z_s is resized bilinearly to the
-    teacher's. h(Z) = BCE(sigmoid(Z), one-hot labels), element by element.
-    Mixing (KMM): Z_h = S Z_t + (1 - S) Z_s, S = 1 - h(Z_t) / (h(Z_t) + h(Z_s)). Evaluation (KEM): w = softmax(h(Z_s) +
-    max(0, h(Z_s) - h(Z_h))). Z_h and w carry no gradient. ``mixture`` = - sum_k w_k p_k(Z_h / tau) log p_k(Z_s / tau),
-    mean over the labelled positions. ``kd`` = tau^2 KL(p(z_t / tau) || p(z_s / tau)) of the logits, as in ``kd``.
-    Paper: AAAI 2025 (arXiv 2504.07691), no authors' code; rebuilt from summaries and two re-implementations, so no
-    numbers to compare with. They disagree on KEM's axis (``evaluation``). The paper prints no supervision of the
-    projectors, without which P_t has no gradient at all; it adds ReLU, after which sigmoid(Z) >= 1/2. The paper's
-    Eq. 1 is reported to turn the logits' KL round; here it is Hinton's. The supervision of Z_s also reaches the
-    student.
-    Needs: one teacher level, labels, and the teacher's ``logits`` (a fitted head) unless ``kd`` is 0.
-    Parameters: ``project_t.weight`` (K, C_t, 1, 1), ``project_s.weight`` (K, C_s, 1, 1), no bias; ``norm_t``,
-    ``norm_s`` (``weight``, ``bias``: (K,)). With supervision 'none' the teacher's two are fixed.
-    Dropped after training.
+    teacher's. h(Z) = BCE(sigmoid(Z), one-hot labels), element by element. Mixing (KMM): Z_h = S Z_t + (1 - S) Z_s, S =
+    1 - h(Z_t) / (h(Z_t) + h(Z_s)). Evaluation (KEM): w = softmax(h(Z_s) + max(0, h(Z_s) - h(Z_h))). Z_h and w carry no
+    gradient.
+
+    Terms:
+        mixture: -sum_k w_k p_k(Z_h / tau) log p_k(Z_s / tau), mean over the labelled positions; 0 during the warm-up.
+        With ``evaluation: space`` see ``mixture_by_space``.
+        kd: tau^2 KL(p(z_t / tau) || p(z_s / tau)) of the logits, as method ``kd``; 0 during the warm-up; absent if
+        ``kd`` is 0.
+        supervision: loss of Z_s and of Z_t against the labels, added, weight 1; absent with 'none'. That of Z_s also
+        reaches the student.
+    Paper and code:
+        AAAI 2025 (arXiv 2504.07691), no authors' code; rebuilt from summaries and two re-implementations, so there are
+        no numbers to compare with.
+    Differences:
+        The re-implementations disagree on KEM's axis (``evaluation``). The paper prints no supervision of the
+        projectors, without which P_t has no gradient at all. It adds ReLU (``relu``), after which sigmoid(Z) >= 1/2.
+        Its Eq. 1 is reported to reverse the logits' KL; here it is Hinton's.
+    Reads:
+        One teacher level, labels, and the teacher's ``logits`` (a fitted head) unless ``kd`` is 0.
+    Random draws:
+        None.
+    Parameters and buffers:
+        ``project_t.weight`` (K, C_t, 1, 1), ``project_s.weight`` (K, C_s, 1, 1), no bias; ``norm_t``, ``norm_s``
+        (``weight``, ``bias``: (K,)). With supervision 'none' the teacher's two are fixed. No buffers.
     """
 
     resize_first = False

@@ -1,4 +1,4 @@
-"""Hinton's knowledge distillation (KD): the student's class probabilities should be the teacher's, pixel by pixel."""
+"""Hinton's knowledge distillation (KD): compares the class probabilities of teacher and student pixel by pixel."""
 
 # B batch, K classes, H W height and width of the teacher's logits
 
@@ -33,14 +33,24 @@ class KDConfig(FeatureConfig):
 
 
 class KD(FeatureMethod):
-    """Term ``kd``: tau^2 times the mean over pixels of KL(softmax(z_t / tau) || softmax(z_s / tau)) over classes.
+    """Compares class probabilities pixel by pixel, p = softmax(z / tau).
 
-    Paper: Hinton et al., 2015; on pixels as in CIRKD's comparison (2d8ad0f; no licence, so written from the formula
-    alone), temperature 1, weight 1. Labels play no part, so ``IGNORE`` pixels count like any other. mmrazor's
-    ``batchmean`` on four axes is H W times larger: multiply ``weight`` by H W for it.
-    Needs: the teacher's ``logits`` (a fitted head). The student's are resized bilinearly to their grid: the authors
-    compare low-resolution logits of equal size, and a target that is resized would be another target.
-    Parameters: none.
+    Terms:
+        kd: tau^2 KL(p_t || p_s), sum over classes, mean over pixels; with ``classes: mean`` the mean over classes too,
+        without tau^2.
+    Paper and code:
+        Hinton et al., 2015. On pixels as in CIRKD's comparison (2d8ad0f; no licence, so written from the formula
+        alone), temperature 1, weight 1.
+    Differences:
+        mmrazor's ``batchmean`` on four axes is H W times larger: multiply ``weight`` by H W for it.
+    Reads:
+        The teacher's ``logits`` (a fitted head). The student's are resized bilinearly to their grid: the authors
+        compare low-resolution logits of equal size, and a resized target would be another target. Labels are not used,
+        so ``IGNORE`` pixels count like any other.
+    Random draws:
+        None.
+    Parameters and buffers:
+        None.
     """
 
     per_sample = True
@@ -64,6 +74,6 @@ def logit_kl(z_s_BKHW: Tensor, z_t_BKHW: Tensor, tau: float) -> Tensor:
 
 
 def both_logits(output: StudentOutput, batch: Batch) -> tuple[Tensor, Tensor]:
-    """(z_s, z_t) on the teacher's grid, float32 or wider, the teacher's without gradient; for further logit terms."""
+    """Student's and teacher's logits on the teacher's grid, float32 or wider, the teacher's without gradient."""
     z_s, z_t = at_least_float32(output.logits, batch.features["logits"])
     return resize(z_s, grid(z_t)), z_t

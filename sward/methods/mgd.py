@@ -1,4 +1,4 @@
-"""Masked generative distillation (MGD): from part of the student's map, rebuild the teacher's whole map."""
+"""Masked generative distillation (MGD): rebuilds the teacher's whole map from a part of the student's."""
 
 # B batch, C channels, H W height and width
 
@@ -48,19 +48,29 @@ class MGDConfig(FeatureConfig):
 
 
 class MGD(FeatureMethod):
-    """Term ``reconstruction``: 1/B sum (generate(align(f_s) * mask) - f_t)^2, generate = conv3x3, ReLU, conv3x3.
+    """Hides most positions of the student's map and lets a small generator rebuild the teacher's map from the rest.
 
-    The mask is one number per position, shared by all channels: 0 where u > 1 - lambda with u uniform in [0, 1).
-    Paper: Yang et al., ECCV 2022. Code: yzd-v/MGD 2c9da0b and mmrazor (both Apache-2.0, the same numbers for the
-    same u); written anew. The authors' segmentation distiller adds CWD on logits with tau 4 and weight 3, which the
-    paper's feature-only row excludes: term ``logits`` where ``logits`` > 0, as in ``cwd``.
-    Needs: one teacher level; for that term also the teacher's ``logits`` (a fitted head). The student is
-    resized bilinearly to its grid (the authors require equal sizes).
-    Draws: u = ``seeds.uniforms(B * H * W, seed, "mgd", step)`` viewed (B, 1, H, W), float64, H W the teacher's grid;
-    ``reconstruction`` takes it as an argument.
-    Parameters: ``align.weight`` (C_t, C_s, 1, 1), ``align.bias``, only where channels differ;
-    ``generate1.weight``, ``generate2.weight`` (C_t, C_t, 3, 3) and their ``bias``: 18 C_t^2 in all, dropped after
-    training.
+    The mask is one number per position, shared by all channels: 0 where u > 1 - lambda, with u uniform in [0, 1).
+
+    Terms:
+        reconstruction: 1/B sum (generate(align(f_s) * mask) - f_t)^2, generate = conv3x3, ReLU, conv3x3; or the mean
+        over all elements (``reduction: mean``).
+        logits: CWD between the logits, as method ``cwd``; only if ``logits`` > 0.
+    Paper and code:
+        Yang et al., ECCV 2022. yzd-v/MGD 2c9da0b and mmrazor (both Apache-2.0, the same numbers for the same u);
+        written anew.
+    Differences:
+        The authors' segmentation distiller adds ``logits`` with tau 4 and weight 3, which the paper's feature-only row
+        excludes; here it is off by default. The authors require equal sizes.
+    Reads:
+        One teacher level; for ``logits`` also the teacher's ``logits`` (a fitted head). The student is resized
+        bilinearly to its grid.
+    Random draws:
+        u = ``seeds.uniforms(B * H * W, seed, "mgd", step)`` viewed (B, 1, H, W), float64, H W the teacher's grid.
+        ``reconstruction`` takes it as an argument.
+    Parameters and buffers:
+        ``align.weight`` (C_t, C_s, 1, 1), ``align.bias``, only if the channels differ; ``generate1.weight``,
+        ``generate2.weight`` (C_t, C_t, 3, 3) and their ``bias``: 18 C_t^2 in all. No buffers.
     """
 
     order_invariant = False  # draws go by the place in the batch
@@ -88,7 +98,7 @@ class MGD(FeatureMethod):
         return {"reconstruction": self.reconstruction(f_s, f_t, u.to(f_t.device))}
 
     def reconstruction(self, f_s: Tensor, f_t: Tensor, u: Tensor) -> Tensor:
-        """The term for given draws.
+        """Term ``reconstruction`` for given random numbers.
 
         Args:
             f_s: (B, C_s, H, W), the student on the teacher's grid, before ``align``.

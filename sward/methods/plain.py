@@ -1,4 +1,4 @@
-"""The student alone: cross-entropy and nothing else. The row every other method must beat."""
+"""The student alone: cross-entropy and nothing else, the baseline of every comparison."""
 
 from typing import Literal
 
@@ -19,7 +19,17 @@ class PlainConfig(BaseMethodConfig):
 
 
 class Plain(Method):
-    """No term of its own."""
+    """Trains the student on labels alone.
+
+    Terms:
+        None.
+    Reads:
+        Nothing of the teacher.
+    Random draws:
+        None.
+    Parameters and buffers:
+        None.
+    """
 
     per_sample = True
 

@@ -29,7 +29,26 @@ class SwardConfig(BaseMethodConfig):
 
 
 class Sward(Method):
-    """Terms ``attn``, ``value``, ``context`` (and ``aux``), ``separation``, ``compactness``."""
+    """Distils windowed attention at every level (MWAD) and shapes the student's class clusters (PDR).
+
+    Terms:
+        attn, value, context: MWAD, Eq. 11-13, means over the paired levels; those that ``mwad.terms`` names, with
+        weight beta (none with beta 0).
+        aux: cross-entropy that trains MWAD's teacher side alone, weight 1, only with ``mwad.teacher_proj: aux``.
+        separation, compactness: PDR, Eq. 16 and 18, with weights gamma lambda_1 and gamma lambda_2 (none with gamma 0).
+    Paper and code:
+        The SWARD paper (CC BY 4.0); no public code.
+    Differences:
+        One switch each in ``MWADConfig`` and ``PDRConfig``, with reasons; ``preset: paper`` in both sets the printed
+        form.
+    Reads:
+        The paired trunk levels and the store's statistics of them (MWAD), labels (PDR). With beta 0 nothing of the
+        teacher.
+    Random draws:
+        Window offsets: ``seeds.integers(2, side, seed, "offsets", step, level)``.
+    Parameters and buffers:
+        Those of ``mwad`` and ``pdr``, under these names; see `sward.mwad.projections`.
+    """
 
     per_sample = True
 
@@ -76,7 +95,7 @@ class Sward(Method):
 
     @torch.no_grad()
     def monitors(self) -> dict[str, float]:
-        """``signal/<level>/<name>`` of the last step's batch, recomputed here: other steps pay nothing."""
+        """``signal/<level>/<name>`` of the last step's batch, recomputed here so that other steps pay nothing."""
         if self.mwad is None or self._last is None:
             return {}
         features, sizes, seed, step = self._last

@@ -16,9 +16,10 @@ from table import CONFIGS
 from torch import nn
 
 from sward import seeds
-from sward.contracts import IGNORE, StudentOutput
+from sward.contracts import IGNORE, BalanceConfig, StudentOutput
 from sward.distributed.collectives import BatchSlice, current_slice
 from sward.distributed.synced_layers import sharing
+from sward.methods import MethodConfig
 from sward.objective import Objective
 from sward.students import StudentConfig, build_student
 from sward.task import cross_entropy
@@ -45,7 +46,12 @@ def member(rank, folder):
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # the host's own name may lead nowhere
     dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
     found = {}
-    for check, subjects in ((check_method, CONFIGS), (check_student, STUDENTS), (check_layer, LAYERS)):
+    for check, subjects in (
+        (check_method, CONFIGS),
+        (check_student, STUDENTS),
+        (check_layer, LAYERS),
+        (check_balance, BALANCED),
+    ):
         for subject in subjects:
             try:
                 check(BatchSlice(WHOLE, rank, 2).rows, subject)
@@ -149,6 +155,37 @@ class Draws(nn.Module):
         with nullcontext() if current_slice() is None else pytest.raises(ValueError, match=r"torch\.rand.*devices: 1"):
             torch.rand(2)
         return x + torch.rand(1, generator=torch.Generator().manual_seed(0))  # a method's own draw is its own affair
+
+
+BALANCED = {"shares of the batch": {"kind": "fitnet", "level": "s8"}, "the whole batch": {"kind": "mgd", "level": "s8"}}
+
+
+@pytest.mark.parametrize("how", BALANCED)
+def test_gradient_balancing_has_the_factors_of_one_process_and_the_same_in_both(failures, how):
+    assert not failures[f"check_balance {how}"]
+
+
+def check_balance(rows, how):
+    method = TypeAdapter(MethodConfig).validate_python(BALANCED[how])
+    students = [build_student(TypeAdapter(StudentConfig).validate_python({"kind": "unext"}), 3, 0) for _ in range(2)]
+    alone, shared = (student.double().train() for student in students)
+    built = [method.build({"s8": 8}, alone.channels, 3, 32).double() for _ in students]
+    for one in built:
+        one.prepare(make_batch(one), {})
+    first, second = (Objective(one, BalanceConfig()).double() for one in built)
+    images = torch.randn(WHOLE, 3, 64, 64, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    batch = make_batch(built[0], WHOLE)
+    batch.features = {k: f.double() for k, f in batch.features.items()}
+    wanted = first.balanced(first(alone(images), batch, 0), 0, list(alone.parameters()))
+    own = replace(batch, labels=batch.labels[rows], features={k: f[rows] for k, f in batch.features.items()})
+    with sharing(WHOLE):
+        found = second(shared(images[rows]), own, 0)
+    found = second.balanced(found, 0, list(shared.parameters()))
+    torch.testing.assert_close(second.balance.norms, first.balance.norms, rtol=1e-9, atol=0)
+    torch.testing.assert_close(found.total, wanted.total, rtol=1e-9, atol=0)
+    both = [torch.empty_like(second.balance.norms) for _ in range(2)]
+    dist.all_gather(both, second.balance.norms)
+    assert torch.equal(*both)
 
 
 LAYERS = {

@@ -154,7 +154,7 @@ def test_the_mask_follows_seed_and_step_and_the_fixed_one_does_not():
 
 def test_unstated_groups_are_the_most_that_fit_and_others_are_refused():
     def groups(channels, given=None):
-        return AfDCDConfig(kd=0, groups=given).build({"s32": channels}, {"s32": 3}, CLASSES, 6).groups
+        return AfDCDConfig(kd=0, groups=given).build({"s32": channels}, {"s32": 3}, CLASSES, 6).channel_groups
 
     assert [groups(c) for c in (768, 96, 12, 6, 2)] == [16, 16, 12, 6, 2]
     assert groups(144, 9) == 9

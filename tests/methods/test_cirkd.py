@@ -4,7 +4,19 @@ import math
 
 import pytest
 import torch
-from rivals import CLASSES, STUDENT, TEACHER, assert_equals_loops, build, kd_loops, labels_of, maps, projected, randn
+from rivals import (
+    CLASSES,
+    STUDENT,
+    TEACHER,
+    assert_equals_loops,
+    batch_norm,
+    build,
+    kd_loops,
+    labels_of,
+    maps,
+    projected,
+    randn,
+)
 from rivals import terms as terms_of
 
 from sward.align import labels_on_grid
@@ -75,10 +87,7 @@ def pair_loops(v_s, v_t, tau=0.1):
 
 
 def project_loops(project, f):
-    y = projected(project.first, f)
-    mean, variance = y.mean((0, 2, 3), keepdim=True), y.var((0, 2, 3), correction=0, keepdim=True)
-    y = (y - mean) / (variance + 1e-5).sqrt() * project.norm.weight.view(-1, 1, 1) + project.norm.bias.view(-1, 1, 1)
-    return projected(project.second, y.clamp_min(0))
+    return projected(project.second, batch_norm(project.norm, projected(project.first, f)).clamp_min(0))
 
 
 @pytest.mark.parametrize(("pool", "side"), [("auto", 1), (2, 2), (4, 4)])
@@ -117,16 +126,20 @@ def test_kd_is_kd_on_logits():
 
 def test_the_hint_follows_a_block_of_self_attention():
     method = ready(**V2)
+    gcn = method.gcn
+    assert all(layer.bias is None for layer in (gcn.query, gcn.key, gcn.value, gcn.out, gcn.join))
 
     def loops(f_s, f_t):
-        q, k, v = (projected(layer, f_s).flatten(2) for layer in (method.gcn.query, method.gcn.key, method.gcn.value))
+        q, k, v = (projected(layer, f_s).flatten(2) for layer in (gcn.query, gcn.key, gcn.value))
         found = []
         for n in range(2):
             for i in range(HEIGHT * WIDTH):
                 e = [((q[n, :, i] * k[n, :, j]).sum() / math.sqrt(STUDENT // 2)).exp() for j in range(HEIGHT * WIDTH)]
                 found.append(sum(w / sum(e) * v[n, :, j] for j, w in enumerate(e)))
         attended = torch.stack(found).view(2, HEIGHT, WIDTH, -1).permute(0, 3, 1, 2)
-        y = projected(method.hint, projected(method.gcn.join, torch.cat([f_s, attended], 1)))
+        a = batch_norm(gcn.norm_out, projected(gcn.out, attended)).clamp_min(0)
+        joined = batch_norm(gcn.norm_join, projected(gcn.join, torch.cat([f_s, a], 1))).clamp_min(0)
+        y = projected(method.hint, joined)
         return sum((a - b) ** 2 for a, b in zip(y.flatten(), f_t.flatten(), strict=True)) / f_t.numel()
 
     assert_equals_loops(method, "hint", loops, *maps(HEIGHT, WIDTH))

@@ -2,26 +2,11 @@
 
 import pytest
 import torch
-from rivals import STUDENT, TEACHER, assert_equals_loops, build, maps, projected, terms
+from rivals import STUDENT, TEACHER, assert_equals_loops, build, conv3x3, maps, projected, terms
 
 from sward import seeds
 from sward.methods.cwd import CWDConfig
 from sward.methods.mgd import MGDConfig
-
-
-def conv3x3(layer, f):
-    N, C, H, W = f.shape
-    rows = []
-    for n in range(N):
-        for k in range(layer.out_channels):
-            for y in range(H):
-                for x in range(W):
-                    near = [(a, b) for a in (-1, 0, 1) for b in (-1, 0, 1) if 0 <= y + a < H and 0 <= x + b < W]
-                    parts = [
-                        layer.weight[k, c, a + 1, b + 1] * f[n, c, y + a, x + b] for c in range(C) for a, b in near
-                    ]
-                    rows.append(sum(parts) + layer.bias[k])
-    return torch.stack(rows).view(N, layer.out_channels, H, W)
 
 
 @pytest.mark.parametrize(("reduction", "divisor"), [("sum", 2), ("mean", 2 * TEACHER * 3 * 4)])

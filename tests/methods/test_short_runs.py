@@ -14,6 +14,7 @@ SWITCHES = {
     "heteroakd": {"warmup_steps": 1},  # else three steps would end before its term begins
     "maskd": {"prestage": SHORT},
     "freekd": {"prestage": SHORT},
+    "dkd": {"others": 0},  # the store has two classes
 }
 
 

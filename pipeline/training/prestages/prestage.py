@@ -142,7 +142,7 @@ def train_prestage(
     folder: Folder,
     progress: TrainProgress,
 ) -> None:
-    """Trains ``stage`` on batches of its own (or counts it in one pass), then writes its weights and, last, its card."""
+    """Trains ``stage`` on batches of its own (or counts in one pass), then writes its weights and, last, its card."""
     device, began, records = stream.device, time.monotonic(), stream.order.records
     if isinstance(stage, Prestage):
         order = Order(records, stage.settings.batch_size, stage.settings.seed, config.per_epoch)

@@ -14,12 +14,8 @@ import torch
 
 from pipeline.devices import wait_for
 
-WHOLE = (
-    "evaluation",
-    "checkpoint",
-    "logging",
-    "relational signal",
-)  # parts that do not occur in every step; parts inside them are not told apart
+# parts that do not occur in every step; parts inside them are not told apart
+WHOLE = ("evaluation", "checkpoint", "logging", "relational signal", "gradient balance")
 
 
 @dataclass

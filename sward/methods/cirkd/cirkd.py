@@ -1,4 +1,4 @@
-"""CIRKD: pixels (v2: and channels) should relate to those of other images, and of memory, as the teacher's do."""
+"""CIRKD: matches the similarities of pixels (v2: and channels) across images and to a memory of earlier ones."""
 
 # B batch, K classes, C channels, H W height and width
 
@@ -49,7 +49,7 @@ class CIRKDConfig(FeatureConfig):
 
     @property
     def terms(self) -> dict[str, float]:
-        """The terms of this version at this level, and their weights; those of weight 0 are left out."""
+        """Names and weights of this version's terms at this level, without those of weight 0."""
         names = ("kd",) * (self.level in HEAD_TENSORS) + (V1 if self.version == "v1" else V2)
         return {name: weight for name in names if (weight := getattr(self.weights, name)) > 0}
 
@@ -68,38 +68,49 @@ class CIRKDConfig(FeatureConfig):
 
 
 class CIRKD(FeatureMethod):
-    """Terms ``kd``, ``pairs``, ``pixel``, ``region``; v2 also ``hint``, ``channel_pairs``, ``channel_memory``,
-    ``channel_mse``. Those of weight 0 are left out.
+    """Compares relations instead of values: how similar a vector is to those of other images and of a memory.
 
-    Vectors are of length 1, rows are softmaxes of similarities / tau, and every term but two is KL(T || S), summed
-    over columns, averaged over rows. kd: as method ``kd``. pairs: every pixel of image a against those of image b,
-    mean over all ordered pairs; the student is not projected. pixel, region: every labelled pixel of the projected
-    student, and of the teacher, against the same n positions of every class's queue, times kd_tau^2. hint: mean
-    (hint(gcn(f_s)) - f_t)^2. channel_*: on 4 x 4 means, the student's projected: channels against those of image b
-    (channel_pairs) and of the queue (channel_memory), and the mean squared difference (channel_mse).
-    Paper: Yang et al., CVPR 2022 (v1), and its extension (v2). Code: winycg/CIRKD 2d8ad0f, dab64db: no licence, so
-    written from the formulas alone. The code's pixel queue holds pixels of any class (``pixel_queue: as_code``). The
-    block before hint is run, not verified; no formula says if pooling comes before the projection: here it does.
-    Needs: ``penultimate`` and ``logits`` (a fitted head) and labels; with a trunk level only that, and no kd. The
-    student is resized bilinearly to the teacher's grid (the authors' sizes are equal). v2's channel queue needs maps
-    of one size, known at ``prepare``.
-    Memory: the batch is filed before it is compared, once a step: a call with the number of a step already filed (or
-    an earlier one) leaves the queues as they are. Queues and ``filed``, the last step, are buffers: with a state
-    whose ``filed`` is f, steps up to f are compared and not filed; set ``filed`` to -1 in it to number steps anew.
-    Draws, all ``seeds.permutation(n, seed, "cirkd", step, *what)``, its first numbers: for every image i and class k
-    present, n the class's positions, what = ("filing", i, k), ``pixels_per_class`` of them; n a class's queue,
-    ("pixel",) and ("region",), samples // K + 1 (K classes); v2: n = B C_t, ("channel filing",), ``channels_per_step``;
-    n the queue, ("channel",), ``channel_samples``. At ``prepare``, class k's queue ("pixel" or "region"; "channel"
-    with k = 0): normalised rows of torch.randn(size, length), generator seeded with torch_seed(seed, "cirkd", queue,
-    k). ``enqueue`` and ``relations`` take the draws as ``cirkd_queues.Draws``, and ``cirkd_target.Target(f_t, y)``.
-    Parameters: ``project``: ``first.weight`` (C_t, C_s, 1, 1), ``second.weight`` (C_t, C_t, 1, 1), ``norm.weight``,
-    ``norm.bias`` (C_t,); v2: ``project_channels`` alike; d = max(1, C_s // 2): ``gcn.query``, ``gcn.key``,
-    ``gcn.value`` (d, C_s, 1, 1), ``gcn.join`` (C_s, C_s + d, 1, 1), input [f_s; attended], ``weight`` and ``bias``
-    each; ``hint.weight`` (C_t, C_s, 1, 1). Buffers: ``filed`` (); K classes: ``queues.pixel``, ``queues.region`` (K,
-    size, C_t), ``queues.next`` (2, K); ``channel_queue.ring`` (size, positions), ``.next`` (). All are dropped.
+    Vectors have length 1. A row of similarities / tau goes through a softmax, and KL(T || S) compares the teacher's row
+    with the student's: sum over columns, mean over rows. Every term but ``kd``, ``hint`` and ``channel_mse`` is one.
+
+    Terms (left out at weight 0; from ``hint`` on v2 alone):
+        kd: as method ``kd``, with temperature kd_tau.
+        pairs: each pixel of image a against all pixels of image b, mean over all ordered pairs; no projection.
+        pixel, region: each labelled pixel of the teacher, and of the projected student, against the same n positions
+        of every class's queue; times kd_tau^2.
+        hint: mean (hint(gcn(f_s)) - f_t)^2.
+        channel_pairs, channel_memory, channel_mse: of 4x4 means, the student's projected: each channel against those
+        of image b; against the queue's; and the mean squared difference.
+    Paper and code:
+        Yang et al., CVPR 2022 (v1), and its extension (v2). winycg/CIRKD 2d8ad0f, dab64db has no licence: written from
+        the formulas alone.
+    Differences:
+        The code's pixel queue holds pixels of any class (``pixel_queue: as_code``). No formula says whether pooling
+        comes before the projection (here it does), nor how wide ``gcn.out`` is (here C_s).
+    Reads:
+        ``penultimate`` and ``logits`` (a fitted head) and labels; or one trunk level and labels, without ``kd``. The
+        student is resized bilinearly to the teacher's grid (the authors' sizes are equal). v2's channel queue needs
+        maps of the size seen at ``prepare``.
+    Random draws:
+        The first numbers of ``seeds.permutation(n, seed, "cirkd", step, *what)``; K classes. Per image i and class k
+        present: what = ("filing", i, k), n the class's positions, ``pixels_per_class`` numbers. ("pixel",),
+        ("region",): n a class's queue, samples // K + 1. v2: ("channel filing",): n = B C_t, ``channels_per_step``;
+        ("channel",): n the queue, ``channel_samples``. At ``prepare``, class k's queue ("pixel" or "region"; "channel"
+        with k = 0): normalised rows of torch.randn(size, length), generator seeded with torch_seed(seed, "cirkd",
+        queue, k). ``enqueue`` and ``relations`` take the draws as ``queues.Draws``, and the teacher as
+        ``target.Target(f_t, y)``.
+    Parameters and buffers:
+        ``project``: ``first.weight`` (C_t, C_s, 1, 1), ``second.weight`` (C_t, C_t, 1, 1), ``norm.weight``,
+        ``norm.bias`` (C_t,). v2: ``project_channels`` likewise; with d = max(1, C_s // 2) ``gcn.query``, ``gcn.key``,
+        ``gcn.value`` (d, C_s, 1, 1), ``gcn.out`` (C_s, d, 1, 1), ``gcn.join`` (C_s, 2 C_s, 1, 1) on [f_s; a],
+        ``weight`` each; ``gcn.norm_out``, ``gcn.norm_join`` (C_s,), ``weight`` and ``bias`` each; ``hint.weight`` (C_t,
+        C_s, 1, 1). Buffers: ``queues.pixel``, ``queues.region`` (K, size, C_t), ``queues.next`` (2, K),
+        ``channel_queue.ring`` (size, positions), ``channel_queue.next`` (), ``filed`` (): the last step whose batch was
+        filed. A batch is filed before it is compared, once a step: steps up to ``filed``, also of a loaded state, leave
+        the queues as they are; set it to -1 to number steps anew.
 
     Raises:
-        RuntimeError: at a call, where a term has a memory, and neither ``prepare`` nor a prepared state filled it.
+        RuntimeError: at a call, if a term has a memory that neither ``prepare`` nor a loaded state has filled.
     """
 
     order_invariant = False  # draws and places in the queues go by the place in the batch
@@ -125,7 +136,7 @@ class CIRKD(FeatureMethod):
         initialise(self, seed=0)
 
     def prepare(self, batch: Batch, statistics: dict[str, tuple[Tensor, Tensor]]) -> None:
-        """Draws adapters and queues from the run's seed; v2's channel queue takes the size of the batch's maps."""
+        """Draw adapters and queues from the run's seed; v2's channel queue takes the size of the batch's maps."""
         super().prepare(batch, statistics)
         if self.weights.keys() & {"pixel", "region"}:
             self.queues.reset(batch.seed)
@@ -154,7 +165,7 @@ class CIRKD(FeatureMethod):
         return self.relations(f_s, target, draws)
 
     def draw(self, target: Target, seed: int, step: int) -> Draws:
-        """The step's draws, a function of (seed, step) and of which labels are where."""
+        """Random numbers of the step: a function of (seed, step) and of which labels are where."""
         sizes, K = self.config.queues, self.num_classes
 
         def first(count: int, of: int, *what: int | str) -> Tensor:
@@ -171,7 +182,7 @@ class CIRKD(FeatureMethod):
         )
 
     def enqueue(self, target: Target, draws: Draws) -> None:
-        """File the teacher's map under its labels; changes the queues."""
+        """Add the teacher's vectors to the queues, under their labels."""
         if self.weights.keys() & {"pixel", "region"}:
             per_class, rule = self.config.queues.pixels_per_class, self.config.pixel_queue
             self.queues.enqueue(target.pixels, target.places, draws.filing, per_class, rule)
@@ -179,7 +190,7 @@ class CIRKD(FeatureMethod):
             self.channel_queue.enqueue(target.channels, draws.channel_filing)
 
     def relations(self, f_s: Tensor, target: Target, draws: Draws) -> dict[str, Tensor]:
-        """All terms but ``kd``, for the student (B, C_s, H, W) on the target's grid and given draws."""
+        """All terms but ``kd``, of the student (B, C_s, H, W) on the target's grid, for given draws."""
         found = {}
         if "pairs" in self.weights:
             side = self._side(target.f)

@@ -1,4 +1,4 @@
-"""Weights and queues of CIRKD, with the authors' values."""
+"""Configuration of CIRKD's weights and queues, with the authors' values."""
 
 from typing import Self
 
@@ -8,7 +8,7 @@ from sward.contracts import Config
 
 
 class CIRKDWeights(Config):
-    """Weight of every term, by the term's name; 0 leaves it out, and with it what only it trains."""
+    """Weight of every term, by its name. 0 leaves the term out, and the layers and queues that only it uses."""
 
     kd: float = Field(default=1.0, ge=0, description="KD on logits; absent where `level` is a trunk level.")
     pairs: float = Field(default=1.0, ge=0, description="Pixel relations between the images of the batch.")
@@ -21,16 +21,16 @@ class CIRKDWeights(Config):
 
 
 class CIRKDQueues(Config):
-    """Sizes of the queues, what enters them at a step, and how much of them is compared."""
+    """Sizes of the queues, and how many vectors enter them and are compared with at every step."""
 
-    pixel: int = Field(default=20_000, ge=1, description="Vectors a class (SegFormer: 2000).")
-    region: int = Field(default=2_000, ge=1, description="Vectors a class.")
+    pixel: int = Field(default=20_000, ge=1, description="Vectors per class (SegFormer: 2000).")
+    region: int = Field(default=2_000, ge=1, description="Vectors per class.")
     channel: int = Field(default=10_000, ge=1, description="v2: channels.")
     pixels_per_class: int = Field(default=16, ge=1, description="Pixels that enter per image and class, at most.")
-    channels_per_step: int = Field(default=256, ge=1, description="v2: channels that enter a step, at most.")
-    pixel_samples: int = Field(default=4096, ge=1, description="Drawn a step: this // classes + 1 of every class.")
-    region_samples: int = Field(default=1024, ge=1, description="Drawn a step: this // classes + 1 of every class.")
-    channel_samples: int = Field(default=2048, ge=1, description="v2: channels drawn a step.")
+    channels_per_step: int = Field(default=256, ge=1, description="v2: channels that enter per step, at most.")
+    pixel_samples: int = Field(default=4096, ge=1, description="Drawn per step: this // classes + 1 of every class.")
+    region_samples: int = Field(default=1024, ge=1, description="Drawn per step: this // classes + 1 of every class.")
+    channel_samples: int = Field(default=2048, ge=1, description="v2: channels drawn per step.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:

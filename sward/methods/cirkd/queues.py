@@ -1,6 +1,7 @@
-"""CIRKD's memories: rings of teacher vectors, per class (pixels, regions) and of channels.
+"""Memories of CIRKD: ring buffers of teacher vectors, per class (pixels, regions) and of channels.
 
-They are buffers, so a checkpoint holds them and a resumed run continues with them. Every draw is an argument.
+They are module buffers, so a checkpoint contains them and a resumed run continues with them. Random numbers are
+arguments.
 """
 
 # B batch, K classes, C channels, H W height and width of the teacher's map, n positions of one class
@@ -19,12 +20,14 @@ from sward.methods.cirkd.config import CIRKDQueues
 
 @dataclass
 class Draws:
-    """All that is random in one step.
+    """Random numbers of one step, all int64.
 
-    filing: per image, per class present in ascending order (never ``IGNORE``), a permutation of range(n), n the
-    class's positions in the image, or its first ``pixels_per_class`` numbers. pixel, region: (count,) positions in
-    every class's queue. channel_filing: (count,) rows of the teacher's (B C). channel: (count,) positions in the
-    channel queue. All int64.
+    Attributes:
+        filing: per image, and per class present in ascending order (never ``IGNORE``), a permutation of range(n), n the
+            class's positions in the image, or its first ``pixels_per_class`` numbers.
+        pixel, region: (count,) positions in the queue of every class.
+        channel_filing: (count,) rows of the teacher's (B C) channels.
+        channel: (count,) positions in the channel queue.
     """
 
     filing: list[Tensor]
@@ -35,10 +38,12 @@ class Draws:
 
 
 class ClassQueues(nn.Module):
-    """Pixel and region vectors of length 1, class by class: ``pixel`` (K, P, C), ``region`` (K, R, C).
+    """Pixel and region vectors of length 1 for every class; zeros until ``reset``.
 
-    ``next`` (2, K): where the next pixel (row 0) and region (row 1) of each class goes; after the last place comes
-    the first. Zeros until ``reset``.
+    Attributes:
+        pixel, region: (K, P, C) and (K, R, C).
+        next: (2, K) int64, the position of the next pixel (row 0) and region (row 1) of each class; the last position
+            is followed by the first.
     """
 
     pixel: Tensor
@@ -52,7 +57,7 @@ class ClassQueues(nn.Module):
         self.register_buffer("next", torch.zeros(2, num_classes, dtype=torch.int64))
 
     def reset(self, seed: int) -> None:
-        """Random unit vectors from the seed."""
+        """Fill the queues with random unit vectors from the seed."""
         for name, queue in (("pixel", self.pixel), ("region", self.region)):
             for k, ring in enumerate(queue):
                 ring.copy_(unit_vectors(len(ring), ring.shape[1], seed, name, k))
@@ -67,15 +72,15 @@ class ClassQueues(nn.Module):
         per_class: int,
         rule: Literal["fixed", "as_code"],
     ) -> None:
-        """File the batch: per image and class its region's mean vector and up to ``per_class`` of its pixels.
+        """Add the batch: per image and class the mean vector of its region and up to ``per_class`` of its pixels.
 
         Args:
-            x_BnC: every position's vector of the teacher's map, row by row, at length 1.
-            places: (image, class, its positions), as ``cirkd_target.present`` lists them.
-            filing: one permutation of range(n), or its beginning, for every entry, n its number of positions.
-            per_class: the first that many of the permutation enter.
-            rule: 'fixed', the permutation picks among the class's positions; 'as_code', as the authors' code does,
-                among all of the image's (row by row), whatever their class.
+            x_BnC: vectors of all positions of the teacher's map, row by row, of length 1.
+            places: (image, class, its positions), as ``target.present`` lists them.
+            filing: for every entry a permutation of range(n), or its beginning, n the entry's number of positions.
+            per_class: how many numbers of the permutation are used.
+            rule: 'fixed': the permutation picks among the class's positions; 'as_code': among all positions of the
+                image (row by row) whatever their class, as in the authors' code.
         """
         for (image, k, index), permutation in zip(places, filing, strict=True):
             index, chosen = index.to(x_BnC.device), permutation[:per_class].to(x_BnC.device)
@@ -84,12 +89,12 @@ class ClassQueues(nn.Module):
             write(self.pixel[k], self.next[0, k], x_BnC[image, index[chosen] if rule == "fixed" else chosen])
 
     def sampled(self, name: str, positions: Tensor) -> Tensor:
-        """The vectors at ``positions`` (n,) of every class's ``pixel`` or ``region`` ring, (K n, C)."""
+        """Vectors at ``positions`` (n,) of the ``pixel`` or ``region`` queue of every class, (K n, C)."""
         return getattr(self, name)[:, positions.to(self.next.device)].flatten(0, 1)
 
 
 class ChannelQueue(nn.Module):
-    """Channel maps of length 1: ``ring`` (size, positions), empty (size, 0) until ``reset``; ``next``: a number."""
+    """Channel maps of length 1: ``ring`` (size, positions), empty (size, 0) until ``reset``; ``next``: position, ()."""
 
     ring: Tensor
     next: Tensor
@@ -100,13 +105,13 @@ class ChannelQueue(nn.Module):
         self.register_buffer("next", torch.zeros((), dtype=torch.int64))
 
     def reset(self, seed: int, positions: int) -> None:
-        """Random unit vectors from the seed, for maps of that many positions."""
+        """Fill the queue with random unit vectors from the seed, for maps of that many positions."""
         self.ring = unit_vectors(len(self.ring), positions, seed, "channel", 0).to(self.ring)
         self.next.zero_()
 
     @torch.no_grad()
     def enqueue(self, x_t_BCn: Tensor, rows: Tensor) -> None:
-        """Take in the rows of (B C) that ``rows`` names. Raises ValueError where the maps' size is another."""
+        """Add the channels of (B C) that ``rows`` names. Raises ValueError if the maps have another size."""
         if x_t_BCn.shape[-1] != self.ring.shape[-1]:
             raise ValueError(
                 f"the channel queue holds maps of {self.ring.shape[-1]} positions (0: not prepared), the batch has "
@@ -115,7 +120,7 @@ class ChannelQueue(nn.Module):
         write(self.ring, self.next, x_t_BCn.flatten(0, 1)[rows.to(x_t_BCn.device)])
 
     def sampled(self, positions: Tensor) -> Tensor:
-        """The maps at ``positions`` (m,), (m, n)."""
+        """Maps at ``positions`` (m,), (m, n)."""
         return self.ring[positions.to(self.ring.device)]
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
@@ -125,7 +130,7 @@ class ChannelQueue(nn.Module):
 
 
 def first_permuted(count: int, n: int, *key: int | str) -> Tensor:
-    """The first ``count`` numbers (all n, if fewer) of ``seeds.permutation(n, *key)``, without sorting the others."""
+    """First ``count`` numbers (all n, if fewer) of ``seeds.permutation(n, *key)``, without sorting the others."""
     words = seeds.words(n, *key)
     if count < n:
         low = np.flatnonzero(words <= np.partition(words, count)[count])  # ascending, so ties keep their order
@@ -134,13 +139,13 @@ def first_permuted(count: int, n: int, *key: int | str) -> Tensor:
 
 
 def write(ring: Tensor, at: Tensor, rows: Tensor) -> None:
-    """Put ``rows`` (at most as many as the ring has) at position ``at`` and on, and move ``at``; in place."""
+    """Write ``rows`` (at most as many as the ring has) from position ``at`` on, and advance ``at``; in place."""
     places = (at + torch.arange(len(rows), device=ring.device)) % len(ring)
     ring.index_copy_(0, places, rows.to(ring.dtype))
     at.add_(len(rows)).remainder_(len(ring))
 
 
 def unit_vectors(count: int, length: int, seed: int, name: str, k: int) -> Tensor:
-    """(count, length) float32 random directions, a function of the seed and the ring's name and class."""
+    """Random directions (count, length), float32: a function of the seed and the ring's name and class."""
     generator = torch.Generator().manual_seed(seeds.torch_seed(seed, "cirkd", name, k))
     return F.normalize(torch.randn(count, length, generator=generator), dim=1)

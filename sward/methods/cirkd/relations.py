@@ -1,7 +1,7 @@
-"""CIRKD's one measure: a row of similarities, of teacher and student, is a distribution, and their KL is the loss.
+"""Loss of CIRKD: KL between the teacher's and the student's rows of similarities, each row a distribution.
 
-Rows are pixels or channels, columns those of another image or of a queue. A similarity matrix is as large as
-(positions)^2, so only ``ROWS`` rows (``ROWS_CUDA`` on a GPU) of one image (or pair) exist at any time.
+Rows are pixels or channels, columns those of another image or of a queue. A similarity matrix has (positions)^2
+entries, so only ``ROWS`` rows (``ROWS_CUDA`` on a GPU) of one image (or pair) exist at any time.
 """
 
 # B batch, C channels, n rows, m columns, d length of the vectors compared
@@ -18,17 +18,17 @@ ROWS_CUDA = 8192  # at 8192 columns a block of 256 MB: few kernels, each large
 
 
 def pixels(f_BCHW: Tensor) -> Tensor:
-    """Every position's vector at length 1, (B, H W, C)."""
+    """Vectors of all positions at length 1, (B, H W, C)."""
     return F.normalize(f_BCHW, dim=1).flatten(2).mT
 
 
 def channels(f_BCHW: Tensor) -> Tensor:
-    """Every channel's map at length 1, (B, C, H W)."""
+    """Maps of all channels at length 1, (B, C, H W)."""
     return F.normalize(f_BCHW.flatten(2), dim=2)
 
 
 def pool(f_BCHW: Tensor, side: int) -> Tensor:
-    """Means over ``side`` x ``side`` blocks; a block that the border cuts is the mean of what it has."""
+    """Means over ``side`` x ``side`` blocks; a block cut by the border is averaged over the cells it has."""
     return f_BCHW if side == 1 else F.avg_pool2d(f_BCHW, side, ceil_mode=True)
 
 
@@ -36,7 +36,7 @@ def pair_kl(x_s_Bnd: Tensor, x_t_Bnd: Tensor, tau: float) -> Tensor:
     """KL of the rows of x_a x_b^T / tau, mean over rows and over all ordered pairs (a, b), a = b included.
 
     Args:
-        x_s_Bnd: the student's vectors, of length 1; their dimension may differ from the teacher's.
+        x_s_Bnd: the student's vectors, of length 1; d may differ from the teacher's.
         x_t_Bnd: the teacher's, without gradient.
         tau: temperature.
     """
@@ -50,7 +50,7 @@ def pair_kl(x_s_Bnd: Tensor, x_t_Bnd: Tensor, tau: float) -> Tensor:
 def queue_kl(
     x_s_Bnd: Tensor, x_t_Bnd: Tensor, memory_md: Tensor, tau: float, kd_tau: float, counted: Tensor | None = None
 ) -> Tensor:
-    """kd_tau^2 times KL of the rows of x memory^T / (tau kd_tau), mean over the rows where ``counted`` (B, n) holds."""
+    """kd_tau^2 times KL of the rows of x memory^T / (tau kd_tau), mean over the rows that ``counted`` (B, n) keeps."""
     weight_Bn = torch.ones_like(x_t_Bnd[..., 0]) if counted is None else counted.to(x_t_Bnd.dtype)
     images = zip(x_s_Bnd, x_t_Bnd, weight_Bn, strict=True)
     kl = torch.stack([rows_kl(s, memory_md, t, memory_md, tau * kd_tau, w) for s, t, w in images])
@@ -58,14 +58,14 @@ def queue_kl(
 
 
 def rows_kl(x_s_nd: Tensor, m_s_md: Tensor, x_t_nd: Tensor, m_t_md: Tensor, tau: float, weight_n: Tensor) -> Tensor:
-    """Sum over rows of weight times KL(softmax(x_t m_t^T / tau) || softmax(x_s m_s^T / tau)); keeps nothing (n, m)."""
+    """Sum over rows of weight times KL(softmax(x_t m_t^T / tau) || softmax(x_s m_s^T / tau)); keeps no matrix."""
     rows = ROWS_CUDA if x_t_nd.is_cuda else ROWS
     blocks = zip(x_s_nd.split(rows), x_t_nd.split(rows), weight_n.split(rows), strict=True)
     return torch.stack([_RowsKL.apply(x_s, m_s_md, x_t, m_t_md, tau, weight) for x_s, x_t, weight in blocks]).sum()
 
 
 class _RowsKL(torch.autograd.Function):
-    """The gradient, (p_s - p_t) m_s / tau a row, is ready with the value, so the matrices need not be kept."""
+    """Computes the gradient, (p_s - p_t) m_s / tau per row, with the value, so that no matrix must be kept."""
 
     @staticmethod
     def forward(

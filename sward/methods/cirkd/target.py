@@ -1,4 +1,4 @@
-"""What CIRKD makes of the teacher's map and the labels in one step: every part once, when first asked for."""
+"""Teacher's map and labels of one CIRKD step, with the vectors derived from them, each computed once on first use."""
 
 # B batch, C channels, H W height and width
 
@@ -13,7 +13,7 @@ CHANNEL_POOL = 4  # v2's channel relations are of maps a quarter as wide and hig
 
 
 class Target:
-    """The teacher's side of a step.
+    """Teacher's side of a step.
 
     Args:
         f: the teacher's map, (B, C, H, W), without gradient.
@@ -25,21 +25,21 @@ class Target:
 
     @cached_property
     def pixels(self) -> Tensor:
-        """Every position's vector at length 1, (B, H W, C)."""
+        """Vectors of all positions at length 1, (B, H W, C)."""
         return pixels(self.f)
 
     @cached_property
     def channels(self) -> Tensor:
-        """Every channel of the pooled map at length 1, (B, C, positions)."""
+        """Channels of the pooled map at length 1, (B, C, positions)."""
         return channels(pool(self.f, CHANNEL_POOL))
 
     @cached_property
     def places(self) -> list[tuple[int, int, Tensor]]:
-        """``present(y)``; waits for the device."""
+        """Result of ``present(y)``; waits for the device."""
         return present(self.y)
 
 
 def present(y_BHW: Tensor) -> list[tuple[int, int, Tensor]]:
-    """(image, class, its positions row by row) for every class of every image, in that order; never ``IGNORE``."""
+    """List (image, class, positions of the class, row by row) for every class of every image; never ``IGNORE``."""
     images = enumerate(y_BHW.flatten(1).cpu())
     return [(i, k, (y == k).nonzero()[:, 0]) for i, y in images for k in y.unique().tolist() if k != IGNORE]

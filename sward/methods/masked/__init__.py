@@ -1,1 +1,1 @@
-"""Methods that learn masks of the teacher first: MasKD and FreeKD."""
+"""Methods that first learn masks of the teacher's map: MasKD and FreeKD."""

@@ -1,4 +1,4 @@
-"""FreeKD: wavelet details of the student's map should equal the teacher's where learned prompts say they matter."""
+"""FreeKD: compares wavelet details of the maps, weighted by masks that learned prompts make of the teacher's."""
 
 # B batch, T tokens, C channels, h w the sides at one wavelet level, 3 orientations of detail
 
@@ -17,7 +17,7 @@ LEVELS = 3  # of the wavelet transform; a prompt has one slice for each and one 
 
 
 class FreeKDConfig(BaseMethodConfig):
-    """Stages, weights (the authors'), and the prompts' pre-stage."""
+    """Stages, weights (the authors'), and the pre-stage of the prompts."""
 
     kind: Literal["freekd"] = Field(default="freekd", description="Wavelet details under prompts learned beforehand.")
     levels: tuple[Literal["s4", "s8", "s16", "s32"], ...] = Field(
@@ -48,11 +48,16 @@ class FreeKDConfig(BaseMethodConfig):
 
 
 class FrequencyPrompts(Prestage):
-    """Pre-stage terms ``task`` and ``overlap``: cross-entropy of the head on stages rebuilt from masked bands.
+    """Pre-stage that learns FreeKD's prompts: the teacher's head must still work on masked bands.
 
-    Every band is multiplied by the sum of its masks (``band_masks``), the inverse transform replaces the stage, all
-    stages together. ``overlap`` is ``dice``, summed over the four bands and the stages.
-    Parameters: ``prompts.<level>`` (4, T, C), as ``band_masks`` has them; start: normal, standard deviation 0.01.
+    Every band is multiplied by the sum of its masks (``band_masks``), and the inverse transform replaces the stage, all
+    stages together.
+
+    Terms:
+        task: cross-entropy of the head on the stages so rebuilt.
+        overlap: ``dice``, summed over the four bands and the stages.
+    Parameters:
+        ``prompts.<level>`` (4, T, C), as in ``band_masks``; start: normal, standard deviation 0.01.
     """
 
     def __init__(self, config: FreeKDConfig, teacher_channels: dict[str, int]) -> None:
@@ -79,21 +84,31 @@ class FrequencyPrompts(Prestage):
 
 
 class FreeKD(Method):
-    """Terms ``frequency`` = sum_l mean |M_l (d_s - d_t)|, and ``mse`` = mean (align(f_s) - f_t)^2, summed over stages.
+    """Compares details of the maps at several scales, where learned masks of the teacher say that they matter.
 
-    d are a wavelet level's details (B, C, 3, h, w) and M_l = sigmoid(prompt_l . x_l) with x_l the teacher's details
-    summed over orientations; the mean is over samples, tokens, channels, orientations and positions, taken as
-    |d_s - d_t| times the mean mask. The low band is not compared. Prompts come from the pre-stage
-    (``FrequencyPrompts``), frozen; before ``load_prestage`` they are at their random start.
-    Paper: Zhang et al., CVPR 2024. Code: Gumpest/FreeKD e0874f5 (Apache-2.0), formula checked there; written anew.
-    The code names the three wavelet levels as if they were orientations; the paper's overlap is there Dice, its
-    position-aware weight is absent. Published for detection only, with prompts but without their pre-stage, here
-    rebuilt; the authors' term between the heads' box outputs has no counterpart.
-    Needs: the stages; the pre-stage also labels, the whole trunk and the head. The student is resized bilinearly to the
-    teacher's grid.
-    Parameters by stage, e.g. s32: ``stages.s32.align.weight`` (C_t, C_s, 1, 1), ``stages.s32.align.bias``, dropped
-    after training; frozen: ``stages.s32.prompt`` (4, T, C_t), which ``load_prestage`` takes under the pre-stage's name,
-    ``prompts.s32``.
+    d are the details of a wavelet level l, (B, C, 3, h, w), and M_l = sigmoid(prompt_l . x_l), x_l the teacher's
+    details summed over orientations. Prompts come from the pre-stage (``FrequencyPrompts``), frozen; before
+    ``load_prestage`` they are at their random start.
+
+    Terms:
+        frequency: sum over wavelet levels and stages of mean |M_l (d_s - d_t)|, over samples, tokens, channels,
+        orientations and positions, computed as |d_s - d_t| times the mean mask. The low band is not compared.
+        mse: mean (align(f_s) - f_t)^2, summed over stages.
+    Paper and code:
+        Zhang et al., CVPR 2024. Gumpest/FreeKD e0874f5 (Apache-2.0), formula checked there; written anew.
+    Differences:
+        The code names the three wavelet levels as if they were orientations; the paper's overlap is Dice there, and its
+        position-aware weight is absent. Published for detection only, with prompts but without their pre-stage, which
+        is rebuilt here; the authors' term between the heads' box outputs has no counterpart.
+    Reads:
+        The stages; the pre-stage also labels, the whole trunk and the head. The student is resized bilinearly to the
+        teacher's grid.
+    Random draws:
+        None at a step. The prompts' start is a function of the pre-stage's seed (``start``).
+    Parameters and buffers:
+        By stage, e.g. s32: ``stages.s32.align.weight`` (C_t, C_s, 1, 1), ``stages.s32.align.bias``; frozen:
+        ``stages.s32.prompt`` (4, T, C_t), which ``load_prestage`` takes under the pre-stage's name, ``prompts.s32``. No
+        buffers.
     """
 
     per_sample = True
@@ -116,7 +131,7 @@ class FreeKD(Method):
             stage.get_parameter("prompt").data.copy_(state[f"prompts.{level}"])
 
     def prepare(self, batch: Batch, statistics: dict[str, tuple[Tensor, Tensor]]) -> None:
-        """Draws the aligners from the run's seed; the prompts stay, being those of all seeds."""
+        """Draw the aligners from the run's seed; the prompts stay, as runs of all seeds share them."""
         initialise(self, batch.seed)
 
     def forward(self, output: StudentOutput, batch: Batch, step: int) -> dict[str, Tensor]:
@@ -125,7 +140,7 @@ class FreeKD(Method):
 
 
 class Stage(FeatureMethod):
-    """FreeKD's two terms at one stage."""
+    """Both terms of FreeKD at one stage."""
 
     def __init__(
         self,
@@ -149,11 +164,11 @@ class Stage(FeatureMethod):
 
 
 def start(config: FreeKDConfig, level: str, channels: int) -> nn.Parameter:
-    """The prompt (4, T, C) of a stage before the pre-stage, the same for all runs of the pre-stage's seed."""
+    """Prompt (4, T, C) of a stage before the pre-stage; the same for all runs with the pre-stage's seed."""
     return draw(config.prestage.seed, f"freekd {level}", 1 + LEVELS, config.tokens, channels)
 
 
 def band_masks(prompt: Tensor, low: Tensor, details: list[Tensor]) -> list[Tensor]:
-    """M (B, T, h, w) of the low band (prompt 0), then of each wavelet level's summed orientations (prompts 1 to 3)."""
+    """Masks M (B, T, h, w) of the low band (prompt 0) and of each wavelet level's summed orientations (1 to 3)."""
     bands = [low, *(detail.sum(2) for detail in details)]
     return [masks(tokens_TC, band) for tokens_TC, band in zip(prompt, bands, strict=True)]

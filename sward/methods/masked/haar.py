@@ -1,7 +1,7 @@
-"""The Haar wavelet transform of feature maps: a low band, and at each scale three bands of detail.
+"""Haar wavelet transform of feature maps: a low band, and three bands of detail at each scale.
 
-Orthonormal, so squares sum to the same. Odd sides get one zero row or column at the end, at every level.
-Orders, signs and padding are those of pytorch_wavelets (``DWTForward(wave="haar", mode="zero")``).
+Orthonormal, so the sum of squares stays. Odd sides get one zero row or column at the end, at every level. Orders, signs
+and padding are those of pytorch_wavelets (``DWTForward(wave="haar", mode="zero")``).
 """
 
 # B batch, C channels, h w the sides at one level, 3 orientations of detail
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def forward(f_BCHW: Tensor, levels: int) -> tuple[Tensor, list[Tensor]]:
-    """The transform, by blocks of four (a b / c d).
+    """Transform a map, by blocks of four cells (a b / c d).
 
     Returns:
         low band (B, C, h, w) of the coarsest level, (a + b + c + d) / 2; and the details (B, C, 3, h, w) from the
@@ -29,7 +29,7 @@ def forward(f_BCHW: Tensor, levels: int) -> tuple[Tensor, list[Tensor]]:
 
 
 def inverse(low: Tensor, details: list[Tensor], size: tuple[int, int]) -> Tensor:
-    """The map (B, C, *size) whose ``forward`` gave ``low`` and ``details``; padding is cut off."""
+    """Map (B, C, *size) whose ``forward`` gave ``low`` and ``details``; padding is cut off."""
     finer = [size, *((d.shape[-2], d.shape[-1]) for d in details[:-1])]
     for detail, (H, W) in zip(reversed(details), reversed(finer), strict=True):
         x, y, z = detail.unbind(2)

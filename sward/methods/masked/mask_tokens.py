@@ -1,4 +1,4 @@
-"""Tokens that mask a teacher's map: what MasKD and FreeKD share, and how their pre-stages reach the task loss."""
+"""Tokens that mask a teacher's map, shared by MasKD and FreeKD, and the path from a masked map to the task loss."""
 
 # B batch, T tokens, C channels, H W height and width
 
@@ -18,7 +18,7 @@ def draw(seed: int, name: str, *shape: int) -> nn.Parameter:
 
 
 def masks(tokens_TC: Tensor, f_BCHW: Tensor) -> Tensor:
-    """M, (B, T, H, W): the sigmoid of plain dot products, without any scale."""
+    """Masks M, (B, T, H, W): the sigmoid of plain dot products, without any scale."""
     return torch.einsum("tc,bchw->bthw", tokens_TC.to(f_BCHW.dtype), f_BCHW).sigmoid()
 
 
@@ -34,16 +34,16 @@ def dice(M_BTHW: Tensor) -> Tensor:
 
 
 def read_by_head(level: str, teacher: dict[str, int]) -> tuple[str, ...]:
-    """The teacher tensors that ``logits_with`` needs for a changed ``level``: itself, or all of the trunk."""
+    """Names of the teacher tensors that ``logits_with`` needs for a changed ``level``: itself, or the whole trunk."""
     return (level,) if level in HEAD_TENSORS else tuple(name for name in teacher if name not in HEAD_TENSORS)
 
 
 def logits_with(changed: dict[str, Tensor], batch: Batch, head: nn.Module | None) -> Tensor:
-    """The teacher's logits (B, K, h, w) where some of its tensors are replaced.
+    """Teacher's logits (B, K, h, w) with some of its tensors replaced.
 
     Args:
         changed: ``logits`` themselves, the ``penultimate`` map, or trunk levels, in place of the batch's.
-        batch: with the trunk's other levels, if a level of it is replaced.
+        batch: with the other trunk levels, if a trunk level is replaced.
         head: the frozen teacher head; not needed for ``logits``.
 
     Raises:

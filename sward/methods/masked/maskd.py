@@ -1,4 +1,4 @@
-"""MasKD: learned tokens mask regions of the teacher's map; the student is compared region by region."""
+"""MasKD: compares the maps region by region, inside masks that learned tokens make of the teacher's map."""
 
 # B batch, T tokens, C channels, H W height and width, n positions (H W)
 
@@ -19,7 +19,8 @@ DETECTION = {"form": "detection", "tokens": 6, "token_weights": True, "student_m
 
 class MasKDConfig(FeatureConfig):
     """Form, tokens and their pre-stage. Unstated fields of the detection form take the authors' detection values:
-    6 tokens, with token weights, and with the student's masks from step 1000."""
+    6 tokens, with token weights, and with the student's masks from step 1000.
+    """
 
     kind: Literal["maskd"] = Field(default="maskd", description="Distance inside masks learned beforehand.")
     level: TensorName = Field(
@@ -66,12 +67,17 @@ class MasKDConfig(FeatureConfig):
 
 
 class MaskTokens(Prestage):
-    """Pre-stage terms ``task`` and ``overlap``: cross-entropy with sum_t M_t f_t in place of f_t, plus ``dice``.
+    """Pre-stage that learns MasKD's tokens: the teacher's head must still work on the masked map.
 
     M_t = sigmoid(tokens_t . f_t). A masked trunk level goes through the whole head, a penultimate map through its
-    classifier, logits through nothing. With token weights the sum is weighted by them.
-    Parameters: ``tokens`` (T, C); with token weights ``near`` 3x3 C -> C and ``choose`` 1x1 C -> T (``weight``,
-    ``bias`` each); start: normal with standard deviation 0.01, sqrt(2 / fan-out), zero biases.
+    classifier, logits through nothing.
+
+    Terms:
+        task: cross-entropy with sum_t M_t f_t in place of f_t; with token weights the sum is weighted by them.
+        overlap: ``dice``.
+    Parameters:
+        ``tokens`` (T, C); with token weights ``near`` 3x3 C -> C and ``choose`` 1x1 C -> T (``weight``, ``bias`` each);
+        start: normal with standard deviation 0.01, sqrt(2 / fan-out), zero biases.
     """
 
     def __init__(self, config: MasKDConfig, teacher_channels: dict[str, int]) -> None:
@@ -105,28 +111,41 @@ class MaskTokens(Prestage):
         return {"task": task, "overlap": dice(M)}
 
     def token_weights(self, f_t: Tensor) -> Tensor | None:
-        """(B, T), summing to 1 over T; None without token weights."""
+        """Weights (B, T), summing to 1 over T; None without token weights."""
         if self.near is None or self.choose is None:
             return None
         return apply(self.choose, apply(self.near, f_t).mean((2, 3), keepdim=True))[..., 0, 0].softmax(1)
 
 
 class MasKD(FeatureMethod):
-    """Term ``masked`` = 1/2 mean over samples, tokens and channels of sum_n (M_t (f_s - f_t))^2 / (sum_n M_t + 1e-5).
+    """Compares the maps inside learned masks.
 
-    M_t = sigmoid(tokens_t . f_t), tokens from the pre-stage (``MaskTokens``), frozen; before ``load_prestage`` at their
-    random start. The detection form has neither the half nor eps (a mask of zeros counts 0), may weigh the tokens, and
-    from a step on multiplies M by the student's own masks, without gradient.
-    Paper: Huang et al., ICLR 2023. Code: hunto/MasKD b5af34f (Apache-2.0), formula checked there; written anew. The
-    paper presents masks of features; the segmentation code masks the logits, as here by default. It adds 0.4 times the
-    same on auxiliary logits, which these students do not have, and leaves the teacher's batch norm in training mode in
-    the pre-stage, which a frozen head does not. The detection code sums over pyramid levels; here one level.
-    Needs: one teacher tensor; the pre-stage also labels and, except on logits, the head (a trunk level: with the whole
-    trunk). The student is resized bilinearly to its grid.
-    Parameters: ``align.weight`` (C_t, C_s, 1, 1), ``align.bias`` (absent in the segmentation form where channels are
-    equal, as on logits), dropped after training; frozen: ``masks.tokens`` (T, C_t), and with token weights
-    ``masks.near`` (C_t, C_t, 3, 3), ``masks.choose`` (T, C_t, 1, 1), ``weight`` and ``bias`` each. ``load_prestage``
-    takes them under the pre-stage's names, without ``masks.``: ``tokens``, ``near.weight``, ...
+    Each mask's squared difference is divided by the mask's area, so small regions count as much as large ones.
+
+    M_t = sigmoid(tokens_t . f_t), tokens from the pre-stage (``MaskTokens``), frozen; before ``load_prestage`` they are
+    at their random start.
+
+    Terms:
+        masked: 1/2 mean over samples, tokens and channels of sum_n (M_t (f_s - f_t))^2 / (sum_n M_t + 1e-5). The
+        detection form has neither the half nor the 1e-5 (a mask of zeros counts 0), may weigh the tokens, and from a
+        step on multiplies M by the student's own masks, without gradient.
+    Paper and code:
+        Huang et al., ICLR 2023. hunto/MasKD b5af34f (Apache-2.0), formula checked there; written anew.
+    Differences:
+        The paper presents masks of features; the segmentation code masks the logits, as here by default. It adds 0.4
+        times the same on auxiliary logits, which these students do not have, and leaves the teacher's batch norm in
+        training mode in the pre-stage, which a frozen head does not. The detection code sums over pyramid levels; here
+        one level.
+    Reads:
+        One teacher tensor; the pre-stage also labels and, except on logits, the head (for a trunk level with the whole
+        trunk). The student is resized bilinearly to its grid.
+    Random draws:
+        None at a step. The tokens' start is a function of the pre-stage's seed.
+    Parameters and buffers:
+        ``align.weight`` (C_t, C_s, 1, 1), ``align.bias`` (absent in the segmentation form if channels are equal, as on
+        logits); frozen: ``masks.tokens`` (T, C_t), and with token weights ``masks.near`` (C_t, C_t, 3, 3),
+        ``masks.choose`` (T, C_t, 1, 1), ``weight`` and ``bias`` each. ``load_prestage`` takes them under the
+        pre-stage's names, without ``masks.``: ``tokens``, ``near.weight``, ... No buffers.
     """
 
     per_sample = True
@@ -151,7 +170,7 @@ class MasKD(FeatureMethod):
         self.masks.load_state_dict(state)
 
     def prepare(self, batch: Batch, statistics: dict[str, tuple[Tensor, Tensor]]) -> None:
-        """Draws the aligner from the run's seed; the tokens stay, being those of all seeds."""
+        """Draw the aligner from the run's seed; the tokens stay, as runs of all seeds share them."""
         self._initialise(batch.seed)
 
     def terms(self, f_s: Tensor, f_t: Tensor, batch: Batch, step: int) -> dict[str, Tensor]:
@@ -162,7 +181,7 @@ class MasKD(FeatureMethod):
         return {"masked": self.masked(y_s, f_t, M_BTHW)}
 
     def masked(self, y_s: Tensor, f_t: Tensor, M_BTHW: Tensor) -> Tensor:
-        """The term of the aligned student and the teacher (B, C, H, W) inside given masks."""
+        """Term ``masked`` of the aligned student and the teacher (B, C, H, W) for given masks."""
         M_BTn, square_BCn = M_BTHW.flatten(2), (y_s - f_t).square().flatten(2)
         area_BT1 = M_BTn.sum(-1, keepdim=True)
         segmentation = self.config.form == "segmentation"

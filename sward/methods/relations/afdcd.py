@@ -110,8 +110,8 @@ class AfDCD(FeatureMethod):
         super().__init__(config, teacher_channels, student_channels)
         self.config = config
         C_s, C_t = self.student_channels, self.teacher_channels
-        self.groups = fitting_groups(config.groups, C_t, self.teacher_level)
-        self.tau = config.tau or TAU * max(1.0, C_t / (8 * self.groups))
+        self.channel_groups = fitting_groups(config.groups, C_t, self.teacher_level)
+        self.tau = config.tau or TAU * max(1.0, C_t / (8 * self.channel_groups))
         # draws go by the place in the batch
         self.order_invariant = self.per_sample = config.mask == "fixed"
         self.align = conv(C_s, C_t) if C_s != C_t else None
@@ -159,7 +159,10 @@ class AfDCD(FeatureMethod):
         rebuilt = square.mean() if self.config.reduction == "mean" else square.sum() / len(f_t)
         pool = self.config.pool or max(1, min(POOL, min(grid(f_t)) // 8))
         r, f_t = (f if pool == 1 else F.max_pool2d(f, pool) for f in (r, f_t))
-        return {"reconstruction": rebuilt, "contrast": contrast(r, f_t, self.config.patch, self.groups, self.tau)}
+        return {
+            "reconstruction": rebuilt,
+            "contrast": contrast(r, f_t, self.config.patch, self.channel_groups, self.tau),
+        }
 
 
 def fitting_groups(groups: int | None, channels: int, level: str) -> int:

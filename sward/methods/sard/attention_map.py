@@ -1,4 +1,4 @@
-"""SARD's structure map: how much each position of the teacher's map matters. A function of the map alone."""
+"""SARD's structure map: how much each position of the teacher's map matters, a function of the map alone."""
 
 # B batch, C channels, H W height and width, r radius, k 2 r + 1
 
@@ -13,7 +13,7 @@ from sward.contracts import Config
 
 
 class StructureConfig(Config):
-    """The mixture of edges, corners and density; all three weights 0 give uniform weighting (W = 1 / (H W))."""
+    """Mixture of edges, corners and density; all three weights 0 give uniform weighting (W = 1 / (H W))."""
 
     beta_e: float = Field(default=2.0, ge=0, description="Weight of E, edges.")
     beta_c: float = Field(default=1.0, ge=0, description="Weight of C, corners.")
@@ -27,7 +27,7 @@ class StructureConfig(Config):
 
 @torch.no_grad()
 def structure_map(f_BCHW: Tensor, config: StructureConfig) -> Tensor:
-    """W (B, H, W), non-negative, summing to 1 over each image; uniform where nothing has structure."""
+    """Weights W (B, H, W), non-negative, summing to 1 over each image; uniform if nothing has structure."""
     E, C = edges_and_corners(f_BCHW)
     parts = [(config.beta_e, E), (config.beta_c, C)]
     if config.beta_d > 0:
@@ -38,9 +38,10 @@ def structure_map(f_BCHW: Tensor, config: StructureConfig) -> Tensor:
 
 
 def edges_and_corners(f_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-    """E = l1 - l2 and C = sqrt(l1 l2), each (B, H, W), of the structure tensor summed over channels.
+    """Edges E = l1 - l2 and corners C = sqrt(l1 l2), each (B, H, W), of the structure tensor summed over channels.
 
-    Gradients are Sobel's, unnormalised, the border repeated (zeros outside would be edges of their own).
+    l1 >= l2 are its eigenvalues. Gradients are Sobel's, unnormalised, the border repeated (zeros outside would be edges
+    of their own).
     """
     smooth, slope = f_BCHW.new_tensor([1.0, 2.0, 1.0]), f_BCHW.new_tensor([-1.0, 0.0, 1.0])
     kernels = torch.stack([torch.outer(smooth, slope), torch.outer(slope, smooth)])[:, None]
@@ -53,9 +54,9 @@ def edges_and_corners(f_BCHW: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def density(f_BCHW: Tensor, r: int) -> Tensor:
-    """D (B, H, W): mean over the window's positions j of |f(j) - mu|_2, mu the window's mean.
+    """Density D (B, H, W): mean over the window's positions j of |f(j) - mu|_2, mu the window's mean.
 
-    Row by row: distances of one row's means to the rows in reach, so memory is B W (k W) and not (H W)^2.
+    Computed row by row, as distances of one row's means to the rows in reach, so memory is B W (k W) and not (H W)^2.
     """
     f_BCHW = f_BCHW - f_BCHW.mean((2, 3), keepdim=True)  # distances stay; their matmul form loses fewer digits
     H, W = f_BCHW.shape[-2:]

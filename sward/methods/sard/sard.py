@@ -1,4 +1,4 @@
-"""SARD: match the teacher's map where it has structure, and predict the noise that was added to it."""
+"""SARD: matches the teacher's map where it has structure, and predicts the noise added to it."""
 
 # B batch, C latent channels, n positions
 
@@ -16,7 +16,7 @@ from sward.methods.sard.attention_map import StructureConfig, structure_map
 
 
 class SARDConfig(FeatureConfig):
-    """Weights (the paper's), and the repairs of what cannot work as printed."""
+    """Weights (the paper's), and repairs of what cannot work as printed."""
 
     kind: Literal["sard"] = Field(default="sard", description="Structure-weighted features and denoising.")
     lambda_f: float = Field(default=1.0, gt=0, description="Weight of feature consistency, L_FC.")
@@ -41,21 +41,31 @@ class SARDConfig(FeatureConfig):
 
 
 class SARD(FeatureMethod):
-    """Terms ``consistency`` = sum_i W(i) |P_S f_s - P_T f_t|^2 and ``denoising`` = sum_i W(i) |g(.)(i) - e(i)|^2.
+    """Weighs positions by the structure of the teacher's map, both for matching features and for predicting noise.
 
-    Both are means over the batch; W sums to 1 over an image's positions (``sard_map``). The noised teacher is
-    sqrt(a) P_T f_t + sqrt(1 - a) e with e normal.
-    Paper: CVPR 2026. The authors' repository (627231a, MIT) holds no code: formulas only. Differences, each a
-    switch: as printed, g sees the student alone, of which e is independent, so the best prediction is 0 and nothing
-    about the teacher is learned (``denoise: literal``); with P_T and P_S both learned, 0 = 0 is a solution of L_FC
-    (``projection: learned``); its channel sum grows with the latent width (``channels: sum``). g's layers are not
-    published: here conv1x1, ReLU, conv1x1. The task loss is cross-entropy, not the paper's Dice + BCE.
-    Needs: one teacher level. The student is resized bilinearly to its grid.
-    Draws: e = torch.randn(B, C, H, W), float32 on the CPU, from a generator seeded with ``seeds.torch_seed(seed,
-    "sard", step)``; ``denoising`` takes it as an argument.
-    Parameters (``weight`` and ``bias`` each), C = C_t with projection 'student', else ``latent``: ``P_S`` (C, C_s, 1,
-    1); ``P_T`` (C, C_t, 1, 1), absent with 'student', no gradient if 'frozen'; unless lambda_d is 0: ``g1`` (C, 2 C,
-    1, 1) on [P_S f_s; noised teacher], with ``denoise: literal`` (C, C, 1, 1), and ``g2`` (C, C, 1, 1). All dropped.
+    W (``structure_map``) sums to 1 over an image's positions. The noised teacher is sqrt(a) P_T f_t + sqrt(1 - a) e, e
+    normal.
+
+    Terms:
+        consistency: sum_i W(i) |P_S f_s - P_T f_t|^2, L_FC, mean over the batch.
+        denoising: sum_i W(i) |g(.)(i) - e(i)|^2, L_DA, mean over the batch; absent if lambda_d is 0.
+    Paper and code:
+        CVPR 2026. The authors' repository (627231a, MIT) holds no code: formulas only.
+    Differences:
+        Each a switch. As printed, g sees the student alone, of which e is independent, so the best prediction is 0 and
+        nothing about the teacher is learned (``denoise: literal``); with P_T and P_S both learned, 0 = 0 is a solution
+        of L_FC (``projection: learned``); the channel sum grows with the latent width (``channels: sum``). g's layers
+        are not published: here conv1x1, ReLU, conv1x1. The task loss is cross-entropy, not the paper's Dice + BCE.
+    Reads:
+        One teacher level. The student is resized bilinearly to its grid.
+    Random draws:
+        e = torch.randn(B, C, H, W), float32 on the CPU, from a generator seeded with ``seeds.torch_seed(seed, "sard",
+        step)``. ``denoising`` takes it as an argument.
+    Parameters and buffers:
+        ``weight`` and ``bias`` each, C = C_t with projection 'student', else ``latent``: ``P_S`` (C, C_s, 1, 1);
+        ``P_T`` (C, C_t, 1, 1), absent with 'student', without gradient if 'frozen'; unless lambda_d is 0: ``g1`` (C, 2
+        C, 1, 1) on [P_S f_s; noised teacher], with ``denoise: literal`` (C, C, 1, 1), and ``g2`` (C, C, 1, 1). No
+        buffers.
     """
 
     order_invariant = False  # draws go by the place in the batch
@@ -85,7 +95,7 @@ class SARD(FeatureMethod):
         return found
 
     def denoising(self, y_s: Tensor, y_t: Tensor, W: Tensor, noise: Tensor) -> Tensor:
-        """L_DA for given noise.
+        """Term ``denoising`` for given noise.
 
         Args:
             y_s: (B, C, H, W), P_S f_s, f_s on the teacher's grid.

@@ -104,6 +104,7 @@ METHODS = {
     "gathered, with adapters": {"method": {"kind": "mgd", "level": "s32"}},
     "batch norm in an adapter": {"method": {"kind": "cwd", "level": "s32", "aligner": "conv_bn_relu"}},
     "trained teacher side": {"method": {"kind": "sward", "mwad": {"teacher_proj": "aux", "gain": 2.0}}},
+    "balanced gradients": {"method": {"kind": "fitnet", "balance": {"kind": "gradient", "every": 2}}},
     "dropout, timm's layers": {"student": {"kind": "deeplabv3"}, "steps": 3},
     "channels last": {"student": {"kind": "deeplabv3"}, "steps": 3, "channels_last": True},
     "uneven batches": {"batch_size": 10, "per_epoch": "one", "views": 2},

@@ -1,0 +1,1 @@
+"""Methods whose adapters attend: CKD over positions, ReviewKD over levels."""

@@ -1,0 +1,1 @@
+"""Methods that compare class logits under the labels: DKD and OFA-KD."""
