@@ -1,6 +1,6 @@
 """Base of every configuration, and the settings that all methods have."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -24,3 +24,8 @@ class BalanceConfig(Config):
         default=10, ge=1, description="Steps between measurements, each a backward pass per part and one."
     )
     decay: float = Field(default=0.9, ge=0, lt=1, description="Of the exponential mean of the norms; 0: no smoothing.")
+
+
+def canonical(value: Any) -> Any:
+    """Returns the JSON-ready form of a config, from which hashes are computed."""
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value

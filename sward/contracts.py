@@ -1,10 +1,10 @@
 """Types that students, methods and the training loop exchange. Levels are named by stride: s4, s8, s16, s32."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, field_validator, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 from torch import Tensor, nn
 
 from sward.base_config import BalanceConfig, Config
@@ -96,6 +96,8 @@ class BaseMethodConfig(Config):
     ``build`` raises ValueError if a tensor that the method reads is missing.
     """
 
+    neutral: ClassVar[dict[str, Any]] = {"balance": None}  # settings that came later, where they change nothing
+
     alpha: float = Field(default=1.0, gt=0, description="Weight of the task loss.")
     balance: BalanceConfig | None = Field(
         default=None,
@@ -108,12 +110,10 @@ class BaseMethodConfig(Config):
         return {"kind": value} if isinstance(value, str) else value
 
     @model_serializer(mode="wrap")
-    def _without_unused_balance(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave ``balance`` out if it is not used, so that identities of runs without it stay as they were."""
+    def _without_neutral(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is ``neutral``, so that identities of runs from before there were such settings stay."""
         values: dict[str, Any] = handler(self)
-        if self.balance is None:
-            values.pop("balance", None)
-        return values
+        return {k: v for k, v in values.items() if k not in self.neutral or v != self.neutral[k]}
 
     @property
     def uses_head(self) -> bool:
@@ -247,8 +247,3 @@ class Method(nn.Module):
     def monitors(self) -> dict[str, float]:
         """Returns numbers about the last step's relational signal, for the log. Default: none."""
         return {}
-
-
-def canonical(value: Any) -> Any:
-    """Returns the JSON-ready form of a config, from which hashes are computed."""
-    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value

@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from sward.contracts import Batch, Channels
@@ -15,6 +15,7 @@ class FitNetConfig(FeatureConfig):
     A preset fills what is not stated; whatever is stated wins.
     """
 
+    neutral: ClassVar[dict[str, Any]] = {"balance": None, "bias": False, "preset": "hint"}
     dense_mse: ClassVar[dict[str, Any]] = {"bias": True, "weight": 1.0}
 
     kind: Literal["fitnet"] = Field(default="fitnet", description="Mean squared difference of feature maps.")
@@ -32,13 +33,6 @@ class FitNetConfig(FeatureConfig):
         if isinstance(values, dict) and values.get("preset") == "dense_mse":
             return {**cls.dense_mse, **values}
         return values
-
-    @model_serializer(mode="wrap")
-    def _leave_out_what_older_runs_lack(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # ``bias`` and ``preset`` came later: at their defaults a run's identity stays what it was
-        values: dict[str, Any] = handler(self)
-        added = {"bias": False, "preset": "hint"}
-        return {key: value for key, value in values.items() if key not in added or value != added[key]}
 
     def build(self, teacher: Channels, student: Channels, num_classes: int, penultimate: int) -> "FitNet":
         """The method for this teacher and student. Raises ValueError where the level is missing."""
