@@ -1,4 +1,4 @@
-"""What is wrong with a split: by its listing alone, or by opening every file."""
+"""Checks a split: by its listing alone, or by opening every file."""
 
 import hashlib
 from collections import defaultdict
@@ -7,50 +7,44 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.datasets.card import Card, Drawn, Listed, Matched
-from pipeline.datasets.file_listing import Found
-from pipeline.datasets.image_files import Sample, decode_image, decode_label, explain, sample_digest
+import numpy as np
+
+from pipeline.datasets.card import Card
+from pipeline.datasets.image_files import Picture, decode_picture, explain
+from pipeline.datasets.masks.choose import THREADS, MaskChoice
 from pipeline.datasets.problems import Problem
-from pipeline.datasets.splits import Membership
+from pipeline.datasets.samples import Sample, sample_digest
+from pipeline.datasets.split_lists import Membership
+from pipeline.datasets.split_rules import SUBSETS, Drawn, Listed, Matched
 from sward.contracts import IGNORE
-
-THREADS = 8  # decoding and hashing release the GIL; more threads only help slow disks
-
-
-def pair_up(
-    pairs: Membership, images: Found, masks: Found, sequences: dict[str, str], card: Card
-) -> tuple[list[Sample], list[Problem]]:
-    """Samples without digests of all ids that have one image and one mask, and the problems of the others."""
-    samples, problems = [], []
-    for subset, i in pairs:
-        found = images.get(i, []), masks.get(i, [])
-        for files, kind, pattern in zip(found, ("image", "mask"), (card.images, card.masks), strict=True):
-            if not files:
-                name = pattern.replace("{id}", i)
-                problems.append(Problem(f"missing {kind}", i, f"no file {name} ({subset})"))
-            if len(files) > 1:
-                problems.append(Problem("ambiguous", i, f"{kind}s {', '.join(f.name for f in files)}"))
-        if len(found[0]) == len(found[1]) == 1:
-            sequence = sequences.get(i, "") if card.sequences else i
-            samples.append(Sample(i, subset, found[0][0], found[1][0], sequence, "", card.encoding))
-    return samples, problems
 
 
 def check_membership(pairs: Membership, split: str, card: Card, sequences: dict[str, str]) -> list[Problem]:
     """Empty subsets, ids that stand twice, frames without a sequence, sequences in two subsets."""
-    rule = card.splits[split]
-    wanted = tuple(rule.patterns) if isinstance(rule, Matched) else ("train", "val", "test")
     subsets = defaultdict(list)
     for subset, i in pairs:
         subsets[i].append(subset)
-    empty = [subset for subset in wanted if subset not in {s for s, _ in pairs}]
+    present = {subset for subset, _ in pairs}
+    empty = [subset for subset in _wanted(card, split) if subset not in present]
     problems = [Problem("empty", subset, f"no ids in split {split}") for subset in empty]
     problems += [Problem("two subsets", i, " and ".join(s)) for i, s in subsets.items() if len(s) > 1]
     if card.sequences:
         problems += [Problem("sequences", i, "has no sequence") for i in subsets if i not in sequences]
-        if split == "sequence" or _whole_sequences(rule):
+        if split == "sequence" or _whole_sequences(card.splits[split]):
             problems += _leaks(pairs, sequences)
     return problems
+
+
+def _wanted(card: Card, split: str) -> tuple[str, ...]:
+    """The subsets that a split promises."""
+    rule = card.splits[split]
+    if isinstance(rule, Matched):
+        return tuple(rule.patterns)
+    if isinstance(rule, Drawn):
+        return rule.subsets
+    if isinstance(rule, Listed):
+        return ("train", "val", *(s for s in rule.files if s == "test"))
+    return tuple(card.images) if isinstance(card.images, dict) else SUBSETS
 
 
 def _whole_sequences(rule: Any) -> bool:
@@ -72,52 +66,84 @@ def _leaks(pairs: Membership, sequences: dict[str, str]) -> list[Problem]:
 
 
 @dataclass(frozen=True)
-class _Inspected:
+class Inspected:
+    """A sample with its digest, and what was found in its files.
+
+    Attributes:
+        counts: pixels of each train id (256,), 255 is ignored; None where the files were not decoded.
+        transparent: whether the image has pixels that were put over black.
+    """
+
     sample: Sample
     image_digest: str
     problems: list[Problem]
+    counts: np.ndarray | None = None
+    transparent: bool = False
 
 
-def inspect_files(samples: list[Sample], decode: bool) -> tuple[list[Sample], list[Problem]]:
+def inspect_files(samples: list[Sample], decode: bool, choice: MaskChoice) -> tuple[list[Inspected], list[Problem]]:
     """The samples with their digests, and what is wrong with their bytes (``decode``: and pixels)."""
     with ThreadPoolExecutor(THREADS) as pool:
-        inspected = list(pool.map(lambda sample: _inspect(sample, decode), samples))
-    problems = [problem for one in inspected for problem in one.problems] + _same_bytes(inspected)
-    return [one.sample for one in inspected], problems
+        inspected = list(pool.map(lambda sample: _inspect(sample, decode, choice), samples))
+    return inspected, [problem for one in inspected for problem in one.problems] + _same_bytes(inspected)
 
 
-def _inspect(sample: Sample, decode: bool) -> _Inspected:
+def _inspect(sample: Sample, decode: bool, choice: MaskChoice) -> Inspected:
     try:
-        image, mask = sample.image_path.read_bytes(), sample.mask_path.read_bytes()
+        image = sample.image_path.read_bytes()
     except OSError as error:
-        return _Inspected(sample, "", [explain(Path(error.filename), error)])
-    sample = replace(sample, digest=sample_digest(image, mask))
-    problems = _decode(sample, image, mask) if decode else []
-    return _Inspected(sample, hashlib.sha256(image).hexdigest(), problems)
+        return Inspected(sample, "", [explain(Path(error.filename or sample.image_path), error)])
+    digest = hashlib.sha256(image).hexdigest()
+    try:
+        mask = sample.mask.contents()
+    except Exception as error:  # annotations are converted here, and can be broken in any way
+        return Inspected(sample, digest, [explain(Path(getattr(error, "filename", None) or sample.mask_path), error)])
+    sample = replace(sample, digest=sample_digest(image, *mask))
+    return _decode(sample, image, mask, digest, choice) if decode else Inspected(sample, digest, [])
 
 
-def _decode(sample: Sample, image: bytes, mask: bytes) -> list[Problem]:
-    problems, arrays = [], []
-    for path, decoded in (
-        (sample.image_path, lambda: decode_image(image)),
-        (sample.mask_path, lambda: decode_label(mask, sample.encoding)),
-    ):
-        try:
-            arrays.append(decoded())
-        except Exception as error:  # whatever a decoder throws at broken bytes belongs in the report
-            problems.append(explain(path, error))
-    if len(arrays) < 2:
-        return problems
-    (h, w), (mask_h, mask_w) = (array.shape[:2] for array in arrays)
+def _decode(sample: Sample, image: bytes, mask: tuple[bytes, ...], digest: str, choice: MaskChoice) -> Inspected:
+    problems = [choice.problems[p] for p in sample.mask.paths if p in choice.problems]
+    picture = label = None
+    try:
+        picture = decode_picture(image, sample.reading)
+    except Exception as error:  # whatever a decoder throws at broken bytes belongs in the report
+        problems.append(explain(sample.image_path, error))
+    try:
+        label = None if problems and sample.mask_path in choice.problems else sample.mask.label(mask)
+    except Exception as error:
+        problems.append(explain(sample.mask_path, error))
+    if picture is None or label is None:
+        return Inspected(sample, digest, problems)
+    problems += _misfits(sample, picture, label, choice.card)
+    counts = np.bincount(label.ravel(), minlength=256)
+    return Inspected(sample, digest, problems, counts, picture.transparent)
+
+
+def _misfits(sample: Sample, picture: Picture, label: np.ndarray, card: Card) -> list[Problem]:
+    """Sizes that differ, an orientation that the mask's size does not settle, masks without any label."""
+    problems = []
+    (h, w), (mask_h, mask_w) = picture.pixels.shape[:2], label.shape
+    stored = (w, h) if picture.orientation >= 5 and not sample.reading.stored else (h, w)
     if (h, w) != (mask_h, mask_w):
         found = f"image {w}x{h}, mask {sample.mask_path.name} {mask_w}x{mask_h} (width x height)"
+        if picture.orientation > 1:
+            found += f"; the image is turned by its EXIF orientation {picture.orientation}"
+            found += ", the mask fits it as stored: orientation: stored" if stored == (mask_h, mask_w) else ""
         problems.append(Problem("sizes differ", str(sample.image_path), found))
-    if sample.subset != "train" and (arrays[1] == IGNORE).all():
-        problems.append(Problem("nothing labelled", str(sample.mask_path), f"every pixel is ignored ({sample.subset})"))
+    elif picture.orientation > 1 and card.orientation == "auto" and stored == (h, w):
+        found = (
+            f"EXIF orientation {picture.orientation}, and the mask fits the image upright and as stored; say on "
+            "the card how the masks were painted: orientation: turned, or orientation: stored"
+        )
+        problems.append(Problem("unsupported", str(sample.image_path), found))
+    if sample.subset != "train" and (label == IGNORE).all():
+        text = f"every pixel is ignored ({sample.subset})"
+        problems.append(Problem("nothing labelled", str(sample.mask_path), text))
     return problems
 
 
-def _same_bytes(inspected: list[_Inspected]) -> list[Problem]:
+def _same_bytes(inspected: list[Inspected]) -> list[Problem]:
     same = defaultdict(list)
     for one in inspected:
         if one.image_digest:

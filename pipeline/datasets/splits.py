@@ -1,4 +1,4 @@
-"""Which ids train, validate and test: drawn by hash, listed in committed files, or matched by pattern.
+"""Divides ids into subsets: drawn by hash, listed in committed files, or matched by pattern.
 
 A draw orders the ids by ``seeds.key("split", seed, id)`` (SHA-256) and cuts that order, so it is the same on
 every machine, and a new image moves no other image except across a cut.
@@ -8,13 +8,11 @@ import hashlib
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from pipeline import paths
-from pipeline.datasets.card import SUBSETS, Drawn, Listed, Split, Subset
 from pipeline.datasets.file_listing import Found
 from pipeline.datasets.problems import DatasetError, Problem
+from pipeline.datasets.split_lists import Membership, read_lists
+from pipeline.datasets.split_rules import SUBSETS, Drawn, Given, Listed, Matched, Split, Subset
 from sward import seeds
-
-Membership = list[tuple[Subset, str]]  # (subset, id), in order of subset, then id
 
 
 def draw(ids: list[str], rule: Drawn, sequences: dict[str, str]) -> Membership:
@@ -55,25 +53,40 @@ def _shuffled(names: list[str], seed: int) -> list[str]:
     return sorted(names, key=lambda name: seeds.key("split", seed, name))
 
 
-def list_path(folder: Path, split: str, subset: Subset) -> Path:
-    """The committed list of one subset, in ``data/...`` form."""
-    return folder / "splits" / f"{split}.{subset}.txt"
-
-
 def resolve(
     split: str, rule: Split, folder: Path, images: Found, masks: Found, sequences: dict[str, str]
 ) -> Membership:
     """The (subset, id) pairs of a split, out of the files found.
 
     Raises:
-        DatasetError: a list of the split is absent.
+        DatasetError: a list of the split is absent or no text, or a pattern can be understood in two ways.
     """
     ids = sorted({*images, *masks})
     if isinstance(rule, Drawn):
         return draw(distinct(ids, images) if rule.duplicates == "first" else ids, rule, sequences)
     if isinstance(rule, Listed):
-        return _read_lists(split, folder)
-    return [(s, i) for s, pattern in rule.patterns.items() for i in ids if fnmatchcase(i, pattern)]
+        return read_lists(split, rule, folder, images, masks)
+    if isinstance(rule, Given):
+        return [(s, i) for s in SUBSETS for i in ids if i.startswith(f"{s}/")]
+    return _match(split, rule, ids)
+
+
+def _match(split: str, rule: Matched, ids: list[str]) -> Membership:
+    """Ids by pattern; brackets are meant literally where an id has them, else as a choice of letters."""
+    pairs, problems = [], []
+    for subset, patterns in rule.patterns.items():
+        chosen: set[str] = set()
+        for pattern in [patterns] if isinstance(patterns, str) else patterns:
+            literal = {i for i in ids if fnmatchcase(i, pattern.replace("[", "[[]"))}
+            choice = {i for i in ids if fnmatchcase(i, pattern)}
+            if literal and choice - literal:
+                found = f"{pattern} fits {min(literal)}, and as a choice of letters {min(choice - literal)}"
+                problems.append(Problem("split", split, f"{found}; use a pattern without brackets"))
+            chosen |= literal or choice
+        pairs += [(subset, i) for i in ids if i in chosen]
+    if problems:
+        raise DatasetError(split, problems)
+    return pairs
 
 
 def distinct(ids: list[str], images: Found) -> list[str]:
@@ -83,11 +96,3 @@ def distinct(ids: list[str], images: Found) -> list[str]:
         digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in images.get(i, [])]
         first.setdefault(digests[0] if digests else i, i)
     return sorted(first.values())
-
-
-def _read_lists(split: str, folder: Path) -> Membership:
-    lists = {subset: paths.read_path(list_path(folder, split, subset)) for subset in SUBSETS}
-    if absent := [path for path in lists.values() if not path.is_file()]:
-        raise DatasetError(str(folder), [Problem("split", str(path), "does not exist") for path in absent])
-    text = {subset: path.read_text(encoding="utf-8") for subset, path in lists.items()}
-    return [(subset, line) for subset in SUBSETS for line in text[subset].splitlines() if line.strip()]

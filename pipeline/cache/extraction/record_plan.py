@@ -4,13 +4,11 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from pipeline.cache.config import CacheConfig
 from pipeline.cache.manifest import identity
 from pipeline.cache.manifest.records import WITHDRAW, Record, compression_of, plan_units, read_plans, record_to_json
 from pipeline.cache.manifest.sealed import write_sealed
-from pipeline.datasets import Dataset, Sample
+from pipeline.datasets import Dataset, image_size
 from pipeline.views import draw
 
 Plans = list[dict[str, Any]]  # of a store, generation by generation
@@ -38,12 +36,6 @@ def wanted_records(config: CacheConfig, dataset: Dataset) -> list[Record]:
             view = draw(config.views, size, full, sample.digest, number)
             records.append(Record(sample.subset, -1, sample.id, sample.digest, full, view))
     return records
-
-
-def image_size(sample: Sample) -> tuple[int, int]:
-    """(height, width), from the file's header."""
-    with Image.open(sample.image_path) as image:
-        return image.height, image.width
 
 
 def update_plan(
