@@ -1,68 +1,55 @@
-"""Checks a split: by its listing alone, or by opening every file."""
+"""Makes the samples of a split and checks their files: bytes, and on request pixels."""
 
 import hashlib
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from pipeline.datasets.card import Card
-from pipeline.datasets.image_files import Picture, decode_picture, explain
+from pipeline.datasets.card import Card, by_subset
+from pipeline.datasets.card_checks import is_annotation_file
+from pipeline.datasets.image_files import Picture, Reading, decode_picture, explain
 from pipeline.datasets.masks.choose import THREADS, MaskChoice
 from pipeline.datasets.problems import Problem
 from pipeline.datasets.samples import Sample, sample_digest
 from pipeline.datasets.split_lists import Membership
-from pipeline.datasets.split_rules import SUBSETS, Drawn, Listed, Matched
 from sward.contracts import IGNORE
 
 
-def check_membership(pairs: Membership, split: str, card: Card, sequences: dict[str, str]) -> list[Problem]:
-    """Empty subsets, ids that stand twice, frames without a sequence, sequences in two subsets."""
-    subsets = defaultdict(list)
-    for subset, i in pairs:
-        subsets[i].append(subset)
-    present = {subset for subset, _ in pairs}
-    empty = [subset for subset in _wanted(card, split) if subset not in present]
-    problems = [Problem("empty", subset, f"no ids in split {split}") for subset in empty]
-    problems += [Problem("two subsets", i, " and ".join(s)) for i, s in subsets.items() if len(s) > 1]
-    if card.sequences:
-        problems += [Problem("sequences", i, "has no sequence") for i in subsets if i not in sequences]
-        if split == "sequence" or _whole_sequences(card.splits[split]):
-            problems += _leaks(pairs, sequences)
-    return problems
+def pair_up(members: Membership, choice: MaskChoice, sequences: dict[str, str]) -> tuple[list[Sample], list[Problem]]:
+    """Samples without digests of all ids that have one image and a mask, and the problems of the others."""
+    card, pairs = choice.card, choice.pairs
+    reading = Reading(card.value_range, card.orientation == "stored")
+    samples, problems = [], []
+    for subset, i in members:
+        images, masks = pairs.images.get(i, []), pairs.masks.get(i, [])
+        one_mask = len(masks) == 1 or (bool(masks) and _parts(choice, masks))
+        for files, kind, single in ((images, "image", len(images) < 2), (masks, "mask", one_mask or not masks)):
+            if not files:
+                problems.append(Problem(f"missing {kind}", i, f"no {_expected(card, kind, i)} ({subset})"))
+            elif not single:
+                problems.append(Problem("ambiguous", i, f"{kind}s {', '.join(f.name for f in files)}"))
+        if len(images) == 1 and one_mask:
+            sequence = sequences.get(i, "") if card.sequences else i
+            samples.append(Sample(i, subset, images[0], choice.mask(i), sequence, "", reading))
+    return samples, problems
 
 
-def _wanted(card: Card, split: str) -> tuple[str, ...]:
-    """The subsets that a split promises."""
-    rule = card.splits[split]
-    if isinstance(rule, Matched):
-        return tuple(rule.patterns)
-    if isinstance(rule, Drawn):
-        return rule.subsets
-    if isinstance(rule, Listed):
-        return ("train", "val", *(s for s in rule.files if s == "test"))
-    return tuple(card.images) if isinstance(card.images, dict) else SUBSETS
+def _parts(choice: MaskChoice, masks: list[Path]) -> bool:
+    """Whether several mask files are parts of one label: the card unites them, or each is of another class."""
+    classes = [choice.pairs.classes.get(path) for path in masks]
+    return choice.card.several_masks == "union" or (None not in classes and len(set(classes)) == len(classes))
 
 
-def _whole_sequences(rule: Any) -> bool:
-    drawn = rule.drawn if isinstance(rule, Listed) else rule
-    return isinstance(drawn, Drawn) and drawn.by == "sequence"
-
-
-def _leaks(pairs: Membership, sequences: dict[str, str]) -> list[Problem]:
-    members: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for subset, i in pairs:
-        if i in sequences:
-            members[sequences[i]][subset].append(i)
-    told = {
-        name: "; ".join(f"{subset}: {', '.join(ids[:5])}" for subset, ids in sorted(of.items()))
-        for name, of in members.items()
-        if len(of) > 1
-    }
-    return [Problem("leak", f"sequence {name}", text) for name, text in told.items()]
+def _expected(card: Card, kind: str, i: str) -> str:
+    """What was looked for: a file's name, or an entry of annotations."""
+    patterns = by_subset(card.images if kind == "image" else card.masks)
+    prefix, pattern = next(((p, q) for p, q in patterns if i.startswith(p)), patterns[0])
+    if is_annotation_file(pattern):
+        return f"entry in {pattern}"
+    return "file " + pattern.replace("{id}", i.removeprefix(prefix))
 
 
 @dataclass(frozen=True)

@@ -11,18 +11,16 @@ from pathlib import Path
 from pipeline import paths
 from pipeline.datasets.card import Card, Files, by_subset, find_card, read_card
 from pipeline.datasets.card_checks import is_annotation_file
-from pipeline.datasets.checks import Inspected, check_membership, inspect_files
+from pipeline.datasets.checks import Inspected, inspect_files, pair_up
 from pipeline.datasets.file_listing import read_sequences, same_name, start_of
-from pipeline.datasets.image_files import Reading
-from pipeline.datasets.masks.choose import MaskChoice, choose_masks
+from pipeline.datasets.masks.choose import choose_masks
 from pipeline.datasets.masks.shares import Counted, class_notes, class_problems
 from pipeline.datasets.pairing import Pairs, find_pairs
 from pipeline.datasets.problems import DatasetError, Problem, shortened
 from pipeline.datasets.procedural.config import ensure
 from pipeline.datasets.samples import Sample
-from pipeline.datasets.split_lists import Membership
 from pipeline.datasets.split_rules import SUBSETS, Subset
-from pipeline.datasets.splits import resolve
+from pipeline.datasets.splits import check_membership, resolve
 
 
 @dataclass(frozen=True)
@@ -134,40 +132,6 @@ def _scan(dataset: str | Path, split: str, decode: bool) -> tuple[Dataset, list[
     return Dataset(card, split, [one.sample for one in inspected], tuple(notes)), problems
 
 
-def pair_up(members: Membership, choice: MaskChoice, sequences: dict[str, str]) -> tuple[list[Sample], list[Problem]]:
-    """Samples without digests of all ids that have one image and a mask, and the problems of the others."""
-    card, pairs = choice.card, choice.pairs
-    reading = Reading(card.value_range, card.orientation == "stored")
-    samples, problems = [], []
-    for subset, i in members:
-        images, masks = pairs.images.get(i, []), pairs.masks.get(i, [])
-        one_mask = len(masks) == 1 or (bool(masks) and _parts(choice, masks))
-        for files, kind, single in ((images, "image", len(images) < 2), (masks, "mask", one_mask or not masks)):
-            if not files:
-                problems.append(Problem(f"missing {kind}", i, f"no {_expected(card, kind, i)} ({subset})"))
-            elif not single:
-                problems.append(Problem("ambiguous", i, f"{kind}s {', '.join(f.name for f in files)}"))
-        if len(images) == 1 and one_mask:
-            sequence = sequences.get(i, "") if card.sequences else i
-            samples.append(Sample(i, subset, images[0], choice.mask(i), sequence, "", reading))
-    return samples, problems
-
-
-def _parts(choice: MaskChoice, masks: list[Path]) -> bool:
-    """Whether several mask files are parts of one label: the card unites them, or each is of another class."""
-    classes = [choice.pairs.classes.get(path) for path in masks]
-    return choice.card.several_masks == "union" or (None not in classes and len(set(classes)) == len(classes))
-
-
-def _expected(card: Card, kind: str, i: str) -> str:
-    """What was looked for: a file's name, or an entry of annotations."""
-    patterns = by_subset(card.images if kind == "image" else card.masks)
-    prefix, pattern = next(((p, q) for p, q in patterns if i.startswith(p)), patterns[0])
-    if is_annotation_file(pattern):
-        return f"entry in {pattern}"
-    return "file " + pattern.replace("{id}", i.removeprefix(prefix))
-
-
 def _transparency(inspected: list[Inspected]) -> list[str]:
     names = [one.sample.id for one in inspected if one.transparent]
     told = "images with transparent pixels, which are put over black as in sward predict"
@@ -194,7 +158,9 @@ def _absent(card: Card, folder: Path, pairs: Pairs) -> list[Problem]:
             there = shortened(sorted(p.name for p in place.iterdir()), 3) if place.is_dir() else ""
             state = f"it has {there or 'no files'}" if place.is_dir() else "no such folder"
             what = (
-                f"{pattern} has no entry of any image" if is_annotation_file(pattern) else f"nothing matches {pattern}"
+                f"{kind}s: {pattern} has no entry of any image"
+                if is_annotation_file(pattern)
+                else f"nothing matches {pattern}"
             )
             text = f"{what} ({state}); correct it, put the files there or set SWARD_DATA"
             problems.append(Problem(f"missing {kind}", str(place), text + (f"; files: {home}" if home else "")))

@@ -1,13 +1,16 @@
-"""Divides ids into subsets: drawn by hash, listed in committed files, or matched by pattern.
+"""Divides ids into subsets: drawn by hash, listed in committed files, or matched by pattern; and checks the result.
 
 A draw orders the ids by ``seeds.key("split", seed, id)`` (SHA-256) and cuts that order, so it is the same on
 every machine, and a new image moves no other image except across a cut.
 """
 
 import hashlib
+from collections import defaultdict
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
+from pipeline.datasets.card import Card
 from pipeline.datasets.file_listing import Found
 from pipeline.datasets.problems import DatasetError, Problem
 from pipeline.datasets.split_lists import Membership, read_lists
@@ -96,3 +99,49 @@ def distinct(ids: list[str], images: Found) -> list[str]:
         digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in images.get(i, [])]
         first.setdefault(digests[0] if digests else i, i)
     return sorted(first.values())
+
+
+def check_membership(pairs: Membership, split: str, card: Card, sequences: dict[str, str]) -> list[Problem]:
+    """Empty subsets, ids that stand twice, frames without a sequence, sequences in two subsets."""
+    subsets = defaultdict(list)
+    for subset, i in pairs:
+        subsets[i].append(subset)
+    present = {subset for subset, _ in pairs}
+    empty = [subset for subset in _wanted(card, split) if subset not in present]
+    problems = [Problem("empty", subset, f"no ids in split {split}") for subset in empty]
+    problems += [Problem("two subsets", i, " and ".join(s)) for i, s in subsets.items() if len(s) > 1]
+    if card.sequences:
+        problems += [Problem("sequences", i, "has no sequence") for i in subsets if i not in sequences]
+        if split == "sequence" or _whole_sequences(card.splits[split]):
+            problems += _leaks(pairs, sequences)
+    return problems
+
+
+def _wanted(card: Card, split: str) -> tuple[str, ...]:
+    """The subsets that a split promises."""
+    rule = card.splits[split]
+    if isinstance(rule, Matched):
+        return tuple(rule.patterns)
+    if isinstance(rule, Drawn):
+        return rule.subsets
+    if isinstance(rule, Listed):
+        return ("train", "val", *(s for s in rule.files if s == "test"))
+    return tuple(card.images) if isinstance(card.images, dict) else SUBSETS
+
+
+def _whole_sequences(rule: Any) -> bool:
+    drawn = rule.drawn if isinstance(rule, Listed) else rule
+    return isinstance(drawn, Drawn) and drawn.by == "sequence"
+
+
+def _leaks(pairs: Membership, sequences: dict[str, str]) -> list[Problem]:
+    members: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for subset, i in pairs:
+        if i in sequences:
+            members[sequences[i]][subset].append(i)
+    told = {
+        name: "; ".join(f"{subset}: {', '.join(ids[:5])}" for subset, ids in sorted(of.items()))
+        for name, of in members.items()
+        if len(of) > 1
+    }
+    return [Problem("leak", f"sequence {name}", text) for name, text in told.items()]

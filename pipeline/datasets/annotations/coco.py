@@ -137,13 +137,13 @@ def rasterise(segment: Segment, size: tuple[int, int]) -> np.ndarray:
     if isinstance(area, list) and not all(isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 for p in area):
         raise MaskError(f"{title} has a polygon of fewer than three points; expected x, y of three or more")
     counts = area.get("counts") if isinstance(area, dict) else None
-    if isinstance(counts, list) and sum(counts) != size[0] * size[1]:
-        raise MaskError(f"{title} has run lengths of {sum(counts)} pixels, the image has {size[0] * size[1]}")
     if isinstance(area, dict) and list(area.get("size", ())) != list(size):
         raise MaskError(f"{title} has run lengths for {area.get('size')}, the image is {list(size)} (height, width)")
+    if isinstance(counts, list) and sum(counts) != size[0] * size[1]:
+        raise MaskError(f"{title} has run lengths of {sum(counts)} pixels, the image has {size[0] * size[1]}")
     try:
         runs = area if isinstance(counts, (str, bytes)) else coco.frPyObjects(area, *size)
         decoded = coco.decode(coco.merge(runs) if isinstance(runs, list) else runs)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+    except Exception as error:  # pycocotools raises plain Exceptions too
         raise MaskError(f"{title} is damaged ({type(error).__name__}: {error})") from error
     return decoded.astype(bool)
