@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeline.datasets.card import Card, by_subset
 from pipeline.datasets.card_checks import is_annotation_file
+from pipeline.datasets.formats.large import few_at_a_time
 from pipeline.datasets.image_files import Picture, Reading, decode_picture, explain
 from pipeline.datasets.masks.choose import THREADS, MaskChoice
 from pipeline.datasets.problems import Problem
@@ -57,7 +58,7 @@ class Inspected:
     """A sample with its digest, and what was found in its files.
 
     Attributes:
-        counts: pixels of each train id (256,), 255 is ignored; None where the files were not decoded.
+        counts: pixels of each class, then of what is ignored; None where the files were not decoded.
         transparent: whether the image has pixels that were put over black.
     """
 
@@ -76,35 +77,42 @@ def inspect_files(samples: list[Sample], decode: bool, choice: MaskChoice) -> tu
 
 
 def _inspect(sample: Sample, decode: bool, choice: MaskChoice) -> Inspected:
+    problems = [choice.problems[path] for path in sample.mask.paths if path in choice.problems]
     try:
         image = sample.image_path.read_bytes()
     except OSError as error:
-        return Inspected(sample, "", [explain(Path(error.filename or sample.image_path), error)])
+        return Inspected(sample, "", [*problems, explain(Path(error.filename or sample.image_path), error)])
     digest = hashlib.sha256(image).hexdigest()
     try:
         mask = sample.mask.contents()
     except Exception as error:  # annotations are converted here, and can be broken in any way
-        return Inspected(sample, digest, [explain(Path(getattr(error, "filename", None) or sample.mask_path), error)])
+        place = Path(getattr(error, "filename", None) or sample.mask_path)
+        return Inspected(sample, digest, [*problems, explain(place, error)])
     sample = replace(sample, digest=sample_digest(image, *mask))
-    return _decode(sample, image, mask, digest, choice) if decode else Inspected(sample, digest, [])
+    plain = Inspected(sample, digest, problems)
+    if not decode:
+        return plain
+    with few_at_a_time(image, *mask):
+        return _decode(plain, image, mask, choice.card)
 
 
-def _decode(sample: Sample, image: bytes, mask: tuple[bytes, ...], digest: str, choice: MaskChoice) -> Inspected:
-    problems = [choice.problems[p] for p in sample.mask.paths if p in choice.problems]
+def _decode(read: Inspected, image: bytes, mask: tuple[bytes, ...], card: Card) -> Inspected:
+    """What was read, with what its pixels show."""
+    sample, problems = read.sample, list(read.problems)
     picture = label = None
     try:
         picture = decode_picture(image, sample.reading)
     except Exception as error:  # whatever a decoder throws at broken bytes belongs in the report
         problems.append(explain(sample.image_path, error))
     try:
-        label = None if problems and sample.mask_path in choice.problems else sample.mask.label(mask)
+        label = None if read.problems else sample.mask.label(mask)
     except Exception as error:
         problems.append(explain(sample.mask_path, error))
     if picture is None or label is None:
-        return Inspected(sample, digest, problems)
-    problems += _misfits(sample, picture, label, choice.card)
-    counts = np.bincount(label.ravel(), minlength=256)
-    return Inspected(sample, digest, problems, counts, picture.transparent)
+        return replace(read, problems=problems)
+    problems += _misfits(sample, picture, label, card)
+    counts = np.array([*((label == k).sum() for k in range(len(card.classes))), (label == IGNORE).sum()])
+    return replace(read, problems=problems, counts=counts, transparent=picture.transparent)
 
 
 def _misfits(sample: Sample, picture: Picture, label: np.ndarray, card: Card) -> list[Problem]:

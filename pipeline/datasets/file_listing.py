@@ -5,7 +5,6 @@ import io
 import os
 import re
 import unicodedata
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -25,11 +24,12 @@ PICTURES = (
 
 @dataclass(frozen=True)
 class Tree:
-    """The files below a folder. hidden: files and folders that are never samples; linked folders are followed."""
+    """The files below a folder, linked folders followed. hidden: what is never a sample. errors: unreadable folders."""
 
     start: Path
     files: list[Path]
     hidden: list[Path]
+    errors: list[OSError]
 
 
 @dataclass(frozen=True)
@@ -45,18 +45,19 @@ def list_tree(start: Path, named: str = "") -> Tree:
     """All files below ``start``, in order. Hidden parts that the pattern ``named`` spells out are not passed over."""
     files: list[Path] = []
     hidden: list[Path] = []
-    for folder, folders, names in _walk(start):
+    errors: list[OSError] = []
+    for folder, folders, names in _walk(start, errors) if start.exists() else ():
         for name in sorted([*folders, *names]):
             if _is_hidden(name) and name not in named.split("/"):
                 hidden.append(Path(folder, name))
         folders[:] = [n for n in folders if not _is_hidden(n) or n in named.split("/")]
         files += [Path(folder, n) for n in sorted(names) if not _is_hidden(n) or n in named.split("/")]
-    return Tree(start, files, hidden)
+    return Tree(start, files, hidden, errors)
 
 
-def _walk(start: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+def _walk(start: Path, errors: list[OSError]) -> Iterator[tuple[str, list[str], list[str]]]:
     """As ``os.walk`` with linked folders followed, but never into a folder that holds the link."""
-    for folder, folders, names in os.walk(start, followlinks=True):
+    for folder, folders, names in os.walk(start, onerror=errors.append, followlinks=True):
         yield folder, folders, names  # the caller may take folders away
         here = os.path.realpath(folder)
         folders[:] = [n for n in sorted(folders) if not _holds(os.path.realpath(Path(folder, n)), here)]
@@ -79,14 +80,6 @@ def match_files(tree: Tree, pattern: str) -> list[Match]:
     matcher = re.compile(expression(pattern.removeprefix(prefix(pattern)).lstrip("/")))
     places = ((path, matcher.fullmatch(path.relative_to(tree.start).as_posix())) for path in tree.files)
     return [Match(m["id"], path, m.groupdict().get("class_name") or "") for path, m in places if m]
-
-
-def list_files(folder: Path, pattern: str) -> Found:
-    """Id -> files matching one pattern below a card's folder."""
-    found = defaultdict(list)
-    for match in match_files(list_tree(start_of(folder, pattern), pattern), pattern):
-        found[match.id].append(match.path)
-    return dict(found)
 
 
 def start_of(folder: Path, pattern: str) -> Path:

@@ -11,7 +11,7 @@ from PIL import Image
 from pydantic import Field, model_validator
 
 from pipeline.datasets.masks.binary import Binary
-from pipeline.datasets.masks.values import MaskError, grey_values, opaque
+from pipeline.datasets.masks.values import MaskError, count_values, grey_values, opaque
 from sward.contracts import IGNORE, Config
 
 Byte = Checked[int, Field(ge=0, le=255)]
@@ -44,14 +44,14 @@ class Indexed(Config):
         Raises:
             MaskError: a value that is neither a label nor ignored; all such values are named.
         """
-        values = np.asarray(mask).astype(np.int64) if mask.mode == "P" else grey_values(mask, exact=True)
+        values = np.asarray(mask) if mask.mode == "P" else grey_values(mask, exact=True)
         if values.min() < 0 or values.max() > 65535:
             raise MaskError(f"values {values.min()} to {values.max()}; expected labels in 0..65535")
-        counts = np.bincount(values.ravel())
-        if unknown := [int(v) for v in counts.nonzero()[0] if int(v) not in self.table]:
+        counts = {int(v): int(n) for v, n in zip(*count_values(values), strict=True)}
+        if unknown := [v for v in counts if v not in self.table]:
             listed = ", ".join(f"{v} ({counts[v]} pixels)" for v in unknown[:5])
             raise MaskError(f"unknown label {listed}; expected {sorted(self.table)}")
-        lookup = np.full(len(counts), IGNORE, np.uint8)
+        lookup = np.full(max(counts) + 1, IGNORE, np.uint8)
         for value, label in self.table.items():
             if value < len(lookup):
                 lookup[value] = label

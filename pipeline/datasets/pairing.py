@@ -57,6 +57,7 @@ def find_pairs(card: Card, folder: Path) -> Pairs:
     found.classes = {m.path: m.class_name for m in kept[1] if m.class_name}
     unmatched = _unmatched(card, folder, trees.values(), {m.path for of in (*images, *masks) for m in of})
     found.notes += passed_over([p for tree in trees.values() for p in tree.hidden], unmatched, paths_root(folder))
+    found.problems += [explain(Path(e.filename), e) for tree in trees.values() for e in tree.errors]
     found.problems += _second_masks(unmatched, found.masks) + _unknown_classes(card, found.classes)
     _read_annotations(card, folder, found)
     return found

@@ -8,6 +8,7 @@ from pipeline.datasets.annotations.coco import CocoMask
 from pipeline.datasets.annotations.labelme import LabelMeMask, names_in
 from pipeline.datasets.annotations.names import Names
 from pipeline.datasets.card import Card
+from pipeline.datasets.formats.large import few_at_a_time
 from pipeline.datasets.image_files import open_mask
 from pipeline.datasets.mask_encodings import Binary, Encoding
 from pipeline.datasets.masks.binary import facts_of
@@ -82,6 +83,8 @@ def _decide_white(encoding: Binary, files: list[Path], choice: MaskChoice) -> No
 def _facts(path: Path) -> GreyFacts | None:
     """The facts about a mask file; None where it cannot be read, which the check of the files tells."""
     try:
-        return facts_of(str(path), open_mask(path.read_bytes()))
+        content = path.read_bytes()
+        with few_at_a_time(content):
+            return facts_of(str(path), open_mask(content))
     except Exception:  # told with its reason when the file is decoded
         return None

@@ -32,7 +32,7 @@ def decide(files: list[GreyFacts]) -> list[int | str]:
 
 def _decide_alike(files: list[GreyFacts]) -> list[int | str]:
     """As ``decide``, for files of one depth that are all lossy or all lossless."""
-    highest, lowest = max(f.maximum for f in files), min(min(f.counts) for f in files)
+    highest, lowest = max(f.maximum for f in files), min(int(f.values.min()) for f in files)
     if lowest < 0 or highest > WHITES[-1]:
         advice = f"state encoding.foreground: {highest}" if lowest == 0 else "save them as 8-bit PNG"
         text = f"values {lowest} to {highest} in the set; expected 0 and one of 1, 255, 65535 for the object; {advice}"
@@ -52,7 +52,7 @@ class _Sides:
 
     @classmethod
     def of(cls, facts: GreyFacts, white: int) -> "_Sides":
-        values, low, high = list(facts.counts), NEAR * white, (1 - NEAR) * white
+        values, low, high = facts.values.tolist(), NEAR * white, (1 - NEAR) * white
         return cls(
             [v for v in values if v <= low], [v for v in values if low < v < high], [v for v in values if v >= high]
         )
@@ -105,7 +105,7 @@ def _mistake(facts: GreyFacts, common: _Common) -> str:
 
 def _level(facts: GreyFacts, values: list[int]) -> int | None:
     """The most frequent of some values: the file's black or white."""
-    return max(values, key=lambda v: facts.counts[v]) if values else None
+    return max(values, key=facts.counts.__getitem__) if values else None
 
 
 def _third_value(facts: GreyFacts, sides: _Sides, common: _Common) -> str:

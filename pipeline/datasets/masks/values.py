@@ -3,6 +3,7 @@
 import numpy as np
 from PIL import Image
 
+PART = 1 << 20  # pixels
 LOSSY = ("JPEG", "MPO", "JPEG2000", "AVIF")  # formats whose values are changed by saving; WebP and TIFF may be either
 
 
@@ -27,22 +28,35 @@ def opaque(mask: Image.Image) -> Image.Image:
 
 
 def grey_values(mask: Image.Image, exact: bool = False) -> np.ndarray:
-    """(H, W) int64 grey values; a mask saved as RGB must be grey (noise of a JPEG is averaged unless ``exact``).
+    """(H, W) grey values, uint8 up to 8 bits. A mask saved as RGB must be grey; noise is averaged unless ``exact``.
 
     Raises:
         MaskError: the mask is coloured or transparent.
     """
-    if mask.mode in ("1", "L") or mask.mode.startswith("I"):
-        return np.asarray(mask).astype(np.int64)
+    if mask.mode == "1":
+        return np.asarray(mask).astype(np.uint8)
+    if mask.mode == "L" or mask.mode.startswith("I"):
+        return np.asarray(mask)
     colours = np.asarray(opaque(mask).convert("RGB"))
     first = np.ascontiguousarray(colours[..., 0])
     if (first == colours[..., 1]).all() and (first == colours[..., 2]).all():
-        return first.astype(np.int64)
-    rgb = colours.astype(np.int64)
-    spread = int((rgb.max(-1) - rgb.min(-1)).max())
+        return first
+    spread = int((colours.max(-1) - colours.min(-1)).max())
     if spread > (0 if exact else 32):
         raise MaskError(f"is coloured (channels differ by up to {spread}); expected grey: use encoding palette")
-    return rgb[..., 0] if exact else rgb.mean(-1).round().astype(np.int64)
+    return first if exact else colours.mean(-1, dtype=np.float32).round().astype(np.uint8)
+
+
+def count_values(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct values and their counts; in parts, as counting needs eight bytes a pixel."""
+    flat = values.ravel()
+    if flat.size == 0 or flat.min() < 0 or flat.max() > 65535:
+        return np.unique(flat, return_counts=True)
+    length = int(flat.max()) + 1
+    parts = (flat[k : k + PART] for k in range(0, flat.size, PART))
+    counts = sum((np.bincount(part, minlength=length) for part in parts), np.zeros(length, np.int64))
+    found = counts.nonzero()[0]
+    return found, counts[found]
 
 
 def depth(mask: Image.Image) -> int:
