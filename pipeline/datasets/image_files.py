@@ -1,4 +1,4 @@
-"""Image and mask files to arrays. A file whose pixels are open to interpretation is refused."""
+"""Reads image and mask files as arrays. A file whose pixels are open to interpretation is refused."""
 
 import io
 from dataclasses import dataclass

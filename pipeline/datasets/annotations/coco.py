@@ -1,8 +1,9 @@
 """COCO JSON, one file for many images: polygons and run lengths, rasterised by pycocotools (extra ``annotations``)."""
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from pipeline.datasets.annotations.names import Names, as_contents, from_content
 from pipeline.datasets.formats.errors import UnsupportedImageError
 from pipeline.datasets.masks.files import Overlap, Part, paint
 from pipeline.datasets.masks.values import MaskError
+from pipeline.datasets.problems import shortened
 
 EXTRA = "COCO annotations are read with pycocotools: pip install 'sward[annotations]'"
 EXPECTED = "COCO's images, annotations and categories"
@@ -65,13 +67,21 @@ class CocoFile:
     images: dict[str, tuple[tuple[int, int], tuple[Segment, ...]]]
     names: tuple[str, ...]
 
+    @cached_property
+    def by_bare_name(self) -> dict[str, list[str]]:
+        """File name without folders -> entries."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for name in self.images:
+            found[name.rpartition("/")[2]].append(name)
+        return found
+
     def find(self, image: Path, root: Path) -> str | None:
         """The entry of an image file: by its path below ``root``, by the end of it, or by its bare name."""
         place = image.relative_to(root) if image.is_relative_to(root) else image
         ends = ["/".join(place.parts[k:]) for k in range(len(place.parts))]
         if exact := next((end for end in ends if end in self.images), None):
             return exact
-        same = [name for name in self.images if name.rpartition("/")[2] == image.name]
+        same = self.by_bare_name.get(image.name, [])
         return same[0] if len(same) == 1 else None
 
 
@@ -107,8 +117,8 @@ def _by_image(path: Path, found: dict[str, Any]) -> CocoFile:
     if lost := sorted(map(str, set(segments) - {i["id"] for i in found["images"]})):
         raise MaskError(f"has annotations of images that it does not list: image_id {', '.join(lost[:5])}")
     names = [str(i["file_name"]).replace("\\", "/").removeprefix("./") for i in found["images"]]
-    if twice := sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []:
-        raise MaskError(f"lists an image twice: {', '.join(twice[:5])}; keep one entry for each")
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise MaskError(f"lists an image twice: {shortened(twice)}; keep one entry for each")
     images = {name: (_size(i), tuple(segments[i["id"]])) for name, i in zip(names, found["images"], strict=True)}
     return CocoFile(path, images, tuple(sorted({s.name for of in segments.values() for s in of})))
 
