@@ -87,4 +87,5 @@ def _encoding_mistakes(card: "Card") -> list[str]:
         return [] if named == classes else [f"colours name {list(named)}; expected {list(classes)}, in order"]
     if len(classes) == 2:
         return []
-    return [f"{len(classes)} classes with a binary mask; expected 2, or a folder a class: masks/{{class}}/{{id}}.png"]
+    ways = "a folder a class (masks/{class}/{id}.png), or for annotations encoding annotated"
+    return [f"{len(classes)} classes with a binary mask; expected 2, {ways}"]
