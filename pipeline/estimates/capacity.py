@@ -12,7 +12,7 @@ from math import prod
 
 from pipeline.cache.format.arrays import array_specs
 from pipeline.cache.format.codecs import CODECS
-from pipeline.datasets.checks import THREADS
+from pipeline.datasets.masks.choose import THREADS
 from pipeline.estimates.estimate import record_bytes
 from pipeline.estimates.flops import channels_of, view_flops
 from pipeline.estimates.student_speed import assumed

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.cache.config import CacheConfig
 from pipeline.cache.manifest.identity import dataset_name
-from pipeline.datasets.checks import THREADS
+from pipeline.datasets.masks.choose import THREADS
 from pipeline.estimates.capacity import Capacity, Machine, Rates, Workload
 from pipeline.estimates.estimate import CostEstimate
 from pipeline.estimates.estimate_text import duration
