@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections import Counter
 from pathlib import Path
 
 from pipeline.cli.store_verbs import Verb
@@ -53,6 +54,14 @@ def add_student_verbs(verb: Verb) -> None:
     predict_verb.add_argument(
         "--probabilities", action="store_true", help="Also write a 16-bit PNG with the probabilities of each class."
     )
+    predict_verb.add_argument(
+        "--window",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="Values that become black and white, for grey images of more than 8 bits, e.g. 0 4095 for 12-bit data "
+        "(default: 0 65535 if an image uses that range, else it is refused).",
+    )
     export_verb = verb(
         "export", export, "Export a run's student to ONNX or torch.export, checked against torch, with a model card."
     )
@@ -91,10 +100,14 @@ def report(args: argparse.Namespace) -> None:
 def predict(args: argparse.Namespace) -> int:
     from pipeline.prediction.predict import predict as run
 
-    done = run(args.source, args.images, args.out, args.tile, args.probabilities)
+    window = tuple(args.window) if args.window else None
+    done = run(args.source, args.images, args.out, args.tile, args.probabilities, window)
     print(f"{len(done.written)} images predicted: {args.out}")
     if done.shrunk:
         print(f"note: {len(done.shrunk)} images are far larger than the student's input; see --tile", file=sys.stderr)
+    for reason, count in Counter(done.passed_over.values()).items():
+        example = next(path for path, why in done.passed_over.items() if why == reason)
+        print(f"passed over: {count} files, e.g. {example}: {reason}", file=sys.stderr)
     for path, reason in done.failed.items():
         print(f"not predicted: {path}: {reason}", file=sys.stderr)
     return 1 if done.failed else 0

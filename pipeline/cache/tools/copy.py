@@ -30,7 +30,7 @@ from pipeline.cache.storage.disk_errors import explain_disk_errors
 from pipeline.cache.storage.mirror import COPYING, mirror_of
 from pipeline.cache.store import Store
 from pipeline.cache.tools.upload import upload
-from pipeline.files import atomic, locked, read_json, remove_partials, sync_folder, write_atomic, write_json
+from pipeline.files import PARTIAL, atomic, locked, read_json, remove_partials, sync_folder, write_atomic, write_json
 from pipeline.types import Progress
 
 
@@ -106,13 +106,14 @@ def require_place(store: Store, target: Path) -> None:
     """
     require_apart(store.path, target, "copy to a folder of its own")
     there = [p.name for p in target.iterdir() if p.name != ".lock"] if target.is_dir() else []
+    there += [target.name] if target.is_file() else []
     marker = target / COPYING
     same = (
         digest(read_plans(target)) == store_digest(store)
         if (target / "plan").is_dir()
         else marker.is_file() and read_json(marker) == {"copy of": store_digest(store)}
     )
-    if [name for name in there if not name.endswith(".partial")] and not same:
+    if [name for name in there if not PARTIAL.fullmatch(name)] and not same:
         raise CacheMismatch(
             f"{target} holds something else, not (a part of) a copy of {store.path}: {', '.join(sorted(there)[:3])}; "
             "copy to a new folder, or remove this one"
