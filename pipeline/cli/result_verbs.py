@@ -5,30 +5,30 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from pipeline.cli.store_verbs import Verb
+from pipeline.cli.store_verbs import Verb, a_path
 
 
 def add_result_verbs(verb: Verb) -> None:
     """Adds the verbs that evaluate runs and present them, then those that use a run's student."""
     evaluate_verb = verb("evaluate", evaluate, "Compute the metrics of the students of finished runs.")
-    evaluate_verb.add_argument("runs", type=Path, nargs="+", metavar="run", help="Folder of a finished run.")
+    evaluate_verb.add_argument("runs", type=a_path, nargs="+", metavar="run", help="Folder of a finished run.")
     evaluate_verb.add_argument(
         "--subset", choices=["val", "test"], default="test", help="Split to evaluate on (default: test)."
     )
     report_verb = verb("report", report, "Write one self-contained HTML page about runs or a comparison.")
     report_verb.add_argument(
         "runs",
-        type=Path,
+        type=a_path,
         nargs="+",
         metavar="run",
         help="Run folder (finished or not), folder that contains run folders, or folder of one comparison.",
     )
     report_verb.add_argument(
-        "--out", type=Path, default=Path("report.html"), help="HTML file to write (default: report.html)."
+        "--out", type=a_path, default=Path("report.html"), help="HTML file to write (default: report.html)."
     )
     report_verb.add_argument(
         "--figures",
-        type=Path,
+        type=a_path,
         metavar="DIR",
         help="Also write charts (PNG, SVG) and tables (Markdown, CSV, LaTeX) to this folder.",
     )
@@ -38,12 +38,16 @@ def add_result_verbs(verb: Verb) -> None:
 def add_student_verbs(verb: Verb) -> None:
     """Adds the verbs that apply or export a trained student."""
     predict_verb = verb("predict", predict, "Predict masks and overlays for images.")
-    predict_verb.add_argument("source", type=Path, metavar="run|onnx", help="Run folder, or exported .onnx file.")
+    predict_verb.add_argument("source", type=a_path, metavar="run|onnx", help="Run folder, or exported .onnx file.")
     predict_verb.add_argument(
-        "images", type=Path, nargs="+", metavar="image", help="Image file, folder of images, or quoted glob pattern."
+        "images",
+        type=a_path,
+        nargs="+",
+        metavar="image",
+        help="Image file, folder of images, or quoted glob pattern.",
     )
     predict_verb.add_argument(
-        "--out", type=Path, default=Path("predictions"), help="Folder for the results (default: predictions)."
+        "--out", type=a_path, default=Path("predictions"), help="Folder for the results (default: predictions)."
     )
     predict_verb.add_argument(
         "--tile",
@@ -65,7 +69,7 @@ def add_student_verbs(verb: Verb) -> None:
     export_verb = verb(
         "export", export, "Export a run's student to ONNX or torch.export, checked against torch, with a model card."
     )
-    export_verb.add_argument("run_folder", type=Path, metavar="run", help="Run folder.")
+    export_verb.add_argument("run_folder", type=a_path, metavar="run", help="Run folder.")
     export_verb.add_argument(
         "--format",
         nargs="+",
@@ -73,7 +77,7 @@ def add_student_verbs(verb: Verb) -> None:
         default=["onnx"],
         help="Formats to write (default: onnx).",
     )
-    export_verb.add_argument("--out", type=Path, help="New or empty folder for the files (default: RUN/export).")
+    export_verb.add_argument("--out", type=a_path, help="New or empty folder for the files (default: RUN/export).")
     export_verb.add_argument(
         "--int8",
         action="store_true",

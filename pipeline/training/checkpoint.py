@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from pipeline.files import atomic
+from pipeline.paths import expand
 from pipeline.training.config import TrainConfig
 
 
@@ -129,4 +130,4 @@ def warm_up_file(config: TrainConfig) -> Path | None:
     fields = type(config.method).model_fields
     method = config.method.model_copy(update={name: fields[name].default for name in unused})
     neutral = config.model_copy(update={"method": method})
-    return Path(config.runs) / "shared" / f"warmup-{config.method.kind}-{neutral.identity()[:10]}.ckpt"
+    return Path(expand(config.runs)) / "shared" / f"warmup-{config.method.kind}-{neutral.identity()[:10]}.ckpt"

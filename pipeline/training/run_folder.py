@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import nn
 
 from pipeline.cache.store import Store
 from pipeline.files import read_json, write_atomic, write_json
 from pipeline.training.checkpoint import CheckpointMismatch
 from pipeline.training.config import TrainConfig
+from pipeline.yaml_files import dump_yaml
 from sward.contracts import Channels
 
 
@@ -75,7 +75,7 @@ class RunFolder:
             sources: name -> digest of other trained inputs: the teacher's head, pre-stages.
             spent: seconds of the warm-up that a new run continues from.
         """
-        write_atomic(self.path / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+        write_atomic(self.path / "config.yaml", dump_yaml(config.model_dump(mode="json")))
         seconds = read_json(self.facts)["seconds"] if self.facts.is_file() else spent
         write_json(
             self.facts,
