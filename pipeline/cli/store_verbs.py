@@ -60,7 +60,7 @@ def add_store_verbs(verb: Verb) -> None:
         help="Cache config with current paths of data set and weights (default: the paths recorded in the store).",
     )
     checked.add_argument(
-        "--files-only", action="store_true", help="Check checksums only; needs neither data set nor teacher."
+        "--files-only", action="store_true", help="Check files and statistics; needs neither data set nor teacher."
     )
     add_store_tools(verb)
 
@@ -84,6 +84,9 @@ def add_store_tools(verb: Verb) -> None:
     copied = verb("copy", copy, "Copy a store to another folder or URL, checking every file on the way.")
     copied.add_argument("store", help="Folder or URL of the store to read.")
     copied.add_argument("dest", help="New folder or URL; run the same command again to continue an interrupted copy.")
+    copied.add_argument(
+        "--follow-links", action="store_true", help="Also copy files that symbolic links place outside the store."
+    )
     pruned = verb("prune", prune, "List files that the store does not use; delete them with --yes.")
     pruned.add_argument("store", help="Folder of the store.")
     pruned.add_argument("--yes", action="store_true", help="Delete the listed files.")
@@ -150,7 +153,10 @@ def copy(args: argparse.Namespace) -> None:
 
     with console.progress("copying", "MB") as show:
         made = run(
-            read_path(args.store), write_path(args.dest), lambda done, total: show(done // 10**6, total // 10**6)
+            read_path(args.store),
+            write_path(args.dest),
+            lambda done, total: show(done // 10**6, total // 10**6),
+            args.follow_links,
         )
     sizes = f"{made.bytes / 1e9:.3f} GB, {made.copied / 1e9:.3f} GB of them copied now"
     print(f"{with_urls(made.path)}: {made.files} files, {sizes}; all checked")

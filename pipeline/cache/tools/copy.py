@@ -51,16 +51,18 @@ class Copy:
     copied: int
 
 
-def copy(source: Path, target: Path, progress: Progress = lambda done, total: None) -> Copy:
+def copy(source: Path, target: Path, progress: Progress = lambda done, total: None, follow_links: bool = False) -> Copy:
     """Copies the complete store ``source`` to ``target``, or continues an interrupted copy.
 
     Args:
         source: folder of the store, or local folder that stands for its URL.
         target: new folder, or local folder that stands for a URL.
         progress: called with bytes done and bytes in total.
+        follow_links: also copy files that symbolic links of the store place outside its folder.
 
     Raises:
         FileNotFoundError, StoreIncomplete: there is no complete store to copy.
+        LeavesStoreError: a symbolic link leads out of the store, and ``follow_links`` is False.
         StoreDamaged: a file does not match its receipt; that file is not copied.
         CacheMismatch: ``target`` holds something else.
         NotWritable: the disk of ``target`` is full or read-only.
@@ -69,6 +71,8 @@ def copy(source: Path, target: Path, progress: Progress = lambda done, total: No
     store = Store(source)
     receipts = [*store.receipts.values(), *(store.appended["receipts"].values() if store.appended else [])]
     files = {file: facts for receipt in receipts for file, facts in receipt["files"].items()}
+    if not store.mirror and not follow_links:
+        require_no_links(store.path, [*files, *small_files(store), *plan_files(store)])
     if mirror := mirror_of(target):
         marker = {"copy of": store_digest(store)}
         copied = upload(store, mirror, marker, files, small_files(store), progress)
@@ -91,6 +95,26 @@ def copy(source: Path, target: Path, progress: Progress = lambda done, total: No
         copy_plans(store, target)
         (target / COPYING).unlink(missing_ok=True)
     return Copy(target, len(files), total, copied)
+
+
+class LeavesStoreError(ValueError):
+    """A symbolic link in a store leads out of it: copying through it may copy files that are not the store's."""
+
+
+def require_no_links(folder: Path, files: Iterable[str | Path]) -> None:
+    """Raises LeavesStoreError for the first file that is really outside ``folder``, because of a symbolic link."""
+    inside = folder.resolve()
+    for file in files:
+        if not (real := (folder / file).resolve()).is_relative_to(inside):
+            raise LeavesStoreError(
+                f"{folder / file} is really {real}, outside the store; if you made that link, add --follow-links, "
+                "else don't trust this store"
+            )
+
+
+def plan_files(store: Store) -> list[str]:
+    """Paths of all plans, in the store."""
+    return [f"plan/{number:04d}.json" for number in range(len(store.plans))]
 
 
 def store_digest(store: Store) -> str:
@@ -164,7 +188,7 @@ def copy_plans(store: Store, target: Path) -> None:
         return
     aside = target / "plan.partial"
     shutil.rmtree(aside, ignore_errors=True)
-    for number in range(len(store.plans)):
-        write_atomic(aside / f"{number:04d}.json", (store.path / "plan" / f"{number:04d}.json").read_bytes())
+    for file in plan_files(store):
+        write_atomic(aside / Path(file).name, (store.path / file).read_bytes())
     aside.rename(target / "plan")
     sync_folder(target)
