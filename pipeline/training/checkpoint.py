@@ -4,6 +4,7 @@ from copy import copy
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import torch
 from torch import nn
@@ -85,10 +86,7 @@ def load(
         CheckpointMismatch: the checkpoint is of another configuration, store, head or pre-stage than ``expected``.
         ValueError: the file is damaged.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, UnpicklingError) as error:
-        raise ValueError(f"{path} is damaged ({error}); remove it and run the same command again") from error
+    state = read(path)
     for key, value in expected.items():
         if (found := state["facts"].get(key)) != value:
             raise CheckpointMismatch(
@@ -102,6 +100,24 @@ def load(
         mean.load_state_dict(state["mean"])
     restore_generators(state["generators"])
     return state["facts"] | {"step": state["step"]}
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Reads a checkpoint after comparing all its bytes with the checksums in it, which torch writes but ignores.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        with ZipFile(path) as records:
+            changed = records.testzip()
+        if changed is None:
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (BadZipFile, RuntimeError, EOFError, UnpicklingError, NotImplementedError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({error}); remove it and run the same command again") from error
+    raise ValueError(
+        f"{path} is damaged (the checksum of {changed} in it is another); remove it and run the same command again"
+    )
 
 
 def generator_states() -> dict[str, Any]:

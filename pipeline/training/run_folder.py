@@ -26,6 +26,7 @@ from pipeline.training.checkpoint import CheckpointMismatch
 from pipeline.training.config import TrainConfig
 from pipeline.yaml_files import dump_yaml
 from sward.contracts import Channels
+from sward.students.saved import dump_weights, read_weights
 
 
 class RunFolder:
@@ -168,8 +169,6 @@ class RunFolder:
         metrics: dict[str, Any],
     ) -> None:
         """Writes the student's weights (no method, no optimiser) and a card with all that is needed to use them."""
-        from safetensors.torch import save
-
         tensors = {k: v.detach().cpu().contiguous() for k, v in student.state_dict().items()}
         mean, std = store.normalisation
         card = {
@@ -185,16 +184,15 @@ class RunFolder:
             "content_id": store.content_id,
             "teacher_channels": teacher_channels,
         }
-        write_atomic(self.student, save(tensors))
+        write_atomic(self.student, dump_weights(tensors))
         write_json(self.card, card)
 
     def save_evaluation(self, result: dict[str, Any]) -> None:
         write_json(self.path / "evaluation.json", result)
 
     def load_student(self, student: nn.Module) -> None:
-        from safetensors.torch import load_file
-
-        student.load_state_dict(load_file(self.student))
+        """Loads the best student's weights; SavedStudentError if the file is damaged."""
+        student.load_state_dict(read_weights(self.student))
 
 
 class ReadOnlyRunFolder(RunFolder):
@@ -223,11 +221,6 @@ class ReadOnlyRunFolder(RunFolder):
     def save_student(self, *args: Any) -> None: ...
 
     def save_evaluation(self, result: dict[str, Any]) -> None: ...
-
-
-def prediction_file(folder: Path, id: str) -> Path:
-    """Path of an image's predicted mask in a run's ``predictions`` folder: its id with ``__`` for ``/``, as PNG."""
-    return folder / f"{id.replace('/', '__')}.png"
 
 
 def commit() -> str | None:
