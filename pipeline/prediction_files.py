@@ -2,8 +2,8 @@
 
 Ids are paths without suffix, so they hold ``/``, may be longer than a file name can be, and differ in no more than one
 character. In a name, ``/`` is ``%2F`` and ``%`` is ``%25``; a name that is too long goes on in a folder: each part but
-the last ends with a single ``%``. Earlier versions wrote ``__`` for ``/``, so that two ids could share a file; the files
-of their runs are still found.
+the last ends with a single ``%``. Earlier versions wrote ``__`` for ``/``, so that two ids could share a file; files of
+their runs are still found.
 """
 
 import re
