@@ -1,7 +1,7 @@
 """Compares a record's stored image and label with the digest in its unit's receipt, at the first read of a run.
 
 It notices shards of images or labels that were exchanged or changed at equal size, and bytes that a disk returns wrong.
-`sward verify` alone notices feature shards exchanged for others of equal size (their checksum covers a whole shard), and
+`sward verify` alone notices feature shards exchanged for others of equal size (a checksum covers a whole shard), and
 ids exchanged between samples in the plan.
 
 Cost: a sha256 of 4 bytes per pixel, in the reading threads, once per record and run: 1.7 ms for 256×256 and 7.7 ms for
