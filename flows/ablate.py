@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
 
-import yaml
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.client.orchestration import get_client
@@ -28,6 +27,7 @@ from pipeline.files import write_atomic
 from pipeline.training.config import TrainConfig
 from pipeline.training.run_folder import RunFolder
 from pipeline.training.setup import open_store
+from pipeline.yaml_files import dump_yaml
 
 POLL_SECONDS = 5.0  # between two queries for the states of all runs
 
@@ -80,7 +80,7 @@ def submit(point: TrainConfig, folder: Path) -> UUID:
     If Prefect repeats this flow run, a run that is still going is found by its idempotency key and not started again.
     """
     path = folder / f"{point.folder.name}.yaml"
-    write_atomic(path, yaml.safe_dump(point.model_dump(mode="json"), sort_keys=False))
+    write_atomic(path, dump_yaml(point.model_dump(mode="json")))
     attempt, run = 0, start_or_find(point, path, 0)
     while run.state is not None and run.state.is_final():
         attempt += 1

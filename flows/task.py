@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
 
-import yaml
 from prefect import State, get_run_logger, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows import verb_process
 from flows.server_outage import publish_artifact
+from pipeline.yaml_files import dump_yaml
 from sward.contracts import Config
 
 COUNTS = re.compile(r"(?P<title>[^:]+): (?P<done>\d+)/(?P<total>\d+) ")  # progress lines of pipeline.console
@@ -65,5 +65,5 @@ class LineReporter:
 
 def log_config(config: Config) -> None:
     """Writes the resolved configuration to the run's log."""
-    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    text = dump_yaml(config.model_dump(mode="json"))
     get_run_logger().info("%s:\n%s", type(config).__name__, text)

@@ -9,6 +9,9 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from pipeline.paths import expand
+from pipeline.yaml_files import dump_yaml, read_yaml_text
+
 Model = TypeVar("Model", bound=BaseModel)
 INCLUDES = ("cache", "train")  # keys whose value may be the path of another file
 FILES = {  # what a file for other verbs is known by
@@ -17,7 +20,6 @@ FILES = {  # what a file for other verbs is known by
     "CompareConfig": ({"train", "methods"}, "sward compare"),
     "QualityConfig": ({"train", "stores"}, "sward quality"),
 }
-EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 UNITS = {"": 1, "B": 1} | {
     f"{letter}{suffix}": base ** (i + 1)
@@ -44,7 +46,7 @@ def load_config(model: type[Model], path: str | Path, overrides: Iterable[str] =
     values = read_yaml(Path(path))
     for text in overrides:
         override(values, text)
-    include(values)
+    include(values, (Path(path),))
     return validate(model, values, str(path))
 
 
@@ -100,27 +102,39 @@ def _hint(model: type[BaseModel], values: Any) -> str:
     return ""
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping with its includes read in."""
+def read_yaml(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A YAML mapping with its includes read in.
+
+    Args:
+        path: the file.
+        within: files that include it, outermost first.
+
+    Raises:
+        ConfigError: the file is missing, no YAML mapping, or includes itself.
+    """
+    if path.resolve() in [file.resolve() for file in within]:
+        chain = " includes ".join(str(file) for file in [*within, path])
+        raise ConfigError(f"{chain}, which never ends; `cache:` and `train:` must name other files")
     try:
-        values = yaml.safe_load(path.read_text()) or {}
+        values = read_yaml_text(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(
             f"cannot read the configuration {path}: {error.strerror}; give the path of a YAML file"
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
+    values = {} if values is None else values
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected `key: value` lines, found {type(values).__name__}")
-    include(values)
+    include(values, (*within, path))
     return values
 
 
-def include(values: dict[str, Any]) -> None:
+def include(values: dict[str, Any], within: tuple[Path, ...] = ()) -> None:
     """Replace the path of another file by what it says, in place."""
     for key in INCLUDES:
         if isinstance(values.get(key), str):
-            values[key] = read_yaml(Path(values[key]))
+            values[key] = read_yaml(Path(expand(values[key])), within)
 
 
 def override(values: dict[str, Any], text: str) -> None:
@@ -142,14 +156,14 @@ def override(values: dict[str, Any], text: str) -> None:
 
 
 def parse_value(text: str) -> Any:
-    """A YAML scalar or list; also reads 1e-3 as a number, which YAML 1.1 takes for a string. '1e-3' stays one."""
-    return float(text) if EXPONENT.fullmatch(text) else yaml.safe_load(text)
+    """A YAML scalar or list, read as in files: 1e-3 is a number, '1e-3' a text."""
+    return read_yaml_text(text)
 
 
 def as_overrides(values: dict[str, Any]) -> list[str]:
     """{"a.b": 1} as ["a.b=1"]: how a Prefect parameter reaches the same loader."""
     return [
-        f"{name}={yaml.safe_dump(value, default_flow_style=True).strip().removesuffix('...').strip()}"
+        f"{name}={dump_yaml(value, default_flow_style=True).strip().removesuffix('...').strip()}"
         for name, value in values.items()
     ]
 

@@ -4,10 +4,13 @@ import fcntl
 import json
 import math
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+
+PARTIAL = re.compile(r"\..+\.[0-9a-f]{16}\.partial")  # temporary names of ``atomic``; other .partial files are people's
 
 
 @contextmanager
@@ -34,7 +37,8 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 def remove_partials(folder: Path) -> None:
     """Remove temporary files that a kill in ``atomic`` left anywhere below a folder; hold the folder's lock."""
     for left in folder.rglob(".*.partial"):
-        left.unlink()
+        if PARTIAL.fullmatch(left.name):
+            left.unlink()
 
 
 def publish(partial: Path, path: Path) -> None:

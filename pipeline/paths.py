@@ -2,7 +2,8 @@
 
 A relative path whose first part is ``data`` lies under the data root: ``$SWARD_DATA``, or ``data`` in the current
 folder. Cards and split lists are committed, so a file to read that is not under the data root is also looked for in the
-checkout's own ``data/``. Every other path is used unchanged, relative to the current folder.
+checkout's own ``data/``. Every other path is relative to the current folder. ``~`` and ``$VARIABLE`` are
+replaced in all of them.
 
 A store at a URL (``s3://bucket/prefix``) is read and written through a local folder below the cache root that mirrors
 it (`cache/storage/mirror.py`). Readers and writers have different folders, so neither sees the other's unfinished work.
@@ -15,6 +16,7 @@ from pathlib import Path
 
 CATALOGUE = Path(__file__).resolve().parents[1] / "data"  # the checkout's committed cards and splits
 ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ENDPOINT")
+UNSET = re.compile(r"\$(\w+|\{[^}]*\})")  # a variable that `expandvars` left in place
 URLS: dict[str, str] = {}  # mirror folder -> URL of the store, for the stores used by this process
 
 
@@ -27,6 +29,25 @@ def cache_root() -> Path:
     """``$SWARD_CACHE``, or ``sward`` in the user's cache folder; it may be removed at any time without loss."""
     own, usual = os.environ.get("SWARD_CACHE"), os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(own).absolute() if own else Path(usual).absolute() / "sward"
+
+
+def expand(path: str | Path) -> str:
+    """The path with ``~`` and ``$VARIABLE`` replaced, so that no folder of such a name is ever made.
+
+    A path with ``$`` that exists as it is written is used as it is.
+
+    Raises:
+        ValueError: a variable is not set, or there is no such user.
+    """
+    text = str(path)
+    if text.startswith("~"):
+        text = os.path.expanduser(text)  # noqa: PTH111 (Path's raises for an unknown user)
+    if "$" in text and not os.path.lexists(text):
+        text = os.path.expandvars(text)
+    if text.startswith("~") or (unknown := UNSET.search(text) if not os.path.lexists(text) else None):
+        what = text.split("/")[0] if text.startswith("~") else unknown[0]  # type: ignore[index]
+        raise ValueError(f"{path}: {what} has no value here; set it, or write the path out")
+    return text
 
 
 def is_url(path: str | Path) -> bool:
@@ -72,8 +93,9 @@ def read_path(path: str | Path) -> Path:
 
     A path that exists in neither is returned as one under the data root.
     """
+    path = expand(path)
     if is_url(path):
-        return mirror_folder(str(path), "read")
+        return mirror_folder(path, "read")
     placed = write_path(path)
     if placed.exists() or not _in_data(Path(path)):
         return placed
@@ -83,10 +105,10 @@ def read_path(path: str | Path) -> Path:
 
 def write_path(path: str | Path) -> Path:
     """Local path for writing ``path``: ``data/...`` under the data root, any other path unchanged."""
+    path = expand(path)
     if is_url(path):
-        return mirror_folder(str(path), "write")
-    path = Path(path)
-    return data_root().joinpath(*path.parts[1:]) if _in_data(path) else path
+        return mirror_folder(path, "write")
+    return data_root().joinpath(*Path(path).parts[1:]) if _in_data(Path(path)) else Path(path)
 
 
 def _in_data(path: Path) -> bool:

@@ -1,11 +1,11 @@
 """Loads teacher checkpoints without running code from them: safetensors, or torch.load with weights_only."""
 
-import pickle  # only for the class of its error
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from pipeline.checkpoint_files import is_safetensors, unreadable, wrong_start
 from pipeline.paths import read_path
 from sward.teachers import TeacherConfig
 
@@ -63,24 +63,22 @@ def _download(name: str) -> Path:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Read the tensors of a checkpoint: name -> tensor.
+    """Read the tensors of a checkpoint: name -> tensor. Its format is recognised by its bytes, not its name.
 
     Raises:
         WeightsError: the file cannot be read, or holds anything else than tensors by name.
     """
+    if reason := wrong_start(path):
+        raise WeightsError(f"cannot read {path}: {reason}")
     try:
-        if path.suffix == ".safetensors":
+        if is_safetensors(path):
             from safetensors.torch import load_file
 
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:  # of a path, torch would go by the name
+            state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # both readers raise classes of their own; the user needs the file's name
-        # torch's message would go on to explain how to run the code in the file anyway
-        what = "it holds more than tensors" if isinstance(error, pickle.UnpicklingError) else error
-        raise WeightsError(
-            f"cannot read {path}: {what}; expected safetensors, or a .pt that holds tensors only "
-            "(it is opened with weights_only=True, so it cannot run code)"
-        ) from error
+        raise WeightsError(f"cannot read {path}: {unreadable(path, error)}") from error
     if not isinstance(state, dict):
         raise WeightsError(f"{path} holds a {type(state).__name__}, expected tensors by name (a state dict)")
     return state

@@ -1,14 +1,25 @@
 """Base of every configuration, and the settings that all methods have."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.fields import FieldInfo
 
 
 class Config(BaseModel):
     """Base of every configuration: unknown keys are errors, and values cannot change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_value_for_a_number(cls, values: Any) -> Any:
+        """Refuses true and false where a number is expected: pydantic would take them for 1 and 0."""
+        for name, value in values.items() if isinstance(values, dict) else ():
+            parts = value if isinstance(value, list | tuple) else [value]
+            if any(isinstance(p, bool) for p in parts) and takes_numbers_only(cls.model_fields.get(name)):
+                raise ValueError(f"{name}: expected a number, not true or false")
+        return values
 
 
 class BalanceConfig(Config):
@@ -24,6 +35,15 @@ class BalanceConfig(Config):
         default=10, ge=1, description="Steps between measurements, each a backward pass per part and one."
     )
     decay: float = Field(default=0.9, ge=0, lt=1, description="Of the exponential mean of the norms; 0: no smoothing.")
+
+
+def takes_numbers_only(field: FieldInfo | None) -> bool:
+    """Whether a field's type names numbers, and neither bool nor anything."""
+    named: list[Any] = [field.annotation if field else None]
+    for kind in named:
+        named += get_args(kind)  # grows while it is walked, until there is nothing within
+    numbers = any(kind is int or kind is float for kind in named)
+    return numbers and not any(kind is bool or kind is Any or kind is True or kind is False for kind in named)
 
 
 def canonical(value: Any) -> Any:

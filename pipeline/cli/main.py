@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline import console
 from pipeline.cli.result_verbs import add_result_verbs
-from pipeline.cli.store_verbs import Run, add_plan, add_store_verbs
+from pipeline.cli.store_verbs import Run, a_path, add_plan, add_store_verbs
 from pipeline.paths import read_path, with_urls
 
 # Bases of errors whose message is meant for the user; others are bugs. By name, so that --help imports no torch.
@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
 
     def configured(name: str, run: Run, about: str) -> argparse.ArgumentParser:
         sub = verb(name, run, about)
-        sub.add_argument("config", type=Path, help="YAML configuration file.")
+        sub.add_argument("config", type=a_path, help="YAML configuration file.")
         sub.add_argument(
             "--set", action="append", default=[], metavar="A.B=VALUE", help="Override one setting; may be repeated."
         )
@@ -62,7 +62,10 @@ def parser() -> argparse.ArgumentParser:
         help="Append tensors of a fitted head to the existing store instead of extracting, e.g. logits,penultimate.",
     )
     extract_verb.add_argument(
-        "--head", type=Path, metavar="RUN", help="With --append: folder of the head's run, made by `sward fit-head`."
+        "--head",
+        type=a_path,
+        metavar="RUN",
+        help="With --append: folder of the head's run, made by `sward fit-head`.",
     )
     configured(
         "fit-head",
@@ -102,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
     quick = verb("quickstart", quickstart, "Run both stages on the embedded data set; write table and report.")
     quick.add_argument(
         "--config",
-        type=Path,
+        type=a_path,
         default=Path("configs/quickstart/compare.yaml"),
         help="Config of the comparison (default: configs/quickstart/compare.yaml).",
     )

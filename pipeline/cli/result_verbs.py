@@ -2,32 +2,33 @@
 
 import argparse
 import sys
+from collections import Counter
 from pathlib import Path
 
-from pipeline.cli.store_verbs import Verb
+from pipeline.cli.store_verbs import Verb, a_path
 
 
 def add_result_verbs(verb: Verb) -> None:
     """Adds the verbs that evaluate runs and present them, then those that use a run's student."""
     evaluate_verb = verb("evaluate", evaluate, "Compute the metrics of the students of finished runs.")
-    evaluate_verb.add_argument("runs", type=Path, nargs="+", metavar="run", help="Folder of a finished run.")
+    evaluate_verb.add_argument("runs", type=a_path, nargs="+", metavar="run", help="Folder of a finished run.")
     evaluate_verb.add_argument(
         "--subset", choices=["val", "test"], default="test", help="Split to evaluate on (default: test)."
     )
     report_verb = verb("report", report, "Write one self-contained HTML page about runs or a comparison.")
     report_verb.add_argument(
         "runs",
-        type=Path,
+        type=a_path,
         nargs="+",
         metavar="run",
         help="Run folder (finished or not), folder that contains run folders, or folder of one comparison.",
     )
     report_verb.add_argument(
-        "--out", type=Path, default=Path("report.html"), help="HTML file to write (default: report.html)."
+        "--out", type=a_path, default=Path("report.html"), help="HTML file to write (default: report.html)."
     )
     report_verb.add_argument(
         "--figures",
-        type=Path,
+        type=a_path,
         metavar="DIR",
         help="Also write charts (PNG, SVG) and tables (Markdown, CSV, LaTeX) to this folder.",
     )
@@ -37,12 +38,16 @@ def add_result_verbs(verb: Verb) -> None:
 def add_student_verbs(verb: Verb) -> None:
     """Adds the verbs that apply or export a trained student."""
     predict_verb = verb("predict", predict, "Predict masks and overlays for images.")
-    predict_verb.add_argument("source", type=Path, metavar="run|onnx", help="Run folder, or exported .onnx file.")
+    predict_verb.add_argument("source", type=a_path, metavar="run|onnx", help="Run folder, or exported .onnx file.")
     predict_verb.add_argument(
-        "images", type=Path, nargs="+", metavar="image", help="Image file, folder of images, or quoted glob pattern."
+        "images",
+        type=a_path,
+        nargs="+",
+        metavar="image",
+        help="Image file, folder of images, or quoted glob pattern.",
     )
     predict_verb.add_argument(
-        "--out", type=Path, default=Path("predictions"), help="Folder for the results (default: predictions)."
+        "--out", type=a_path, default=Path("predictions"), help="Folder for the results (default: predictions)."
     )
     predict_verb.add_argument(
         "--tile",
@@ -53,10 +58,18 @@ def add_student_verbs(verb: Verb) -> None:
     predict_verb.add_argument(
         "--probabilities", action="store_true", help="Also write a 16-bit PNG with the probabilities of each class."
     )
+    predict_verb.add_argument(
+        "--window",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="Values that become black and white, for grey images of more than 8 bits, e.g. 0 4095 for 12-bit data "
+        "(default: 0 65535 if an image uses that range, else it is refused).",
+    )
     export_verb = verb(
         "export", export, "Export a run's student to ONNX or torch.export, checked against torch, with a model card."
     )
-    export_verb.add_argument("run_folder", type=Path, metavar="run", help="Run folder.")
+    export_verb.add_argument("run_folder", type=a_path, metavar="run", help="Run folder.")
     export_verb.add_argument(
         "--format",
         nargs="+",
@@ -64,7 +77,7 @@ def add_student_verbs(verb: Verb) -> None:
         default=["onnx"],
         help="Formats to write (default: onnx).",
     )
-    export_verb.add_argument("--out", type=Path, help="New or empty folder for the files (default: RUN/export).")
+    export_verb.add_argument("--out", type=a_path, help="New or empty folder for the files (default: RUN/export).")
     export_verb.add_argument(
         "--int8",
         action="store_true",
@@ -91,10 +104,14 @@ def report(args: argparse.Namespace) -> None:
 def predict(args: argparse.Namespace) -> int:
     from pipeline.prediction.predict import predict as run
 
-    done = run(args.source, args.images, args.out, args.tile, args.probabilities)
+    window = tuple(args.window) if args.window else None
+    done = run(args.source, args.images, args.out, args.tile, args.probabilities, window)
     print(f"{len(done.written)} images predicted: {args.out}")
     if done.shrunk:
         print(f"note: {len(done.shrunk)} images are far larger than the student's input; see --tile", file=sys.stderr)
+    for reason, count in Counter(done.passed_over.values()).items():
+        example = next(path for path, why in done.passed_over.items() if why == reason)
+        print(f"passed over: {count} files, e.g. {example}: {reason}", file=sys.stderr)
     for path, reason in done.failed.items():
         print(f"not predicted: {path}: {reason}", file=sys.stderr)
     return 1 if done.failed else 0

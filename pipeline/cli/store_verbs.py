@@ -6,10 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline import console
-from pipeline.paths import read_path, with_urls, write_path
+from pipeline.paths import expand, read_path, with_urls, write_path
 
 Run = Callable[[argparse.Namespace], int | None]
 Verb = Callable[[str, Run, str], argparse.ArgumentParser]
+
+
+def a_path(text: str) -> Path:
+    """Argument type: a path; ``~`` and ``$VARIABLE`` are replaced, which a shell does not do after ``--out=``."""
+    try:
+        return Path(expand(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def add_plan(configured: Verb) -> None:
@@ -19,7 +27,7 @@ def add_plan(configured: Verb) -> None:
     )
     planned.add_argument(
         "--train",
-        type=Path,
+        type=a_path,
         metavar="CONFIG",
         help="Train config of the student to plan for (default: a fast student that reads all levels).",
     )
@@ -37,7 +45,10 @@ def add_store_verbs(verb: Verb) -> None:
     shown.add_argument("store", help="Folder or URL of the store.")
     shown.add_argument("--json", action="store_true", help="Print all facts as JSON.")
     shown.add_argument(
-        "--html", type=Path, metavar="OUT", help="Write a page with histograms and pictures of features to this file."
+        "--html",
+        type=a_path,
+        metavar="OUT",
+        help="Write a page with histograms and pictures of features to this file.",
     )
     checked = verb("verify", verify, "Check files, sources and, by running the teacher again, random records.")
     checked.add_argument("store", help="Folder or URL of the store.")
@@ -45,11 +56,11 @@ def add_store_verbs(verb: Verb) -> None:
     checked.add_argument("--seed", type=int, default=0, help="Seed that selects the random records (default: 0).")
     checked.add_argument(
         "--config",
-        type=Path,
+        type=a_path,
         help="Cache config with current paths of data set and weights (default: the paths recorded in the store).",
     )
     checked.add_argument(
-        "--files-only", action="store_true", help="Check checksums only; needs neither data set nor teacher."
+        "--files-only", action="store_true", help="Check files and statistics; needs neither data set nor teacher."
     )
     add_store_tools(verb)
 
@@ -73,6 +84,9 @@ def add_store_tools(verb: Verb) -> None:
     copied = verb("copy", copy, "Copy a store to another folder or URL, checking every file on the way.")
     copied.add_argument("store", help="Folder or URL of the store to read.")
     copied.add_argument("dest", help="New folder or URL; run the same command again to continue an interrupted copy.")
+    copied.add_argument(
+        "--follow-links", action="store_true", help="Also copy files that symbolic links place outside the store."
+    )
     pruned = verb("prune", prune, "List files that the store does not use; delete them with --yes.")
     pruned.add_argument("store", help="Folder of the store.")
     pruned.add_argument("--yes", action="store_true", help="Delete the listed files.")
@@ -139,7 +153,10 @@ def copy(args: argparse.Namespace) -> None:
 
     with console.progress("copying", "MB") as show:
         made = run(
-            read_path(args.store), write_path(args.dest), lambda done, total: show(done // 10**6, total // 10**6)
+            read_path(args.store),
+            write_path(args.dest),
+            lambda done, total: show(done // 10**6, total // 10**6),
+            args.follow_links,
         )
     sizes = f"{made.bytes / 1e9:.3f} GB, {made.copied / 1e9:.3f} GB of them copied now"
     print(f"{with_urls(made.path)}: {made.files} files, {sizes}; all checked")

@@ -13,8 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipeline import console
 from pipeline.cache.store import Store
 from pipeline.experiments.compare_config import TEACHER, CompareConfig, TeacherRow, row_labels
@@ -33,6 +31,7 @@ from pipeline.results.summary import lookup_row, summarise
 from pipeline.training.config import HeadFit, TrainableConfig, TrainConfig
 from pipeline.training.loop import train
 from pipeline.training.setup import open_store
+from pipeline.yaml_files import dump_yaml
 from sward.teachers.head import TeacherHeadConfig
 
 
@@ -228,8 +227,8 @@ def save(config: CompareConfig, comparison: dict[str, Any]) -> None:
     """Writes the resolved configurations and the tables."""
     folder = config.folder
     texts = {
-        "config.yaml": yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
-        "cache.yaml": yaml.safe_dump(config.train.cache.model_dump(mode="json"), sort_keys=False),
+        "config.yaml": dump_yaml(config.model_dump(mode="json")),
+        "cache.yaml": dump_yaml(config.train.cache.model_dump(mode="json")),
         "comparison.csv": comparison_csv(comparison),
         "comparison.md": comparison_markdown(comparison),
     }

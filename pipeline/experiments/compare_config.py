@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from pipeline.experiments.tune import TuneConfig
+from pipeline.paths import expand
 from pipeline.training.config import TrainConfig
 from pipeline.training.optimizer import OptimizerConfig
 from sward.contracts import Config
@@ -104,7 +105,7 @@ class CompareConfig(Config):
 
     @property
     def folder(self) -> Path:
-        return Path(self.out) / self.name
+        return Path(expand(self.out)) / self.name
 
 
 def row_labels(student: str, methods: list[str]) -> dict[str, str]:

@@ -8,7 +8,6 @@ The stores must exist: one made by `sward extract` with the largest number of vi
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import Field, TypeAdapter, model_validator
 
 from pipeline.cache.format.codecs import CODECS, CodecConfig, array_bytes
@@ -17,11 +16,13 @@ from pipeline.cache.store import Store
 from pipeline.experiments.compare import relate_folders, train_or_reuse
 from pipeline.experiments.quality_page import quality_markdown, write_page
 from pipeline.files import write_atomic, write_json
+from pipeline.paths import expand
 from pipeline.results.runs import load_run, load_student
 from pipeline.results.summary import over_seeds, run_line
 from pipeline.training.config import TrainConfig
 from pipeline.training.evaluate import headline
 from pipeline.training.setup import open_store
+from pipeline.yaml_files import dump_yaml
 from sward.contracts import Config
 
 Views = Annotated[int, Field(ge=1)]
@@ -57,7 +58,7 @@ class QualityConfig(Config):
 
     @property
     def folder(self) -> Path:
-        return Path(self.out) / self.name
+        return Path(expand(self.out)) / self.name
 
     def runs(self, codec: str, views: int) -> list[TrainConfig]:
         """Configurations of one point, one per seed."""
@@ -132,7 +133,7 @@ def summary(config: QualityConfig, points: list[dict[str, Any]]) -> dict[str, An
 def save(config: QualityConfig, found: dict[str, Any]) -> None:
     """Writes the resolved configuration, the numbers and the table."""
     texts = {
-        "config.yaml": yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
+        "config.yaml": dump_yaml(config.model_dump(mode="json")),
         "quality.md": quality_markdown(found),
     }
     for name, text in texts.items():

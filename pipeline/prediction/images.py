@@ -1,53 +1,94 @@
 """Pictures as people have them: found in folders and by patterns, read whatever their mode, named without collision."""
 
+import os
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from pipeline.own_files import ForeignFileError, is_stamped
+from pipeline.prediction.bit_depth import WIDE, Window, has_wide_colours, narrowed, require_full_range
+
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
-OWN = re.compile(r"_(mask|overlay|probability-\d.*)\.png$")  # what `sward predict` writes; no input below `out`
 PATTERN = re.compile(r"[*?[]")
-WIDE = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # grey of 16 bits
+MASK = re.compile(r"[_-](mask|label|gt|seg(mentation)?)(_\d+)?$", re.IGNORECASE)  # ends of a mask's name, by its image
+NOT_THE_USERS = ("@eaDir", "__MACOSX")  # folders of previews and metadata: Synology, macOS archives
+REDUCED = 254  # TIFF tag NewSubfileType; bit 0: a smaller copy of another page
+
+Found = dict[Path, Path]  # image -> its root, the folder its name is relative to
 
 
-def find_images(paths: Sequence[Path], out: Path) -> tuple[dict[Path, Path], dict[Path, str]]:
-    """(image -> its root, the folder its name is relative to; path -> why there is nothing to predict)."""
-    images: dict[Path, Path] = {}
+def find_images(paths: Sequence[Path]) -> tuple[Found, dict[Path, str], dict[Path, str]]:
+    """(images; path -> why there is nothing to predict; file passed over -> why)."""
+    images: Found = {}
     failed: dict[Path, str] = {}
+    passed: dict[Path, str] = {}
     for path in paths:
         found, reason = look(path)
-        found = {p: root for p, root in found.items() if not is_own(p, out)}
-        images |= {p: root for p, root in found.items() if p not in images}
-        if not found:
-            failed[path] = reason
-    return images, failed
+        why = {p: not_an_image(p, root, found) for p, root in found.items()}
+        if path.is_file():
+            why = {path: "it is a result of this command" if is_stamped(path) else ""}
+        kept = {p: root for p, root in found.items() if not why[p]}
+        images |= {p: root for p, root in kept.items() if p not in images}
+        passed |= {p: because for p, because in why.items() if because}
+        if not kept:
+            failed[path] = reason if not found else next(because for because in why.values() if because)
+    return images, failed, {p: because for p, because in passed.items() if p not in failed}
 
 
-def look(path: Path) -> tuple[dict[Path, Path], str]:
+def look(path: Path) -> tuple[Found, str]:
     """(image -> root below or behind ``path``, what to say where nothing is found)."""
     if path.is_file():
-        return {path: path.parent}, "it is a result of this command, in its output folder"
+        return {path: path.parent}, ""
     if path.is_dir():
-        inside = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file()]
+        inside = [p for p in walk(path) if p.suffix.lower() in SUFFIXES]
         return dict.fromkeys(inside, path), f"no images in this folder (looked for {', '.join(SUFFIXES)})"
     if PATTERN.search(str(path)):
-        fixed = Path(*takewhile(lambda part: not PATTERN.search(part), path.parts))
+        fixed = fixed_part(path)
         matched = sorted(fixed.glob(str(path.relative_to(fixed))))
         return {p: fixed for p in matched if p.is_file()}, "no file matches this pattern"
     return {}, "no such file or folder"
 
 
-def is_own(path: Path, out: Path) -> bool:
-    """Whether this command wrote it."""
-    return bool(OWN.search(path.name)) and path.resolve().is_relative_to(out.resolve())
+def walk(folder: Path) -> Iterator[Path]:
+    """Files below a folder in order of their paths, also behind symbolic links, each real folder once."""
+    found, seen = [], set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(place)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        found += [Path(place, name) for name in names]
+    return (path for path in sorted(found) if path.is_file())
 
 
-def output_names(images: dict[Path, Path]) -> dict[Path, Path]:
+def fixed_part(pattern: Path) -> Path:
+    """The folders before the first wildcard; a folder whose own name has brackets is none."""
+    ends = [Path(*pattern.parts[: i + 1]) for i in range(len(pattern.parts))]
+    return next(reversed([*takewhile(lambda p: not PATTERN.search(p.name) or p.is_dir(), ends)]), Path())
+
+
+def not_an_image(path: Path, root: Path, found: Found) -> str:
+    """Why a file that was found is passed over; empty if it is a picture to predict."""
+    parts = path.relative_to(root).parts
+    if any(part.startswith(".") for part in parts):
+        return "hidden"
+    if any(part in NOT_THE_USERS for part in parts):
+        return "previews or metadata of another program"
+    if is_stamped(path):
+        return "it is a result of this command"
+    bare = MASK.sub("", path.stem)
+    if bare != path.stem and any(path.with_name(bare + suffix) in found for suffix in SUFFIXES):
+        return f"by its name a mask of {bare}; give the file itself to predict it"
+    return ""
+
+
+def output_names(images: Found) -> dict[Path, Path]:
     """Image -> name below the output folder, without suffix; longer names only for those that would collide."""
     ways: list[Callable[[Path, Path], Path]] = [
         lambda path, root: path.relative_to(root).with_suffix(""),
@@ -63,11 +104,16 @@ def output_names(images: dict[Path, Path]) -> dict[Path, Path]:
     return names
 
 
-def read_any(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, upright: EXIF rotation applied, 16 bits scaled, transparency over black.
+def read_any(path: Path, window: Window | None = None) -> np.ndarray:
+    """(H, W, 3) uint8 RGB, upright: EXIF rotation applied, more bits narrowed to 8, transparency over black.
+
+    Args:
+        path: of a JPEG with further pictures in it (previews of a phone) the first is read; likewise of a TIFF whose
+            other pages are smaller copies.
+        window: values that become 0 and 255, for grey pictures of more than 8 bits; None: the full range of 16 bits.
 
     Raises:
-        ValueError: empty, several frames, or pixels of floats or 32 bits.
+        ValueError: empty, several frames, or more than 8 bits of an unknown range.
         OSError: not a picture, or a damaged one.
     """
     if not path.stat().st_size:
@@ -75,26 +121,38 @@ def read_any(path: Path) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what Pillow only warns of (a bad tag, half of the size it refuses) is read
         with Image.open(path) as opened:
-            if (frames := getattr(opened, "n_frames", 1)) > 1:
-                raise ValueError(f"{frames} frames in one file; save each as its own file")
+            wide_colours = has_wide_colours(opened)  # before anything reads on: that empties the list of tiles
+            require_one_picture(opened)
             opened.load()
             image: Image.Image = ImageOps.exif_transpose(opened)
+    if wide_colours:
+        require_full_range(image, window)
     if image.mode in WIDE:
-        image = narrowed(image)
-    if image.mode == "F":
-        raise ValueError("floating-point pixels have no agreed range; save the image with 8 or 16 bits")
+        image = narrowed(image, window)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
     return np.array(image.convert("RGB"))
 
 
-def narrowed(image: Image.Image) -> Image.Image:
-    """8 bits of 16: 65535 becomes 255."""
-    values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > 65535:
-        raise ValueError(f"values {values.min()} to {values.max()} have no agreed range; save with 8 or 16 bits")
-    return Image.fromarray(np.rint(values / 257).astype(np.uint8))
+def require_one_picture(image: Image.Image) -> None:
+    """Leaves the file at its first frame.
+
+    Raises:
+        ValueError: the other frames are not only previews of the first.
+    """
+    frames = getattr(image, "n_frames", 1)
+    if frames == 1 or image.format == "MPO":  # a JPEG of a phone: further pictures are previews or depth
+        return
+    if image.format == "TIFF":
+        copies = 0
+        for i in range(1, frames):
+            image.seek(i)
+            copies += int(image.tag_v2.get(REDUCED, 0)) & 1  # type: ignore[attr-defined]
+        image.seek(0)
+        frames -= copies
+    if frames > 1:
+        raise ValueError(f"{frames} frames in one file; save each as its own file")
 
 
 def explain(error: Exception) -> str:
@@ -103,6 +161,8 @@ def explain(error: Exception) -> str:
         return "not a picture, or of a format that Pillow does not read; save it as PNG, JPEG or TIFF"
     if isinstance(error, Image.DecompressionBombError):
         return f"too large to be opened safely ({error}); cut it into several files"
+    if isinstance(error, ForeignFileError):
+        return str(error)
     if isinstance(error, OSError) and error.errno is None:  # Pillow's own: the system's have a number
         return f"damaged: {error}; fetch or export the file again"
     return f"{type(error).__name__}: {str(error) or 'no further word'}"

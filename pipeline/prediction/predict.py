@@ -6,7 +6,7 @@ than the student's input loses its details in that; `tile` reads it in parts.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from torch import Tensor
 from pipeline.devices import resolve_device
 from pipeline.export.onnx_student import OnnxError, OnnxStudent
 from pipeline.files import atomic
+from pipeline.own_files import require_own_pictures, stamp
+from pipeline.prediction.bit_depth import Window, require_window
 from pipeline.prediction.images import explain, find_images, output_names, read_any
 from pipeline.prediction.tiles import bands, tile_size
 from pipeline.results.masks import indexed, overlay
@@ -30,11 +32,13 @@ SHRUNK = 8  # a side more than this many times the student's: small objects have
 @dataclass
 class Predicted:
     """What one call has done. ``failed``: path -> reason. ``shrunk``: read whole, though far larger than the student's
-    input."""
+    input. ``passed_over``: file in a
+    folder or pattern that is no picture to predict -> why."""
 
     written: list[Path] = field(default_factory=list)
     failed: dict[Path, str] = field(default_factory=dict)
     shrunk: list[Path] = field(default_factory=list)
+    passed_over: dict[Path, str] = field(default_factory=dict)
 
 
 def predict(
@@ -43,8 +47,11 @@ def predict(
     out: str | Path,
     tile: int | None = None,
     probabilities: bool = False,
+    window: Window | None = None,
 ) -> Predicted:
     """Write ``<name>_mask.png`` (indexed) and ``<name>_overlay.png`` below ``out`` for every picture.
+
+    A file of such a name that this command did not write, or that was edited since, is never replaced.
 
     Args:
         source: a run's folder (student.json and student.safetensors), or an exported .onnx file.
@@ -52,20 +59,25 @@ def predict(
         out: folder for the results; pictures of a folder keep their place below it.
         tile: shorter side of overlapping tiles in pixels, for pictures larger than that; None: each as a whole.
         probabilities: also write ``<name>_probability-<k>-<class>.png`` for every class: 16 bits, 65535 is 1.
+        window: values that become 0 and 255, for grey pictures of more than 8 bits; None: those that use the full
+            range of 16 bits are read, others refused.
 
     Raises:
-        ValueError: ``source`` is no student that reads images, or the tiles are too small.
+        ValueError: ``source`` is no student that reads images, the tiles are too small, or the window is empty.
     """
     if tile is not None and tile < SMALLEST:
         raise ValueError(f"tiles of {tile} pixels: expected {SMALLEST} or more; leave --tile out to read images whole")
+    require_window(window)
     model = open_model(source).to(resolve_device("auto"))
-    images, failed = find_images([Path(p).expanduser() for p in paths], Path(out))
-    done = Predicted(failed=failed)
+    images, failed, passed_over = find_images([Path(p).expanduser() for p in paths])
+    done = Predicted(failed=failed, passed_over=passed_over)
     for path, name in output_names(images).items():
         try:
-            image = read_any(path)
+            files = output_files(Path(out) / name, model.classes if probabilities else [])
+            require_own_pictures(*files)
+            image = read_any(path, window)
             mask, scores = predict_image(model, image, tile, probabilities)
-            save(Path(out) / name, image, mask, scores, model.classes)
+            save(files, image, mask, scores, len(model.classes))
         except Exception as error:
             done.failed[path] = explain(error)
             continue
@@ -117,12 +129,17 @@ def sixteen(probabilities: Tensor) -> np.ndarray:
     return np.rint(probabilities.cpu().numpy().astype(np.float64) * 65535).astype(np.uint16)
 
 
-def save(target: Path, image: np.ndarray, mask: np.ndarray, scores: np.ndarray | None, classes: list[str]) -> None:
-    """All pictures of one answer beside each other, each whole or not at all."""
-    pictures = {"mask": indexed(mask, len(classes)), "overlay": Image.fromarray(overlay(image, mask, len(classes)))}
-    for k, name in enumerate(classes if scores is not None else []):
-        plain = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")
-        pictures[f"probability-{k}-{plain}"] = Image.fromarray(scores[k])  # type: ignore[index]
-    for kind, picture in pictures.items():
-        with atomic(target.with_name(f"{target.name}_{kind}.png")) as file:
-            picture.save(file, format="png")
+def output_files(target: Path, classes: Sequence[str]) -> list[Path]:
+    """Files of one picture: mask, overlay, and the probabilities of ``classes``."""
+    plain = [re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-") for name in classes]
+    kinds = ["mask", "overlay", *(f"probability-{k}-{name}" for k, name in enumerate(plain))]
+    return [target.with_name(f"{target.name}_{kind}.png") for kind in kinds]
+
+
+def save(files: list[Path], image: np.ndarray, mask: np.ndarray, scores: np.ndarray | None, num_classes: int) -> None:
+    """Writes all pictures of one answer to the paths of ``output_files``, each whole or not at all."""
+    pictures = [indexed(mask, num_classes), Image.fromarray(overlay(image, mask, num_classes))]
+    pictures += [Image.fromarray(plane) for plane in scores] if scores is not None else []
+    for path, picture in zip(files, pictures, strict=True):
+        with atomic(path) as file:
+            picture.save(file, format="png", pnginfo=stamp(picture))

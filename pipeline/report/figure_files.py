@@ -2,22 +2,29 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from pipeline.files import atomic, write_atomic
+from pipeline.files import atomic
+from pipeline.own_files import write_listed
 from pipeline.report.charts import DPI, NOTHING, Chart, plain, style
 from pipeline.report.examples import Case
 from pipeline.report.table_formats import Table
 
 
 def write_files(folder: Path, charts: Sequence[Chart], tables: Sequence[Table], grids: dict[str, list[Case]]) -> None:
-    """Writes all files into ``folder``; existing files of the same names are replaced."""
-    for chart in charts:
-        chart.save(folder)
-    for name, cases in grids.items():
-        save_grid(folder, name, [case for case in cases if case.key])
-    for table in tables:
-        for suffix, text in table.texts.items():
-            write_atomic(folder / f"{table.name}.{suffix}", text)
+    """Writes all files into ``folder``, and replaces those that an earlier call wrote.
+
+    Raises:
+        ForeignFileError: a file of the same name was not written by this program, or was edited since; none is written.
+    """
+    with TemporaryDirectory() as aside:
+        for chart in charts:
+            chart.save(Path(aside))
+        for name, cases in grids.items():
+            save_grid(Path(aside), name, [case for case in cases if case.key])
+        made = {path.name: path.read_bytes() for path in sorted(Path(aside).iterdir())}
+    made |= {f"{table.name}.{suffix}": text.encode() for table in tables for suffix, text in table.texts.items()}
+    write_listed(folder, made)
 
 
 def save_grid(folder: Path, name: str, cases: Sequence[Case]) -> None:

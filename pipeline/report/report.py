@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.files import write_atomic
+from pipeline.own_files import require_own_page, write_page
 from pipeline.report.charts import swatch
 from pipeline.report.contents import ReportContents, collect
 from pipeline.report.figure_files import write_files
@@ -44,14 +44,16 @@ def write_report(folders: Sequence[str | Path], out: str | Path, figures: str | 
         ``out``.
 
     Raises:
+        ForeignFileError: ``out``, or a file in ``figures``, exists and was not written by this program.
         RunError: a folder is none of these, or the runs come from different stores.
     """
+    require_own_page(Path(out))
     subject = read_subject(folders)
     material = collect(subject)
     page = environment().get_template("report.html").render(content(subject, material))
-    write_atomic(Path(out), page)
     if figures is not None:
         write_files(Path(figures), material.charts, material.tables, material.grids)
+    write_page(Path(out), page)
     return Path(out)
 
 

@@ -13,7 +13,7 @@ from pipeline.cache.format.codecs import array_bytes
 from pipeline.cache.manifest.records import Record
 from pipeline.cache.store import Store
 from pipeline.cache.tools.inspect import describe, inspect
-from pipeline.files import write_atomic
+from pipeline.own_files import write_page
 from pipeline.report.charts import Chart, look
 from pipeline.report.layered_image import Picture
 from pipeline.report.report import PAGE, environment
@@ -40,6 +40,7 @@ def write_card(path: Path, out: Path) -> Path:
     Raises:
         FileNotFoundError, StoreDamaged: the store does not exist or cannot be read.
         ValueError: no shard is finished yet.
+        ForeignFileError: ``out`` exists and is no page of this program.
     """
     store = Store(path, partial=True)
     records = sample(store, SAMPLED)
@@ -48,7 +49,7 @@ def write_card(path: Path, out: Path) -> Path:
             f"{path}: no shard is finished yet, so there is nothing to show; check progress with `sward inspect {path}`"
         )
     page = environment().get_template("store.html").render(content(store, records))
-    write_atomic(out, page)
+    write_page(out, page)
     return out
 
 

@@ -15,8 +15,8 @@ from pydantic import TypeAdapter
 
 from pipeline.config import load_config
 from pipeline.files import read_json
+from pipeline.prediction_files import find_prediction
 from pipeline.training.config import TrainableConfig, TrainConfig, build_trainable
-from pipeline.training.run_folder import prediction_file
 from sward.contracts import Student
 from sward.students.saved import SavedStudentError, read_student, untrained
 
@@ -182,5 +182,5 @@ def require_store(folders: list[Path], content_id: str) -> None:
 
 def prediction(folder: Path, id: str) -> np.ndarray:
     """Reads the class map that the run predicted for an image, (H, W) uint8."""
-    with Image.open(prediction_file(folder / "predictions", id)) as picture:
+    with Image.open(find_prediction(folder / "predictions", id)) as picture:
         return np.array(picture)

@@ -4,11 +4,13 @@ from copy import copy
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import torch
 from torch import nn
 
 from pipeline.files import atomic
+from pipeline.paths import expand
 from pipeline.training.config import TrainConfig
 
 
@@ -84,10 +86,7 @@ def load(
         CheckpointMismatch: the checkpoint is of another configuration, store, head or pre-stage than ``expected``.
         ValueError: the file is damaged.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, UnpicklingError) as error:
-        raise ValueError(f"{path} is damaged ({error}); remove it and run the same command again") from error
+    state = read(path)
     for key, value in expected.items():
         if (found := state["facts"].get(key)) != value:
             raise CheckpointMismatch(
@@ -101,6 +100,24 @@ def load(
         mean.load_state_dict(state["mean"])
     restore_generators(state["generators"])
     return state["facts"] | {"step": state["step"]}
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Reads a checkpoint after comparing all its bytes with the checksums in it, which torch writes but ignores.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        with ZipFile(path) as records:
+            changed = records.testzip()
+        if changed is None:
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (BadZipFile, RuntimeError, EOFError, UnpicklingError, NotImplementedError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({error}); remove it and run the same command again") from error
+    raise ValueError(
+        f"{path} is damaged (the checksum of {changed} in it is another); remove it and run the same command again"
+    )
 
 
 def generator_states() -> dict[str, Any]:
@@ -129,4 +146,4 @@ def warm_up_file(config: TrainConfig) -> Path | None:
     fields = type(config.method).model_fields
     method = config.method.model_copy(update={name: fields[name].default for name in unused})
     neutral = config.model_copy(update={"method": method})
-    return Path(config.runs) / "shared" / f"warmup-{config.method.kind}-{neutral.identity()[:10]}.ckpt"
+    return Path(expand(config.runs)) / "shared" / f"warmup-{config.method.kind}-{neutral.identity()[:10]}.ckpt"

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 from pipeline.cache.config import CacheConfig
 from pipeline.cache.manifest.identity import digest
 from pipeline.config import parse_size
+from pipeline.paths import expand
 from pipeline.training.neutral_settings import without_neutral
 from pipeline.training.optimizer import OptimizerConfig
 from pipeline.training.teacher.head_config import HeadFit
@@ -201,7 +202,7 @@ class TrainConfig(Config):
     @property
     def folder(self) -> Path:
         """The run's folder: <runs>/<name>-<first 10 digits of the identity>."""
-        return Path(self.runs) / f"{self.name}-{self.identity()[:10]}"
+        return Path(expand(self.runs)) / f"{self.name}-{self.identity()[:10]}"
 
     def head_run(self, seed: int | None = None) -> "TrainConfig":
         """Returns the configuration of the run that fits the teacher's head, on this run's store, views and schedule.

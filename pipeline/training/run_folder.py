@@ -18,14 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import nn
 
 from pipeline.cache.store import Store
 from pipeline.files import read_json, write_atomic, write_json
 from pipeline.training.checkpoint import CheckpointMismatch
 from pipeline.training.config import TrainConfig
+from pipeline.yaml_files import dump_yaml
 from sward.contracts import Channels
+from sward.students.saved import dump_weights, read_weights
 
 
 class RunFolder:
@@ -75,7 +76,7 @@ class RunFolder:
             sources: name -> digest of other trained inputs: the teacher's head, pre-stages.
             spent: seconds of the warm-up that a new run continues from.
         """
-        write_atomic(self.path / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+        write_atomic(self.path / "config.yaml", dump_yaml(config.model_dump(mode="json")))
         seconds = read_json(self.facts)["seconds"] if self.facts.is_file() else spent
         write_json(
             self.facts,
@@ -168,8 +169,6 @@ class RunFolder:
         metrics: dict[str, Any],
     ) -> None:
         """Writes the student's weights (no method, no optimiser) and a card with all that is needed to use them."""
-        from safetensors.torch import save
-
         tensors = {k: v.detach().cpu().contiguous() for k, v in student.state_dict().items()}
         mean, std = store.normalisation
         card = {
@@ -185,16 +184,15 @@ class RunFolder:
             "content_id": store.content_id,
             "teacher_channels": teacher_channels,
         }
-        write_atomic(self.student, save(tensors))
+        write_atomic(self.student, dump_weights(tensors))
         write_json(self.card, card)
 
     def save_evaluation(self, result: dict[str, Any]) -> None:
         write_json(self.path / "evaluation.json", result)
 
     def load_student(self, student: nn.Module) -> None:
-        from safetensors.torch import load_file
-
-        student.load_state_dict(load_file(self.student))
+        """Loads the best student's weights; SavedStudentError if the file is damaged."""
+        student.load_state_dict(read_weights(self.student))
 
 
 class ReadOnlyRunFolder(RunFolder):
@@ -228,11 +226,6 @@ class ReadOnlyRunFolder(RunFolder):
 def versions() -> dict[str, str]:
     """Versions of the packages that decide how a run rounds."""
     return {name: version(name) for name in ("sward", "torch", "numpy")}
-
-
-def prediction_file(folder: Path, id: str) -> Path:
-    """Path of an image's predicted mask in a run's ``predictions`` folder: its id with ``__`` for ``/``, as PNG."""
-    return folder / f"{id.replace('/', '__')}.png"
 
 
 def commit() -> str | None:

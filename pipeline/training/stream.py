@@ -17,6 +17,7 @@ from pipeline.cache.manifest.records import Record
 from pipeline.cache.store import Store
 from pipeline.training.batch_order import Order
 from pipeline.training.device_copies import Copies, Sent
+from pipeline.training.pixel_check import PixelCheck
 from pipeline.training.profiling.parts import part
 from pipeline.types import Arrays
 from pipeline.views import ViewsConfig, adjust_colours, photometric_factors
@@ -80,6 +81,7 @@ class Stream:
         )
         self.normalise = normaliser(*store.normalisation, device)
         self._copies = Copies(device)
+        self._pixels = PixelCheck(store)
         self._epoch: tuple[int, list[list[Record]]] = (-1, [])
 
     def batches(self, first: int, last: int) -> Iterator[Batch]:
@@ -152,6 +154,7 @@ class Stream:
             if later:
                 self.store.prefetch(later, row)
             self.store.read(record, row)
+            self._pixels.check(record, row)
 
         list((readers.map if readers else map)(read, records, rows, [*soon, *[None] * len(records)]))
         return tensors

@@ -19,9 +19,11 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from sward.contracts import Config, Student
+from sward.digest import state_digest
 from sward.pixels import at_size, normaliser, resize
 
 WEIGHTS, CARD = "student.safetensors", "student.json"
+DIGEST = "sward-digest"  # key in the metadata of a file of weights
 REPAIR = "copy both files again from the run that wrote them"
 Pixels = TypeVar("Pixels", np.ndarray, Tensor)
 
@@ -125,10 +127,9 @@ def read_student(path: str | Path, build: Callable[[dict[str, Any]], Student]) -
         (network with the saved weights, in evaluation mode; whole card).
 
     Raises:
-        SavedStudentError: a file is missing or broken, or the weights don't fit the card.
+        SavedStudentError: a file is missing or damaged, or the weights don't fit the card.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     folder = Path(path)
     if missing := [name for name in (CARD, WEIGHTS) if not (folder / name).is_file()]:
@@ -146,10 +147,33 @@ def read_student(path: str | Path, build: Callable[[dict[str, Any]], Student]) -
     except (KeyError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise SavedStudentError(f"{folder / CARD} is no card of a student: {error!r}; {REPAIR}") from error
     try:
-        network.load_state_dict(load_file(folder / WEIGHTS))
+        network.load_state_dict(read_weights(folder / WEIGHTS))
     except (RuntimeError, SafetensorError) as error:
         raise SavedStudentError(f"{folder / WEIGHTS} does not fit {CARD}: {error}; {REPAIR}") from error
     return network.eval(), card
+
+
+def dump_weights(tensors: dict[str, Tensor]) -> bytes:
+    """Bytes of a file of weights, with their digest in its metadata."""
+    from safetensors.torch import save
+
+    return save(tensors, metadata={DIGEST: state_digest(tensors)})
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Reads a file of weights and compares them with the digest in it; files of earlier versions have none.
+
+    Raises:
+        SavedStudentError: the tensors are not those that were written.
+        SafetensorError: the file is no safetensors file.
+    """
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        tensors, told = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    if told and told.get(DIGEST) != state_digest(tensors):
+        raise SavedStudentError(f"{path} is damaged: its weights do not match the digest in it; {REPAIR}")
+    return tensors
 
 
 def build_from_card(card: dict[str, Any]) -> Student:

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from sward.contracts import TEACHER_LEVELS, Config
 from sward.digest import state_digest
+from sward.teachers.trunk_names import TrunkMismatch, trunk_tensors
 
+__all__ = ["HieraConfig", "HieraTeacher", "TrunkMismatch", "trunk_tensors"]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as SAM 2 normalises RGB in [0, 1]
 
 # Trunk sections of sam2's own yaml files; `pocket` is the small teacher that ships with this project.
@@ -28,12 +30,6 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     | SMALL_MAP
     | {"window_spec": (8, 4, 16, 8)},
 }
-PREFIXES = ("image_encoder.trunk.", "trunk.", "")  # of the trunk's keys in a checkpoint, tried in this order
-PARTS = ("patch_embed.", "blocks.", "pos_embed")
-
-
-class TrunkMismatch(ValueError):
-    """The checkpoint does not have the trunk that the configuration describes."""
 
 
 class HieraConfig(Config):
@@ -85,23 +81,6 @@ def make_trunk(architecture: str) -> nn.Module:
         raise TrunkMismatch("the teacher needs the package sam2; install it: pip install 'sward[teacher]'") from error
 
     return Hiera(**ARCHITECTURES[architecture])
-
-
-def trunk_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Extracts the trunk's tensors, by their names in Hiera, from Meta's ``{"model": ...}`` or a bare state dict.
-
-    Raises:
-        TrunkMismatch: the checkpoint has no keys of a Hiera trunk.
-    """
-    inner = state.get("model", state)
-    for prefix in PREFIXES:
-        wanted = tuple(prefix + part for part in PARTS)
-        if found := {k.removeprefix(prefix): v.float() for k, v in inner.items() if k.startswith(wanted)}:
-            return found
-    raise TrunkMismatch(
-        "no Hiera trunk in the checkpoint: expected keys like image_encoder.trunk.blocks.0…, "
-        f"found {sorted(inner)[:5]}; set teacher.weights to a SAM 2 or MedSAM2 checkpoint"
-    )
 
 
 def key_problems(trunk: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:

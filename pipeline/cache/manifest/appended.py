@@ -13,6 +13,7 @@ from typing import Any
 
 from pipeline.cache.errors import StoreDamaged
 from pipeline.cache.format.codecs import FP16
+from pipeline.cache.manifest.inside import require_inside
 from pipeline.cache.manifest.records import Unit
 from pipeline.cache.manifest.sealed import read_sealed
 
@@ -50,9 +51,21 @@ def read_whole(file: Path) -> dict[str, Any] | None:
     Damage is no error here, so that a store stays readable for those who do not need its appended tensors.
     """
     try:
-        return read_sealed(file, APPEND_AGAIN) if file.is_file() else None
+        return read_named(file) if file.is_file() else None
     except StoreDamaged:
         return None
+
+
+def read_named(file: Path) -> dict[str, Any]:
+    """Reads a plan or receipt of appended tensors.
+
+    Raises:
+        StoreDamaged: its bytes are not those that were written, or a name in it would lead out of the store.
+    """
+    found = read_sealed(file, APPEND_AGAIN)
+    shapes = found.get("shapes", {})
+    require_inside([*found.get("files", ()), *shapes, *(name for arrays in shapes.values() for name in arrays)], file)
+    return found
 
 
 def unit_receipt(path: Path, unit: Unit, plan: dict[str, Any]) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cache.manifest.identity import digest
+from pipeline.cache.manifest.inside import require_inside, require_inside_plan
 from pipeline.cache.manifest.sealed import read_sealed
 from pipeline.views import View
 
@@ -80,11 +81,12 @@ class Unit:
         """This unit's receipt in the store at ``path``; None if there is none, or it is for other records.
 
         Raises:
-            StoreDamaged: the receipt's bytes are not those that were written.
+            StoreDamaged: the receipt's bytes are not those that were written, or it names files outside the store.
         """
         file = receipt_path(path, self.name)
         remedy = "delete it and run the command that made the store again"
         receipt = read_sealed(file, remedy) if file.is_file() else {}
+        require_inside(receipt.get("files", ()), file)
         return receipt if receipt.get("records_digest") == self.digest() else None
 
 
@@ -92,10 +94,12 @@ def read_plans(path: Path) -> list[dict[str, Any]]:
     """Reads all plans, oldest first, with levels from shallow to deep; an empty list if there is no store.
 
     Raises:
-        StoreDamaged: a plan's bytes are not those that were written.
+        StoreDamaged: a plan's bytes are not those that were written, or a name in it would lead out of the store.
     """
-    plans = [read_sealed(p, RESTORE_PLAN) for p in sorted((path / "plan").glob("[0-9]*.json"))]
-    for plan in plans:
+    files = sorted((path / "plan").glob("[0-9]*.json"))
+    plans = [read_sealed(file, RESTORE_PLAN) for file in files]
+    for plan, file in zip(plans, files, strict=True):
+        require_inside_plan(plan, file)
         plan["channels"] = dict(sorted(plan["channels"].items(), key=lambda item: int(item[0][1:])))
     return plans
 

@@ -30,7 +30,7 @@ from pipeline.cache.storage.disk_errors import explain_disk_errors
 from pipeline.cache.storage.mirror import COPYING, mirror_of
 from pipeline.cache.store import Store
 from pipeline.cache.tools.upload import upload
-from pipeline.files import atomic, locked, read_json, remove_partials, sync_folder, write_atomic, write_json
+from pipeline.files import PARTIAL, atomic, locked, read_json, remove_partials, sync_folder, write_atomic, write_json
 from pipeline.types import Progress
 
 
@@ -51,16 +51,18 @@ class Copy:
     copied: int
 
 
-def copy(source: Path, target: Path, progress: Progress = lambda done, total: None) -> Copy:
+def copy(source: Path, target: Path, progress: Progress = lambda done, total: None, follow_links: bool = False) -> Copy:
     """Copies the complete store ``source`` to ``target``, or continues an interrupted copy.
 
     Args:
         source: folder of the store, or local folder that stands for its URL.
         target: new folder, or local folder that stands for a URL.
         progress: called with bytes done and bytes in total.
+        follow_links: also copy files that symbolic links of the store place outside its folder.
 
     Raises:
         FileNotFoundError, StoreIncomplete: there is no complete store to copy.
+        LeavesStoreError: a symbolic link leads out of the store, and ``follow_links`` is False.
         StoreDamaged: a file does not match its receipt; that file is not copied.
         CacheMismatch: ``target`` holds something else.
         NotWritable: the disk of ``target`` is full or read-only.
@@ -69,6 +71,8 @@ def copy(source: Path, target: Path, progress: Progress = lambda done, total: No
     store = Store(source)
     receipts = [*store.receipts.values(), *(store.appended["receipts"].values() if store.appended else [])]
     files = {file: facts for receipt in receipts for file, facts in receipt["files"].items()}
+    if not store.mirror and not follow_links:
+        require_no_links(store.path, [*files, *small_files(store), *plan_files(store)])
     if mirror := mirror_of(target):
         marker = {"copy of": store_digest(store)}
         copied = upload(store, mirror, marker, files, small_files(store), progress)
@@ -93,6 +97,26 @@ def copy(source: Path, target: Path, progress: Progress = lambda done, total: No
     return Copy(target, len(files), total, copied)
 
 
+class LeavesStoreError(ValueError):
+    """A symbolic link in a store leads out of it: copying through it may copy files that are not the store's."""
+
+
+def require_no_links(folder: Path, files: Iterable[str | Path]) -> None:
+    """Raises LeavesStoreError for the first file that is really outside ``folder``, because of a symbolic link."""
+    inside = folder.resolve()
+    for file in files:
+        if not (real := (folder / file).resolve()).is_relative_to(inside):
+            raise LeavesStoreError(
+                f"{folder / file} is really {real}, outside the store; if you made that link, add --follow-links, "
+                "else don't trust this store"
+            )
+
+
+def plan_files(store: Store) -> list[str]:
+    """Paths of all plans, in the store."""
+    return [f"plan/{number:04d}.json" for number in range(len(store.plans))]
+
+
 def store_digest(store: Store) -> str:
     """Digest of a store's plans, by which a continued copy recognises the store it was begun from."""
     return digest(store.plans)
@@ -106,13 +130,14 @@ def require_place(store: Store, target: Path) -> None:
     """
     require_apart(store.path, target, "copy to a folder of its own")
     there = [p.name for p in target.iterdir() if p.name != ".lock"] if target.is_dir() else []
+    there += [target.name] if target.is_file() else []
     marker = target / COPYING
     same = (
         digest(read_plans(target)) == store_digest(store)
         if (target / "plan").is_dir()
         else marker.is_file() and read_json(marker) == {"copy of": store_digest(store)}
     )
-    if [name for name in there if not name.endswith(".partial")] and not same:
+    if [name for name in there if not PARTIAL.fullmatch(name)] and not same:
         raise CacheMismatch(
             f"{target} holds something else, not (a part of) a copy of {store.path}: {', '.join(sorted(there)[:3])}; "
             "copy to a new folder, or remove this one"
@@ -163,7 +188,7 @@ def copy_plans(store: Store, target: Path) -> None:
         return
     aside = target / "plan.partial"
     shutil.rmtree(aside, ignore_errors=True)
-    for number in range(len(store.plans)):
-        write_atomic(aside / f"{number:04d}.json", (store.path / "plan" / f"{number:04d}.json").read_bytes())
+    for file in plan_files(store):
+        write_atomic(aside / Path(file).name, (store.path / file).read_bytes())
     aside.rename(target / "plan")
     sync_folder(target)

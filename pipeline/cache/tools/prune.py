@@ -3,6 +3,9 @@
 It keeps plans, receipts of planned units, the files named in them, Zarr metadata of the arrays that the plans describe,
 timing and the lock. All other files were left by killed processes (`tmp/`, `*.partial`, shards without a receipt), or
 by appended tensors whose plan was removed.
+
+A symbolic link that leads to kept files (``train`` on a larger disk) is kept, and the files behind it are looked at as
+the others are. Other links are removed themselves; what they point to is left alone.
 """
 
 from collections.abc import Iterator
@@ -11,9 +14,8 @@ from typing import Any
 
 from pipeline.cache.format.arrays import array_specs
 from pipeline.cache.format.codecs import CODECS
-from pipeline.cache.manifest.appended import APPEND_AGAIN, appended_specs, plan_path, unit_receipt_path
+from pipeline.cache.manifest.appended import appended_specs, plan_path, read_named, unit_receipt_path
 from pipeline.cache.manifest.records import TIMING, plan_units, read_plans, receipt_path
-from pipeline.cache.manifest.sealed import read_sealed
 from pipeline.cache.storage.disk_errors import explain_disk_errors
 from pipeline.cache.storage.mirror import require_local
 from pipeline.files import locked
@@ -38,7 +40,7 @@ def prune(path: Path, remove: bool = False) -> dict[Path, int]:
         )
     with explain_disk_errors(path), locked(path):
         kept = set(referenced(path))
-        files = [p for p in sorted(path.rglob("*")) if (p.is_file() or p.is_symlink()) and p not in kept]
+        files = [p for p in walk(path, {folder for p in kept for folder in p.parents}) if p not in kept]
         found = {p: p.lstat().st_size for p in files}
         if remove:
             for file in found:
@@ -52,7 +54,7 @@ def referenced(path: Path) -> Iterator[Path]:
     yield from (path / ".lock", path / TIMING, path / "zarr.json")
     yield from (path / "plan").glob("[0-9]*.json")
     plans = read_plans(path)
-    appended = read_sealed(plan_path(path), APPEND_AGAIN) if plan_path(path).is_file() else None
+    appended = read_named(plan_path(path)) if plan_path(path).is_file() else None
     for subset in ("train", "val", "test"):
         yield path / subset / "zarr.json"
         names = array_names(plans[0]) | set(appended_specs(appended, subset) if appended else ())
@@ -64,7 +66,7 @@ def referenced(path: Path) -> Iterator[Path]:
         own = unit_receipt_path(path, unit.name)
         if appended and own.is_file():
             yield own
-            yield from (path / file for file in read_sealed(own, APPEND_AGAIN)["files"])
+            yield from (path / file for file in read_named(own)["files"])
     if appended:
         yield plan_path(path)
 
@@ -75,8 +77,20 @@ def array_names(plan: dict[str, Any]) -> set[str]:
     return set(array_specs(CODECS[plan["identity"]["precision"]], plan["channels"], any_size))
 
 
+def walk(path: Path, needed: set[Path]) -> list[Path]:
+    """Files below ``path`` and links, sorted; goes through links to ``needed`` folders, and lists the others."""
+    found: list[Path] = []
+    for entry in sorted(path.iterdir()):
+        if entry.is_dir() and (entry in needed or not entry.is_symlink()):
+            found += walk(entry, needed)
+        elif entry not in needed and (entry.is_file() or entry.is_symlink()):
+            # A link in ``needed`` comes here only if it leads nowhere: its disk is not there now.
+            found.append(entry)
+    return sorted(found)
+
+
 def remove_empty_folders(path: Path) -> None:
-    """Removes empty folders below ``path``, the deepest first."""
+    """Removes empty folders below ``path``, the deepest first; not links, nor what is behind them."""
     for folder in sorted((p for p in path.rglob("*") if p.is_dir() and not p.is_symlink()), reverse=True):
         if not any(folder.iterdir()):
             folder.rmdir()

@@ -1,4 +1,4 @@
-"""`sward verify`: checks files, sources and, by running the teacher again, random records."""
+"""`sward verify`: checks files, statistics, sources and, by running the teacher again, random records."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from pipeline.cache.manifest.records import Record, receipt_path
 from pipeline.cache.manifest.sealed import read_sealed, unsealed
 from pipeline.cache.manifest.zarr_metadata import differing
 from pipeline.cache.store import Store
+from pipeline.cache.tools.verify_statistics import wrong_statistics
 from pipeline.config import validate
 from pipeline.datasets import DatasetError, load_dataset
 from pipeline.devices import resolve_device
@@ -55,7 +56,7 @@ class Verification:
 def verify(
     path: Path, records: int = 8, seed: int = 0, config: CacheConfig | None = None, sources: bool = True
 ) -> Verification:
-    """Checks a store's files, then its data set and teacher, then random records.
+    """Checks a store's files and statistics, then its data set and teacher, then random records.
 
     Args:
         path: folder of the store.
@@ -74,6 +75,8 @@ def verify(
     check_sums(store, result)
     check_documents(store, result)
     check_metadata(store, result)
+    if not result.problems:
+        result.problems += wrong_statistics(store)
     if sources:
         config = config or validate(CacheConfig, store.plans[-1]["config"], f"the configuration recorded in {path}")
         samples = check_samples(store, config, result)

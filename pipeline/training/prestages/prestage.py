@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save
 from pipeline.cache.manifest.appended import plan_path
 from pipeline.cache.manifest.identity import digest
 from pipeline.files import Busy, locked, read_json, write_atomic, write_json
+from pipeline.paths import expand
 from pipeline.training.batch_order import Order
 from pipeline.training.config import TrainConfig
 from pipeline.training.prestages.feature_pass import AT_ONCE, count_records
@@ -79,7 +80,7 @@ def load_or_train(
     reads_head = isinstance(stage, Prestage) or bool(set(stage.needs) & set(HEAD_TENSORS))
     network = head_of(config, stream, head) if reads_head else None
     facts = facts_of(config, stream, stage, network)
-    folder = Folder(Path(config.runs) / "shared" / f"prestage-{stage.key['kind']}-{digest(facts)[:10]}")
+    folder = Folder(Path(expand(config.runs)) / "shared" / f"prestage-{stage.key['kind']}-{digest(facts)[:10]}")
     warned = False
     while not folder.card.is_file():
         try:

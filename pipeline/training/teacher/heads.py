@@ -7,7 +7,6 @@ needed.
 from dataclasses import dataclass, field
 
 import torch
-from safetensors.torch import load_file
 
 from pipeline.cache.manifest.appended import plan_path
 from pipeline.cache.store import Store
@@ -16,6 +15,7 @@ from pipeline.training.config import TrainConfig, build_trainable
 from pipeline.training.run_folder import RunFolder
 from sward.contracts import Channels, Student
 from sward.digest import state_digest
+from sward.students.saved import read_weights
 
 
 class HeadMissing(ValueError):
@@ -91,5 +91,5 @@ def load_head(fit: TrainConfig, folder: RunFolder, store: Store) -> Student:
     """Loads a head from its finished run; torch's global generator keeps its state."""
     with torch.random.fork_rng(devices=[]):
         network = build_trainable(fit.student, store.channels, len(store.classes), fit.seed)
-    network.load_state_dict(load_file(folder.student))
+    network.load_state_dict(read_weights(folder.student))
     return network.eval().requires_grad_(False)

@@ -1,0 +1,45 @@
+"""Compares a record's stored image and label with the digest in its unit's receipt, at the first read of a run.
+
+It notices shards of images or labels that were exchanged or changed at equal size, and bytes that a disk returns wrong.
+`sward verify` alone notices feature shards exchanged for others of equal size (a checksum covers a whole shard), and
+ids exchanged between samples in the plan.
+
+Cost: a sha256 of 4 bytes per pixel, in the reading threads, once per record and run: 1.7 ms for 256×256 and 7.7 ms for
+512×512, measured on one core of a busy machine. Checking in every epoch would cost the same again each time.
+"""
+
+import numpy as np
+
+from pipeline.cache.errors import StoreDamaged
+from pipeline.cache.manifest.records import Record
+from pipeline.cache.store import Store
+from pipeline.types import Arrays
+from pipeline.views import pixel_digest
+
+
+class PixelCheck:
+    """Digests of a store's records that were not compared yet; threads may share it.
+
+    Args:
+        store: an open store. Records of units without digests (of earlier versions) are not checked.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.location = store.location
+        self._left: dict[tuple[str, int], str] = {}
+        for unit in store.units:
+            told = store.receipts.get(unit.name, {}).get("pixel_digests") or []
+            self._left |= {(r.subset, r.row): digest for r, digest in zip(unit.records, told, strict=False)}
+
+    def check(self, record: Record, arrays: Arrays) -> None:
+        """Compares ``arrays``, image (3, H, W) and label (H, W) as stored, if ``record`` is read for the first time.
+
+        Raises:
+            StoreDamaged: they are not those that were written.
+        """
+        told = self._left.pop((record.subset, record.row), None)
+        if told is not None and told != pixel_digest(np.moveaxis(arrays["image"], 0, -1), arrays["label"]):
+            raise StoreDamaged(
+                f"damaged record: the stored image or label of {record.title} in {self.location} is not the one that "
+                "was written; `sward verify` lists all damage with its remedy"
+            )
