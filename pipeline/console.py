@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.files import read_json
+from pipeline.documents import RUN, Facts, Profile, read_document
 
 Show = Callable[..., None]
 QUIET_SECONDS = 10  # minimum time between progress lines without a terminal
@@ -80,14 +80,14 @@ def _lines(title: str, unit: str) -> Show:
 
 def run_lines(folder: Path) -> list[str]:
     """Lines with the test metrics of a finished run and the path of its student."""
-    facts = read_json(folder / "run.json")
+    facts = read_document(folder / "run.json", Facts, RUN)
     metrics = "  ".join(f"{k} {v:.4f}" for k, v in facts["test"].items() if v is not None)
     return [f"{folder}: {facts['subset']} {metrics}", f"student: {folder / 'student.safetensors'}"]
 
 
 def profile_lines(folder: Path) -> list[str]:
     """Lines with the table of a run's profile.json."""
-    found = read_json(folder / "profile.json")
+    found = read_document(folder / "profile.json", Profile, "delete it and profile again")
     last = found["first_step"] + found["steps"]
     return [
         f"steps {found['first_step'] + 1} to {last} on {found['device']} ({found['threads']} CPU threads): "

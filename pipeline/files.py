@@ -25,6 +25,40 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
         partial.unlink(missing_ok=True)
 
 
+class ErrorKept:
+    """Binary file for libraries that replace an OSError of writing by an error of their own.
+
+    Attributes:
+        error: the first OSError.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        try:
+            return self._file.write(content)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+@contextmanager
+def os_errors_first(file: BinaryIO) -> Iterator[Any]:
+    """Yields the file to a library; if writing it failed, raises that OSError in place of the library's error."""
+    kept = ErrorKept(file)
+    try:
+        yield kept
+    except Exception as error:
+        if kept.error is not None:
+            raise kept.error from error
+        raise
+
+
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write a whole file with ``atomic``; text is encoded as UTF-8."""
     with atomic(path) as file:
@@ -32,9 +66,14 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 
 def remove_partials(folder: Path) -> None:
-    """Remove temporary files that a kill in ``atomic`` left anywhere below a folder; hold the folder's lock."""
+    """Remove temporary files that a kill in ``atomic`` left anywhere below a folder; hold the folder's lock.
+
+    Unpublished folders, such as that of an export that is running, and what is in them stay.
+    """
     for left in folder.rglob(".*.partial"):
-        left.unlink()
+        unpublished = any(parent.suffix == ".partial" for parent in left.relative_to(folder).parents)
+        if not (unpublished or left.is_dir()):
+            left.unlink(missing_ok=True)
 
 
 def publish(partial: Path, path: Path) -> None:

@@ -4,7 +4,11 @@ Heavy modules are imported inside the verbs, so that `sward --help` answers at o
 """
 
 import argparse
+import os
+import select
 import sys
+from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +22,36 @@ EXPECTED = ("ValueError", "OSError", "ExtractionError", "NonFiniteError")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one verb; returns the exit status: 0 done, 1 refused or failed, 2 wrong usage, 130 stopped and resumable."""
+    """Runs one verb; returns the exit status.
+
+    0: done; 1: refused or failed; 2: wrong usage; 130: stopped and resumable; 141: the reader of the output is gone.
+    """
     args = parser().parse_args(arguments)
     try:
-        return args.run(args) or 0
+        status = args.run(args) or 0
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt as stop:
         print(f"\nstopped; {str(stop) or 'what is finished is kept, the same command continues'}", file=sys.stderr)
         return 130
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and without_reader():
+            return 141  # 128 + SIGPIPE, as other programs end
         if not any(kind.__name__ in EXPECTED for kind in type(error).__mro__):
             raise
         print(f"sward {args.verb}: {with_urls(error)}", file=sys.stderr)
         return 1
+
+
+def without_reader() -> bool:
+    """Whether the reader of the output (`head`, a pager) has ended; what is still to be printed is then dropped."""
+    with suppress(OSError, ValueError):  # the output is no file of the system, as in tests
+        state = select.poll()
+        state.register(sys.stdout.fileno(), select.POLLOUT)
+        if any(event & select.POLLERR for _, event in state.poll(0)):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return True
+    return False
 
 
 def parser() -> argparse.ArgumentParser:
@@ -39,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
         description="Distil a frozen Hiera encoder into small students, from a cache of its features.",
         epilog="Details of a verb: sward VERB --help",
     )
+    root.add_argument("--version", action="version", version=f"%(prog)s {version('sward')}")
     verbs = root.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def verb(name: str, run: Run, about: str) -> argparse.ArgumentParser:

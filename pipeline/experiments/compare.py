@@ -15,10 +15,11 @@ import yaml
 
 from pipeline import console
 from pipeline.cache.store import Store
+from pipeline.documents import Comparison, DocumentError, read_document
 from pipeline.experiments.compare_config import TEACHER, CompareConfig, TeacherRow, row_labels
 from pipeline.experiments.settings import with_settings
 from pipeline.experiments.tune import tune
-from pipeline.files import read_json, write_atomic, write_json
+from pipeline.files import write_atomic, write_json
 from pipeline.report.report import write_report
 from pipeline.results.nearest_mask import copied_masks
 from pipeline.results.rows import Row
@@ -188,8 +189,12 @@ def relate_folders(folder: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def last_saved(config: CompareConfig) -> dict[str, Any] | None:
+    """The last comparison; None if there is none, or its file is damaged: it is about to be written again."""
     file = config.folder / "comparison.json"
-    return read_json(file) if file.is_file() else None
+    try:
+        return read_document(file, Comparison) if file.is_file() else None
+    except DocumentError:
+        return None
 
 
 def measure_steps(

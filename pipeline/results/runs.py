@@ -3,7 +3,6 @@
 The student is rebuilt from student.json and student.safetensors alone: no store, no teacher, no download.
 """
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +13,13 @@ from PIL import Image
 from pydantic import TypeAdapter
 
 from pipeline.config import load_config
-from pipeline.files import read_json
+from pipeline.documents import RUN, Evaluation, Facts, read_document, read_log
 from pipeline.training.config import TrainableConfig, TrainConfig, build_trainable
 from pipeline.training.run_folder import prediction_file
 from sward.contracts import Student
 from sward.students.saved import SavedStudentError, read_student, untrained
 
+EVALUATE = "restore the file from a copy, or move the folder {folder} away and train the run again"
 REQUIRED = ("config.yaml", "run.json", "metrics.jsonl", "evaluation.json")
 
 
@@ -79,18 +79,16 @@ def load_run(folder: str | Path) -> SavedRun:
 
 def read_run(folder: Path) -> SavedRun:
     """Reads what exists of a run, finished or not; the evaluation of an unfinished run is empty."""
-    log_file, evaluation = folder / "metrics.jsonl", folder / "evaluation.json"
-    lines = log_file.read_text().splitlines() if log_file.is_file() else []
-    log = [json.loads(line) for line in lines if line.endswith("}")]  # the last line of a killed run may be incomplete
-    config = load_config(TrainConfig, folder / "config.yaml")
-    return SavedRun(folder, config, run_facts(folder), log, read_json(evaluation) if evaluation.is_file() else {})
+    file, config = folder / "evaluation.json", load_config(TrainConfig, folder / "config.yaml")
+    evaluation = read_document(file, Evaluation, EVALUATE) if file.is_file() else {}
+    return SavedRun(folder, config, run_facts(folder), read_log(folder / "metrics.jsonl"), evaluation)
 
 
 def run_facts(folder: Path) -> dict[str, Any]:
     """Reads run.json of a run, finished or not."""
     if not (folder / "run.json").is_file():
         raise RunError(f"{folder} is not a run: it has no run.json; give a folder made by `sward train`")
-    return read_json(folder / "run.json")
+    return read_document(folder / "run.json", Facts, RUN)
 
 
 def load_student(folder: str | Path) -> tuple[Student, dict[str, Any]]:
