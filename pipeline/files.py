@@ -1,11 +1,13 @@
 """Writes files durably: a file visible under its final name is complete and on the disk."""
 
 import fcntl
+import glob
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -112,6 +114,37 @@ def locked(folder: Path) -> Iterator[None]:
         except OSError as error:
             raise Busy(f"another process is writing {folder}; wait for it, or stop it and run this again") from error
         yield
+
+
+@contextmanager
+def unpublished(out: Path) -> Iterator[Path]:
+    """Yields a new hidden folder next to ``out``, to be filled and published; removes it otherwise.
+
+    The system holds its lock for this process, so that those of killed processes are known: they are removed too.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for left in out.parent.glob(f".{glob.escape(out.name)}.*.partial"):
+        if left.is_dir():
+            with suppress(OSError), folder_locked(left):
+                shutil.rmtree(left, ignore_errors=True)
+    partial = out.with_name(f".{out.name}.{os.urandom(8).hex()}.partial")
+    partial.mkdir()
+    try:
+        with folder_locked(partial):
+            yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def folder_locked(folder: Path) -> Iterator[None]:
+    """Holds a lock of the folder itself, without a file in it. Raises OSError if another process holds it."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -7,8 +7,6 @@
 All files are made in a hidden folder next to OUT and checked there against torch; then the folder is renamed to OUT.
 """
 
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -24,7 +22,7 @@ from pipeline.export.int8 import judge, quantise
 from pipeline.export.model_card import ExportFacts, model_card
 from pipeline.export.onnx_student import OnnxStudent, require_package
 from pipeline.export.speed import flops, machine, speeds
-from pipeline.files import publish, write_atomic, write_json
+from pipeline.files import publish, unpublished, write_atomic, write_json
 from sward.contracts import Student
 from sward.students import load
 
@@ -57,13 +55,9 @@ def export(
     card = read_document(run / "student.json", StudentCard)
     store, why = find_store(run, card)
     check_export(out, formats, int8, store, why)
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    partial.mkdir(parents=True)
-    try:
+    with unpublished(out) as partial:
         facts = write_export(partial, run, model.network, card, store, why, formats, int8)
         publish(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return facts, out
 
 

@@ -154,7 +154,7 @@ def fit(
             writer.wait()
             run.folder.mark_stopped()
             run.fabric.barrier()  # no process exits before the first one has written the checkpoint
-            raise Interrupted(f"stopped after step {done}; run the same command again to continue from there")
+            raise Interrupted(f"stopped after step {done}; the same command continues from there")
     return config.steps
 
 

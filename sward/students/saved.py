@@ -20,9 +20,11 @@ from torch import Tensor, nn
 
 from sward.contracts import Config, Student
 from sward.pixels import at_size, normaliser, resize
+from sward.students.allocation import TooLarge, at_most
 
 WEIGHTS, CARD = "student.safetensors", "student.json"
 REPAIR = "copy both files again from the run that wrote them"
+SLACK = 10_000_000  # values that building allocates beside the parameters
 Pixels = TypeVar("Pixels", np.ndarray, Tensor)
 Side = Annotated[int, Field(ge=1, le=1 << 16)]
 Value = Annotated[float, Field(allow_inf_nan=False)]
@@ -144,7 +146,14 @@ def read_student(path: str | Path, build: Callable[[dict[str, Any]], Student]) -
     try:
         card = json.loads((folder / CARD).read_bytes())
         Preprocessing.model_validate(card)
-        network = build(card)
+        size = (folder / WEIGHTS).stat().st_size
+        with at_most(size + SLACK):  # a weight is stored in a byte or more
+            network = build(card)
+    except TooLarge as error:
+        raise SavedStudentError(
+            f"{folder / CARD} does not describe the network of {WEIGHTS}: {error}, and {WEIGHTS} has {size:,} bytes; "
+            f"{REPAIR}"
+        ) from error
     except ValidationError as error:
         mistakes = "; ".join(f"{'.'.join(map(str, m['loc']))} {m['msg']}".strip() for m in error.errors())
         raise SavedStudentError(f"{folder / CARD} is no card of a student: {mistakes}; {REPAIR}") from error
