@@ -5,11 +5,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from pipeline.documents import RUN, Facts, Profile, read_document
+from pipeline.plain_text import one_line, printable
 
 Show = Callable[..., None]
 QUIET_SECONDS = 10  # minimum time between progress lines without a terminal
+
+
+def say(text: object, file: TextIO | None = None) -> None:
+    """Prints a text; terminal escapes in names of files, classes and samples are spelled out."""
+    print(printable(text), file=file, flush=True)
 
 
 @contextmanager
@@ -20,10 +27,12 @@ def progress(title: str, unit: str) -> Iterator[Show]:
         title: text in front of the bar.
         unit: what is counted, in plural, e.g. "records".
     """
+    title = one_line(title)
     if not sys.stderr.isatty():
         yield _lines(title, unit)
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -42,7 +51,7 @@ def progress(title: str, unit: str) -> Iterator[Show]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=None, rate="")
+        task = bar.add_task(escape(title), total=None, rate="")
         rate = _Rate()
 
         def show(done: int, total: int, value: float | None = None) -> None:

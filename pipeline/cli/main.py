@@ -32,14 +32,16 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except KeyboardInterrupt as stop:
-        print(f"\nstopped; {str(stop) or 'what is finished is kept, the same command continues'}", file=sys.stderr)
+        console.say(
+            f"\nstopped; {str(stop) or 'what is finished is kept, the same command continues'}", file=sys.stderr
+        )
         return 130
     except Exception as error:
         if isinstance(error, BrokenPipeError) and without_reader():
             return 141  # 128 + SIGPIPE, as other programs end
         if not any(kind.__name__ in EXPECTED for kind in type(error).__mro__):
             raise
-        print(f"sward {args.verb}: {with_urls(error)}", file=sys.stderr)
+        console.say(f"sward {args.verb}: {with_urls(error)}", file=sys.stderr)
         return 1
 
 
@@ -138,7 +140,9 @@ def extract(args: argparse.Namespace) -> None:
         return
     with console.progress("extracting", "records") as show:
         made = run(config, show)
-    print(f"{with_urls(made.path)}: {made.records} records, {made.computed} computed now; content id {made.content_id}")
+    console.say(
+        f"{with_urls(made.path)}: {made.records} records, {made.computed} computed now; content id {made.content_id}"
+    )
 
 
 def append(args: argparse.Namespace, config: Any) -> None:
@@ -152,7 +156,7 @@ def append(args: argparse.Namespace, config: Any) -> None:
         made = run(
             read_path(config.store), tuple(args.append.split(",")), args.head, device=config.device, progress=show
         )
-    print(f"{config.store}: {args.append} of {args.head}, {made} records computed now")
+    console.say(f"{config.store}: {args.append} of {args.head}, {made} records computed now")
 
 
 def fit_head(args: argparse.Namespace) -> None:
@@ -175,15 +179,15 @@ def run_training(config: Any, profile_steps: int | None = None) -> None:
     from pipeline.training.run_folder import RunFolder
 
     if RunFolder(config.folder).finished:
-        print("already finished; nothing to train" + (" or to profile" if profile_steps else ""))
+        console.say("already finished; nothing to train" + (" or to profile" if profile_steps else ""))
     try:
         with console.progress(config.name, "steps") as show:
             run(config, lambda step, steps, logged: show(step, steps, logged.get("loss")), profile_steps)
         if processes.rank() == 0:
-            print("\n".join(console.run_lines(config.folder)))
+            console.say("\n".join(console.run_lines(config.folder)))
     finally:
         if profile_steps and (config.folder / "profile.json").is_file():
-            print("\n".join(console.profile_lines(config.folder)))
+            console.say("\n".join(console.profile_lines(config.folder)))
 
 
 def compare(args: argparse.Namespace) -> None:
@@ -191,7 +195,7 @@ def compare(args: argparse.Namespace) -> None:
     from pipeline.experiments.compare import compare as run
     from pipeline.experiments.compare_config import CompareConfig
 
-    print(run(load_config(CompareConfig, args.config, args.set)))
+    console.say(run(load_config(CompareConfig, args.config, args.set)))
 
 
 def quality(args: argparse.Namespace) -> None:
@@ -199,10 +203,10 @@ def quality(args: argparse.Namespace) -> None:
     from pipeline.experiments.quality import QualityConfig
     from pipeline.experiments.quality import quality as run
 
-    print(run(load_config(QualityConfig, args.config, args.set)))
+    console.say(run(load_config(QualityConfig, args.config, args.set)))
 
 
 def quickstart(args: argparse.Namespace) -> None:
     from pipeline.experiments.quickstart import quickstart as run
 
-    print(run(args.config))
+    console.say(run(args.config))

@@ -11,7 +11,7 @@ from pipeline.documents import Comparison, StudentCard, read_document
 from pipeline.files import Busy, locked
 from pipeline.paths import read_path, with_urls
 from pipeline.results.rows import Row
-from pipeline.results.runs import RunError, SavedRun, load_run, read_run, require_store, run_facts
+from pipeline.results.runs import RunError, SavedRun, command_to_continue, load_run, read_run, require_store, run_facts
 from pipeline.results.summary import summarise
 from pipeline.training.evaluate import headline
 
@@ -147,7 +147,7 @@ def status(run: SavedRun, metric: str) -> str:
     where = f"step {step} of {run.config.steps}{best}"
     try:
         with locked(run.path):
-            return f"stopped at {where}; continue it: sward train {run.path}/config.yaml"
+            return f"stopped at {where}; continue it: {command_to_continue(run.path)}"
     except Busy:
         return f"running, {where}"
     except OSError:  # the folder is read-only, so the lock says nothing

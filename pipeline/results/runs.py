@@ -4,8 +4,10 @@ The student is rebuilt from student.json and student.safetensors alone: no store
 """
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from sward.contracts import Student
 from sward.students.saved import SavedStudentError, read_student, untrained
 
 EVALUATE = "restore the file from a copy, or move the folder {folder} away and train the run again"
+NAME = re.compile(r"[A-Za-z0-9._-]+")  # of runs, as `TrainConfig.name` takes it
 REQUIRED = ("config.yaml", "run.json", "metrics.jsonl", "evaluation.json")
 
 
@@ -70,11 +73,25 @@ def load_run(folder: str | Path) -> SavedRun:
     facts = run_facts(folder)
     if facts["status"] != "finished":
         raise RunError(
-            f"the run {folder} is {facts['status']}, not finished; continue it: sward train {folder}/config.yaml"
+            f"the run {folder} is {facts['status']}, not finished; continue it: {command_to_continue(folder)}"
         )
     if missing := [name for name in REQUIRED if not (folder / name).is_file()]:
         raise RunError(f"the run {folder} lacks {', '.join(missing)}; remove the folder and train it again")
     return read_run(folder)
+
+
+def command_to_continue(folder: Path) -> str:
+    """The command that continues a run in its folder, also if the folder was moved or renamed since."""
+    file = folder / "config.yaml"
+    command, config = f"sward train {quote(str(file))}", load_config(TrainConfig, file)
+    if config.folder.resolve() == folder.resolve():
+        return command
+    place = f" --set {quote(f'runs={folder.parent}')}"
+    name, _, identity = folder.resolve().name.rpartition("-")
+    if NAME.fullmatch(name) and identity == config.identity()[:10]:
+        return command + ("" if name == config.name else f" --set {quote(f'name={name}')}") + place
+    own = folder.parent / config.folder.name
+    return f"mv {quote(str(folder))} {quote(str(own))} && sward train {quote(str(own / 'config.yaml'))}{place}"
 
 
 def read_run(folder: Path) -> SavedRun:

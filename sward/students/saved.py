@@ -44,7 +44,7 @@ class Preprocessing(Config):
     size: tuple[Side, Side] = Field(description="Input (height, width) of the network, in pixels.")
     mean: tuple[Value, Value, Value] = Field(description="Mean of RGB values in [0, 1].")
     std: tuple[Spread, Spread, Spread] = Field(description="Standard deviation of RGB values in [0, 1].")
-    student: dict[str, Any] = Field(description="Configuration of the network.")
+    student: dict[str, Any] = Field(default={}, description="Configuration of the network.")
     teacher_channels: dict[str, Side] = Field(default={}, description="Channels of cached features, for a head.")
 
 
