@@ -11,6 +11,7 @@ from typing import Any
 
 from pipeline.cache.manifest.identity import digest
 from pipeline.cache.manifest.sealed import read_sealed
+from pipeline.cache.manifest.shapes import PlanShape, ReceiptShape
 from pipeline.views import View
 
 RESTORE_PLAN = (
@@ -84,7 +85,7 @@ class Unit:
         """
         file = receipt_path(path, self.name)
         remedy = "delete it and run the command that made the store again"
-        receipt = read_sealed(file, remedy) if file.is_file() else {}
+        receipt = read_sealed(file, remedy, ReceiptShape) if file.is_file() else {}
         return receipt if receipt.get("records_digest") == self.digest() else None
 
 
@@ -94,7 +95,7 @@ def read_plans(path: Path) -> list[dict[str, Any]]:
     Raises:
         StoreDamaged: a plan's bytes are not those that were written.
     """
-    plans = [read_sealed(p, RESTORE_PLAN) for p in sorted((path / "plan").glob("[0-9]*.json"))]
+    plans = [read_sealed(p, RESTORE_PLAN, PlanShape) for p in sorted((path / "plan").glob("[0-9]*.json"))]
     for plan in plans:
         plan["channels"] = dict(sorted(plan["channels"].items(), key=lambda item: int(item[0][1:])))
     return plans
