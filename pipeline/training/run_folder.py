@@ -106,7 +106,7 @@ class RunFolder:
                 "seed": config.seed,
                 "seconds": seconds,
                 "commit": commit(),
-                "versions": {n: version(n) for n in ("sward", "torch", "numpy")},
+                "versions": versions(),
                 "threads": torch.get_num_threads(),
                 "processes": config.processes,
             },
@@ -212,6 +212,11 @@ class RunFolder:
         from safetensors.torch import load_file
 
         student.load_state_dict(load_file(self.student))
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that decide how a run rounds."""
+    return {name: version(name) for name in ("sward", "torch", "numpy")}
 
 
 def prediction_file(folder: Path, id: str) -> Path:
