@@ -13,7 +13,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from flows.server_outage import publish_artifact
 from flows.task import log_config, sward
 from pipeline.config import as_overrides, load_config
-from pipeline.files import read_json
+from pipeline.documents import RUN, Facts, read_document
 from pipeline.training.config import TrainConfig
 
 
@@ -49,7 +49,7 @@ def fit_teacher_head(config: Path, overrides: dict[str, Any] | None = None) -> d
 
 def publish_results(folder: Path) -> dict[str, Any]:
     """Publishes metrics and summary of a finished run as artifacts; returns the flow's result (folder and metrics)."""
-    facts = read_json(folder / "run.json")
+    facts = read_document(folder / "run.json", Facts, RUN)
     rows = [{"metric": name, "value": value} for name, value in facts["test"].items()]
     about = f"{folder}, {facts['subset']} split"
     publish_artifact("the table of metrics", lambda: create_table_artifact(rows, key="metrics", description=about))

@@ -20,6 +20,7 @@ FILES = {  # what a file for other verbs is known by
     "CompareConfig": ({"train", "methods"}, "sward compare"),
     "QualityConfig": ({"train", "stores"}, "sward quality"),
 }
+MOST_VALUES = 100_000  # of one file; few aliases of aliases write out as more than any memory holds
 
 UNITS = {"": 1, "B": 1} | {
     f"{letter}{suffix}": base ** (i + 1)
@@ -123,11 +124,24 @@ def read_yaml(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} is not YAML: nested too deeply") from error
+    if is_too_large(values):
+        raise ConfigError(f"{path}: more than {MOST_VALUES:,} values with its aliases (*name) written out; remove them")
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected `key: value` lines, found {type(values).__name__}")
     include(values, (*within, path))
     return values
+
+
+def is_too_large(value: Any) -> bool:
+    """Whether a YAML value has more than ``MOST_VALUES`` parts, those of aliases counted at each use."""
+    left, count = [value], 0
+    while left and count <= MOST_VALUES:
+        value, count = left.pop(), count + 1
+        left += [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+    return count > MOST_VALUES
 
 
 def include(values: dict[str, Any], within: tuple[Path, ...] = ()) -> None:

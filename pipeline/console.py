@@ -5,11 +5,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
-from pipeline.files import read_json
+from pipeline.documents import RUN, Facts, Profile, read_document
+from pipeline.plain_text import one_line, printable
 
 Show = Callable[..., None]
 QUIET_SECONDS = 10  # minimum time between progress lines without a terminal
+
+
+def say(text: object, file: TextIO | None = None) -> None:
+    """Prints a text; terminal escapes in names of files, classes and samples are spelled out."""
+    print(printable(text), file=file, flush=True)
 
 
 @contextmanager
@@ -20,10 +27,12 @@ def progress(title: str, unit: str) -> Iterator[Show]:
         title: text in front of the bar.
         unit: what is counted, in plural, e.g. "records".
     """
+    title = one_line(title)
     if not sys.stderr.isatty():
         yield _lines(title, unit)
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -42,7 +51,7 @@ def progress(title: str, unit: str) -> Iterator[Show]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=None, rate="")
+        task = bar.add_task(escape(title), total=None, rate="")
         rate = _Rate()
 
         def show(done: int, total: int, value: float | None = None) -> None:
@@ -80,14 +89,14 @@ def _lines(title: str, unit: str) -> Show:
 
 def run_lines(folder: Path) -> list[str]:
     """Lines with the test metrics of a finished run and the path of its student."""
-    facts = read_json(folder / "run.json")
+    facts = read_document(folder / "run.json", Facts, RUN)
     metrics = "  ".join(f"{k} {v:.4f}" for k, v in facts["test"].items() if v is not None)
     return [f"{folder}: {facts['subset']} {metrics}", f"student: {folder / 'student.safetensors'}"]
 
 
 def profile_lines(folder: Path) -> list[str]:
     """Lines with the table of a run's profile.json."""
-    found = read_json(folder / "profile.json")
+    found = read_document(folder / "profile.json", Profile, "delete it and profile again")
     last = found["first_step"] + found["steps"]
     return [
         f"steps {found['first_step'] + 1} to {last} on {found['device']} ({found['threads']} CPU threads): "

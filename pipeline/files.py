@@ -1,12 +1,14 @@
 """Writes files durably: a file visible under its final name is complete and on the disk."""
 
 import fcntl
+import glob
 import json
 import math
 import os
 import re
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,6 +30,40 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
         partial.unlink(missing_ok=True)
 
 
+class ErrorKept:
+    """Binary file for libraries that replace an OSError of writing by an error of their own.
+
+    Attributes:
+        error: the first OSError.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        try:
+            return self._file.write(content)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+@contextmanager
+def os_errors_first(file: BinaryIO) -> Iterator[Any]:
+    """Yields the file to a library; if writing it failed, raises that OSError in place of the library's error."""
+    kept = ErrorKept(file)
+    try:
+        yield kept
+    except Exception as error:
+        if kept.error is not None:
+            raise kept.error from error
+        raise
+
+
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write a whole file with ``atomic``; text is encoded as UTF-8."""
     with atomic(path) as file:
@@ -35,10 +71,14 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 
 def remove_partials(folder: Path) -> None:
-    """Remove temporary files that a kill in ``atomic`` left anywhere below a folder; hold the folder's lock."""
+    """Remove temporary files that a kill in ``atomic`` left anywhere below a folder; hold the folder's lock.
+
+    Unpublished folders, such as that of an export that is running, and what is in them stay.
+    """
     for left in folder.rglob(".*.partial"):
-        if PARTIAL.fullmatch(left.name):
-            left.unlink()
+        unpublished = any(parent.suffix == ".partial" for parent in left.relative_to(folder).parents)
+        if PARTIAL.fullmatch(left.name) and not (unpublished or left.is_dir()):
+            left.unlink(missing_ok=True)
 
 
 def publish(partial: Path, path: Path) -> None:
@@ -77,6 +117,37 @@ def locked(folder: Path) -> Iterator[None]:
         except OSError as error:
             raise Busy(f"another process is writing {folder}; wait for it, or stop it and run this again") from error
         yield
+
+
+@contextmanager
+def unpublished(out: Path) -> Iterator[Path]:
+    """Yields a new hidden folder next to ``out``, to be filled and published; removes it otherwise.
+
+    The system holds its lock for this process, so that those of killed processes are known: they are removed too.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for left in out.parent.glob(f".{glob.escape(out.name)}.*.partial"):
+        if left.is_dir():
+            with suppress(OSError), folder_locked(left):
+                shutil.rmtree(left, ignore_errors=True)
+    partial = out.with_name(f".{out.name}.{os.urandom(8).hex()}.partial")
+    partial.mkdir()
+    try:
+        with folder_locked(partial):
+            yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def folder_locked(folder: Path) -> Iterator[None]:
+    """Holds a lock of the folder itself, without a file in it. Raises OSError if another process holds it."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -24,7 +24,7 @@ RESIZE = "pillow-bilinear-antialias/nearest"
 class ViewsConfig(Config):
     """Distribution of the views. Ranges are inclusive; a factor range r means uniform in [1 - r, 1 + r]."""
 
-    count: int = Field(1, ge=1, description="Views per training image (K); view 0 is the whole image.")
+    count: int = Field(1, ge=1, le=100_000, description="Views per training image (K); view 0 is the whole image.")
     seed: int = Field(0, ge=0, description="Base seed of all views.")
     zoom: tuple[float, float] = Field((1.0, 1.5), description="Range of the magnification; the box is base / zoom.")
     base: Literal["image", "native"] = Field(

@@ -213,8 +213,17 @@ class SegmentationMetrics:
 
 
 def integers(values: Tensor | np.ndarray) -> Tensor:
-    """Copies an integer array or tensor, on any device, into a new int64 tensor on the CPU."""
-    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
+    """Copies an integer array or tensor, on any device, into a new int64 tensor on the CPU.
+
+    Raises:
+        ValueError: the values are no integers; rounding them would count other classes.
+    """
+    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if array.dtype.kind not in "biu":
+        raise ValueError(
+            f"got values of type {array.dtype}, expected class indices of an integer type: take the argmax of logits, "
+            "and convert masks with a rule of your own."
+        )
     return torch.from_numpy(array.astype(np.int64))
 
 

@@ -17,6 +17,8 @@ objective applies the weights lambda_1 and lambda_2 of Eq. 19.
 
 # B batch, C channels, H W of the features, h w of the labels, n pixels, K classes
 
+import math
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -81,14 +83,38 @@ class PDR(nn.Module):
 
         Returns:
             Unweighted scalars ``separation`` (in [0, margin]) and ``compactness`` (>= 0), float32 or wider.
+
+        Raises:
+            ValueError: the labels are of another number of images, or (on the CPU) outside their range. On other
+                devices labels outside make the terms NaN, because an error would wait for the device in each step.
         """
+        if len(labels) != len(features) or labels.ndim != 3:
+            raise ValueError(
+                f"found labels {tuple(labels.shape)} for features {tuple(features.shape)}, expected (B, h, w) for "
+                "(B, C, H, W): pass the labels of the same images"
+            )
         size = (features.shape[-2], features.shape[-1])
         y = labels if labels.shape[1:] == size else labels_on_grid(labels, size, self.config.label_grid == "pure")
         K = self.num_classes or int(torch.where(y == IGNORE, 0, y).max()) + 1
+        outside = self._outside(labels)
+        y = torch.where((y < 0) | (y >= K), IGNORE, y)
         with torch.autocast(features.device.type, enabled=False):
-            if self.config.normalise:
-                return fused_geometry(features, y, K, self.config.margin, self.config.eps)
-            return plain_geometry(features, y, K, self.config.margin, self.config.eps, normalise=False)
+            geometry = fused_geometry if self.config.normalise else partial(plain_geometry, normalise=False)
+            terms = geometry(features, y, K, self.config.margin, self.config.eps)
+        if labels.device.type == "cpu":
+            return terms
+        return {name: torch.where(outside.any(), math.nan, term) for name, term in terms.items()}
+
+    def _outside(self, labels: Tensor) -> Tensor:
+        """Finds labels that are no class: (B, h, w) bool; on the CPU, where looking is cheap, raises ValueError."""
+        limit = self.num_classes or torch.iinfo(torch.int64).max
+        outside = (labels != IGNORE) & ((labels < 0) | (labels >= limit))
+        if labels.device.type == "cpu" and outside.any():
+            raise ValueError(
+                f"found the labels {labels[outside].unique().tolist()[:5]}, expected classes from 0 on, below "
+                f"num_classes ({self.num_classes}), or {IGNORE} (ignored): correct the labels or num_classes"
+            )
+        return outside
 
 
 def plain_geometry(

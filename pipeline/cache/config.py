@@ -51,6 +51,9 @@ class DaskRunner(Config):
 RunnerConfig = Annotated[LocalRunner | DaskRunner, Field(discriminator="kind")]
 
 
+LARGEST = 8192  # pixels a side: one record's features are gigabytes
+
+
 class CacheConfig(Config):
     """Configuration of one store: data set, teacher, views, storage format and location."""
 
@@ -96,6 +99,8 @@ class CacheConfig(Config):
     @model_validator(mode="after")
     def _sizes(self) -> "CacheConfig":
         for side in (*self.size, *self.evaluation_size):
+            if side > LARGEST:
+                raise ValueError(f"sizes must be at most {LARGEST}, found {side}: larger images are cut into views")
             if side <= 0 or side % 32:
                 raise ValueError(f"sizes must be positive multiples of 32, found {side}: use {-(-side // 32) * 32}")
         if self.views.rot90 and self.size[0] != self.size[1]:

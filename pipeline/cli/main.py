@@ -4,7 +4,11 @@ Heavy modules are imported inside the verbs, so that `sward --help` answers at o
 """
 
 import argparse
+import os
+import select
 import sys
+from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +22,38 @@ EXPECTED = ("ValueError", "OSError", "ExtractionError", "NonFiniteError")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one verb; returns the exit status: 0 done, 1 refused or failed, 2 wrong usage, 130 stopped and resumable."""
+    """Runs one verb; returns the exit status.
+
+    0: done; 1: refused or failed; 2: wrong usage; 130: stopped and resumable; 141: the reader of the output is gone.
+    """
     args = parser().parse_args(arguments)
     try:
-        return args.run(args) or 0
+        status = args.run(args) or 0
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt as stop:
-        print(f"\nstopped; {str(stop) or 'what is finished is kept, the same command continues'}", file=sys.stderr)
+        console.say(
+            f"\nstopped; {str(stop) or 'what is finished is kept, the same command continues'}", file=sys.stderr
+        )
         return 130
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and without_reader():
+            return 141  # 128 + SIGPIPE, as other programs end
         if not any(kind.__name__ in EXPECTED for kind in type(error).__mro__):
             raise
-        print(f"sward {args.verb}: {with_urls(error)}", file=sys.stderr)
+        console.say(f"sward {args.verb}: {with_urls(error)}", file=sys.stderr)
         return 1
+
+
+def without_reader() -> bool:
+    """Whether the reader of the output (`head`, a pager) has ended; what is still to be printed is then dropped."""
+    with suppress(OSError, ValueError):  # the output is no file of the system, as in tests
+        state = select.poll()
+        state.register(sys.stdout.fileno(), select.POLLOUT)
+        if any(event & select.POLLERR for _, event in state.poll(0)):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return True
+    return False
 
 
 def parser() -> argparse.ArgumentParser:
@@ -39,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
         description="Distil a frozen Hiera encoder into small students, from a cache of its features.",
         epilog="Details of a verb: sward VERB --help",
     )
+    root.add_argument("--version", action="version", version=f"%(prog)s {version('sward')}")
     verbs = root.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def verb(name: str, run: Run, about: str) -> argparse.ArgumentParser:
@@ -130,7 +155,9 @@ def extract(args: argparse.Namespace) -> None:
         return
     with console.progress("extracting", "records") as show:
         made = run(config, show)
-    print(f"{with_urls(made.path)}: {made.records} records, {made.computed} computed now; content id {made.content_id}")
+    console.say(
+        f"{with_urls(made.path)}: {made.records} records, {made.computed} computed now; content id {made.content_id}"
+    )
 
 
 def append(args: argparse.Namespace, config: Any) -> None:
@@ -144,7 +171,7 @@ def append(args: argparse.Namespace, config: Any) -> None:
         made = run(
             read_path(config.store), tuple(args.append.split(",")), args.head, device=config.device, progress=show
         )
-    print(f"{config.store}: {args.append} of {args.head}, {made} records computed now")
+    console.say(f"{config.store}: {args.append} of {args.head}, {made} records computed now")
 
 
 def fit_head(args: argparse.Namespace) -> None:
@@ -167,15 +194,15 @@ def run_training(config: Any, profile_steps: int | None = None) -> None:
     from pipeline.training.run_folder import RunFolder
 
     if RunFolder(config.folder).finished:
-        print("already finished; nothing to train" + (" or to profile" if profile_steps else ""))
+        console.say("already finished; nothing to train" + (" or to profile" if profile_steps else ""))
     try:
         with console.progress(config.name, "steps") as show:
             run(config, lambda step, steps, logged: show(step, steps, logged.get("loss")), profile_steps)
         if processes.rank() == 0:
-            print("\n".join(console.run_lines(config.folder)))
+            console.say("\n".join(console.run_lines(config.folder)))
     finally:
         if profile_steps and (config.folder / "profile.json").is_file():
-            print("\n".join(console.profile_lines(config.folder)))
+            console.say("\n".join(console.profile_lines(config.folder)))
 
 
 def compare(args: argparse.Namespace) -> None:
@@ -187,9 +214,9 @@ def compare(args: argparse.Namespace) -> None:
     if args.plan:
         from pipeline.experiments.compare import saved_power
 
-        print(saved_power(config, args.plan))
+        console.say(saved_power(config, args.plan))
     else:
-        print(run(config, args.fresh))
+        console.say(run(config, args.fresh))
 
 
 def quality(args: argparse.Namespace) -> None:
@@ -197,10 +224,10 @@ def quality(args: argparse.Namespace) -> None:
     from pipeline.experiments.quality import QualityConfig
     from pipeline.experiments.quality import quality as run
 
-    print(run(load_config(QualityConfig, args.config, args.set)))
+    console.say(run(load_config(QualityConfig, args.config, args.set)))
 
 
 def quickstart(args: argparse.Namespace) -> None:
     from pipeline.experiments.quickstart import quickstart as run
 
-    print(run(args.config))
+    console.say(run(args.config))

@@ -5,6 +5,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from pipeline import console
 from pipeline.cli.store_verbs import Verb, a_path
 
 
@@ -90,15 +91,15 @@ def evaluate(args: argparse.Namespace) -> None:
 
     for folder in args.runs:
         metrics = evaluate_run(folder, args.subset)["metrics"]
-        print(f"{folder}: " + "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+        console.say(f"{folder}: " + "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
 
 
 def report(args: argparse.Namespace) -> None:
     from pipeline.report.report import write_report
 
-    print(write_report(args.runs, args.out, args.figures))
+    console.say(write_report(args.runs, args.out, args.figures))
     if args.figures:
-        print(f"figures and tables: {args.figures}")
+        console.say(f"figures and tables: {args.figures}")
 
 
 def predict(args: argparse.Namespace) -> int:
@@ -106,14 +107,16 @@ def predict(args: argparse.Namespace) -> int:
 
     window = tuple(args.window) if args.window else None
     done = run(args.source, args.images, args.out, args.tile, args.probabilities, window)
-    print(f"{len(done.written)} images predicted: {args.out}")
+    console.say(f"{len(done.written)} images predicted: {args.out}")
     if done.shrunk:
-        print(f"note: {len(done.shrunk)} images are far larger than the student's input; see --tile", file=sys.stderr)
+        console.say(
+            f"note: {len(done.shrunk)} images are far larger than the student's input; see --tile", file=sys.stderr
+        )
     for reason, count in Counter(done.passed_over.values()).items():
         example = next(path for path, why in done.passed_over.items() if why == reason)
-        print(f"passed over: {count} files, e.g. {example}: {reason}", file=sys.stderr)
+        console.say(f"passed over: {count} files, e.g. {example}: {reason}", file=sys.stderr)
     for path, reason in done.failed.items():
-        print(f"not predicted: {path}: {reason}", file=sys.stderr)
+        console.say(f"not predicted: {path}: {reason}", file=sys.stderr)
     return 1 if done.failed else 0
 
 
@@ -122,4 +125,4 @@ def export(args: argparse.Namespace) -> None:
     from pipeline.export.model_card import summary
 
     facts, folder = run(args.run_folder, args.out or args.run_folder / "export", args.format, args.int8)
-    print("\n".join([*summary(facts), f"{folder}: {', '.join(facts.files)}, model-card.md, export.json"]))
+    console.say("\n".join([*summary(facts), f"{folder}: {', '.join(facts.files)}, model-card.md, export.json"]))

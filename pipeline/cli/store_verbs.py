@@ -101,11 +101,11 @@ def plan(args: argparse.Namespace) -> int:
     config = load_config(CacheConfig, args.config, args.set)
     size = parse_size(args.budget) if args.budget else None
     made = estimate.estimate_costs(config, load_config(TrainConfig, args.train) if args.train else None, size)
-    print("\n".join(estimate_text.describe(made)))
+    console.say("\n".join(estimate_text.describe(made)))
     if args.capacity:
         from pipeline.maintenance.capacity_page import elsewhere
 
-        print("\n".join(["", *elsewhere(config, made)]))
+        console.say("\n".join(["", *elsewhere(config, made)]))
     return 0 if made.fits else 1
 
 
@@ -118,10 +118,10 @@ def inspect(args: argparse.Namespace) -> None:
     if args.html:
         from pipeline.report.store_page import write_card
 
-        print(write_card(read_path(args.store), args.html))
+        console.say(write_card(read_path(args.store), args.html))
         return
     facts = look(read_path(args.store))
-    print(json.dumps(facts, indent=1) if args.json else "\n".join(describe(facts)))
+    console.say(json.dumps(facts, indent=1) if args.json else "\n".join(describe(facts)))
 
 
 def verify(args: argparse.Namespace) -> int:
@@ -132,9 +132,11 @@ def verify(args: argparse.Namespace) -> int:
     config = load_config(CacheConfig, args.config) if args.config else None
     found = run(read_path(args.store), args.records, args.seed, config, sources=not args.files_only)
     for level, (cosine, error) in found.levels.items():
-        print(f"{level:4} worst cosine {cosine:.7f}, worst relative error {error:.2e} over {found.records} records")
+        console.say(
+            f"{level:4} worst cosine {cosine:.7f}, worst relative error {error:.2e} over {found.records} records"
+        )
     lines = [*(f"note: {n}" for n in found.notes), *(f"FAILED: {p}" for p in found.problems)]
-    print(with_urls("\n".join(lines or ["all good"])))
+    console.say(with_urls("\n".join(lines or ["all good"])))
     return 0 if found.ok else 1
 
 
@@ -143,9 +145,11 @@ def repack(args: argparse.Namespace) -> None:
 
     with console.progress("repacking", "records") as show:
         made = run(read_path(args.store), write_path(args.out), args.codec, args.shard_records, args.compression, show)
-    print(f"{made.path}: {made.records} records, {made.written} written now; content id {made.content_id}")
+    console.say(f"{made.path}: {made.records} records, {made.written} written now; content id {made.content_id}")
     if made.left_out:
-        print(f"note: not in the new store: {', '.join(made.left_out)} (teacher's head); add by sward extract --append")
+        console.say(
+            f"note: not in the new store: {', '.join(made.left_out)} (teacher's head); add by sward extract --append"
+        )
 
 
 def copy(args: argparse.Namespace) -> None:
@@ -159,7 +163,7 @@ def copy(args: argparse.Namespace) -> None:
             args.follow_links,
         )
     sizes = f"{made.bytes / 1e9:.3f} GB, {made.copied / 1e9:.3f} GB of them copied now"
-    print(f"{with_urls(made.path)}: {made.files} files, {sizes}; all checked")
+    console.say(f"{with_urls(made.path)}: {made.files} files, {sizes}; all checked")
 
 
 def prune(args: argparse.Namespace) -> None:
@@ -167,8 +171,8 @@ def prune(args: argparse.Namespace) -> None:
 
     found = run(read_path(args.store), args.yes)
     for path, size in found.items():
-        print(f"{size:12} {path}")
+        console.say(f"{size:12} {path}")
     what = "removed" if args.yes else "not used by the store; remove them with --yes"
-    print(
+    console.say(
         f"{len(found)} files, {sum(found.values())} bytes: {what}" if found else "nothing is left over", file=sys.stderr
     )

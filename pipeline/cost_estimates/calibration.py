@@ -1,7 +1,6 @@
 """Measures teacher, disk (cold and warm) and decoding speed of this machine in a few seconds."""
 
 import os
-import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +14,8 @@ import numpy as np
 import torch
 
 from pipeline.cache.format.codecs import CODECS, ArraySpecs, array_bytes
-from pipeline.cache.storage.disk_errors import explain_disk_errors
 from pipeline.cache.storage.disk_ranges import File, Span, read_spans
+from pipeline.cost_estimates.scratch import scratch_folder
 from pipeline.devices import resolve_device, wait_for
 from sward import seeds
 
@@ -71,13 +70,15 @@ def measure_disk(folder: Path, records: dict[str, Pieces], workers: int) -> Disk
         NotWritable: ``folder`` cannot be written, or its disk is full.
     """
     largest = max(sum(pieces) for pieces in records.values())
-    size = max(min(RECORDS * largest, MOST_BYTES), LEAST_BYTES, largest)
-    with explain_disk_errors(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".sward-plan-") as place:
-        file = Path(place) / "calibration"
+    part = -(-largest // MOST_BYTES)  # of a record larger than the file, one part in so many is read
+    parts = {codec: [-(-n // part) for n in pieces] for codec, pieces in records.items()}
+    size = max(min(RECORDS * largest, MOST_BYTES), LEAST_BYTES, *map(sum, parts.values()))
+    with scratch_folder(folder, size) as place:
+        file = place / "calibration"
         write = write_file(file, size)
         with ThreadPoolExecutor(max(1, workers)) as pool:
-            reads = {codec: time_reads(file, size, pieces, pool) for codec, pieces in records.items()}
-    return Disk(reads, write)
+            timed = {codec: time_reads(file, size, pieces, pool) for codec, pieces in parts.items()}
+    return Disk({codec: (cold * part, warm * part) for codec, (cold, warm) in timed.items()}, write)
 
 
 def write_file(path: Path, size: int) -> float:

@@ -3,7 +3,6 @@
 It writes real units, as an extraction does, but needs no images and no teacher.
 """
 
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,8 +12,10 @@ import numpy as np
 
 from pipeline.cache.config import CacheConfig
 from pipeline.cache.extraction.unit_writer import Encoded, UnitWriter
+from pipeline.cache.format.arrays import array_specs
+from pipeline.cache.format.codecs import array_bytes
 from pipeline.cache.manifest.records import Record, Unit
-from pipeline.cache.storage.disk_errors import explain_disk_errors
+from pipeline.cost_estimates.scratch import scratch_folder
 from pipeline.devices import cores
 from pipeline.types import Arrays
 from pipeline.views import View
@@ -53,12 +54,9 @@ def measure_encoding(folder: Path, config: CacheConfig, channels: Channels) -> t
         Record("train", i, str(i), f"{i:064}", config.size, View(0, 0, 0, *config.size)) for i in range(count)
     )
     unit, made = Unit("train-00000", "train", 0, records), noise(config.size, channels)
-    with (
-        explain_disk_errors(folder),
-        tempfile.TemporaryDirectory(dir=folder, prefix=".sward-plan-") as place,
-        ThreadPoolExecutor(threads) as pool,
-    ):
-        worker = Rehearsal(Path(place), config, channels)
+    size = count * sum(array_bytes(*spec) for spec in array_specs(config.codec, channels, config.size).values())
+    with scratch_folder(folder, size) as place, ThreadPoolExecutor(threads) as pool:
+        worker = Rehearsal(place, config, channels)
         rounds = [timed(worker, unit, made, pool) for _ in range(ROUNDS)]
     encode, append = np.median(rounds[1:], axis=0)
     return float(encode) * threads / count, float(append) / count

@@ -15,6 +15,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from pipeline import paths
+from pipeline.config import is_too_large
 from pipeline.datasets.card_checks import pattern_mistakes, reading_mistakes, value_mistakes
 from pipeline.datasets.mask_encodings import Encoding
 from pipeline.datasets.problems import DatasetError, Problem
@@ -132,10 +133,13 @@ def read_card(dataset: str | Path) -> Card:
     """
     path = paths.read_path(find_card(dataset))
     try:
-        return Card.model_validate(yaml.safe_load(read_text(path)))
+        values = yaml.safe_load(read_text(path))
+        if is_too_large(values):
+            raise yaml.YAMLError("its aliases (*name), written out, are too many values; remove them")
+        return Card.model_validate(values)
     except TextError as error:
         raise DatasetError(str(dataset), [Problem("card", str(path), str(error).partition(": ")[2])]) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise DatasetError(str(dataset), [Problem("card", str(path), f"is not YAML: {error}")]) from error
     except ValidationError as error:
         mistakes = [(".".join(map(str, e["loc"])), e["msg"]) for e in error.errors()]

@@ -8,6 +8,7 @@ an interrupted comparison continues with the same command.
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,11 +16,12 @@ from typing import Any
 
 from pipeline import console
 from pipeline.cache.store import Store
+from pipeline.documents import Comparison, DocumentError, read_document
 from pipeline.experiments.compare_config import TEACHER, CompareConfig, TeacherRow, row_labels
 from pipeline.experiments.fresh import set_aside
 from pipeline.experiments.settings import with_settings
 from pipeline.experiments.tune import tune
-from pipeline.files import read_json, write_atomic, write_json
+from pipeline.files import write_atomic, write_json
 from pipeline.report.report import write_report
 from pipeline.results.nearest_mask import copied_masks
 from pipeline.results.power import power_text
@@ -204,8 +206,10 @@ def relate_folders(folder: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def last_saved(config: CompareConfig) -> dict[str, Any] | None:
-    file = config.folder / "comparison.json"
-    return read_json(file) if file.is_file() else None
+    """The last comparison; None if there is none, or its file is damaged: it is about to be written again."""
+    with suppress(FileNotFoundError, DocumentError):
+        return read_document(config.folder / "comparison.json", Comparison)
+    return None
 
 
 def measure_steps(

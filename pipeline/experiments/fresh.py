@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline.files import read_json
+from pipeline.documents import RUN, RunState, read_document
 from pipeline.training.run_folder import commit, versions
 
 
@@ -18,7 +18,8 @@ def set_aside(folder: Path) -> Path | None:
     """
     here = {"commit": commit(), "versions": versions(), "threads": torch.get_num_threads()}
     file = folder / "run.json"
-    if not file.is_file() or all((facts := read_json(file)).get(key) == value for key, value in here.items()):
+    facts = read_document(file, RunState, RUN) if file.is_file() else here
+    if all(facts.get(key) == value for key, value in here.items()):
         return None
     return folder.rename(_free_name(folder, str(facts.get("commit"))))
 

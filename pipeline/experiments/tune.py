@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from pipeline.documents import RUN, Facts, read_document
 from pipeline.experiments.settings import with_settings
-from pipeline.files import read_json
 from pipeline.training.config import TrainConfig
 from sward.contracts import Config
 
@@ -63,7 +63,7 @@ def tune(
         for number, settings in enumerate(config.trials(label)):
             trial = with_settings(base.model_copy(update={"name": f"{base.name}-trial{number}"}), settings, label)
             run(trial)
-            best = read_json(trial.folder / "run.json")["best_val"]
+            best = read_document(trial.folder / "run.json", Facts, RUN)["best_val"]
             trials.append({"settings": settings, "best_val": best, "folder": trial.folder.name})
         chosen = max(trials, key=lambda trial: trial["best_val"])
         found[label] = {"trials": trials, "chosen": chosen["settings"]}

@@ -7,8 +7,6 @@
 All files are made in a hidden folder next to OUT and checked there against torch; then the folder is renamed to OUT.
 """
 
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,13 +15,14 @@ from typing import Any, Literal
 from torch import Tensor
 
 from pipeline.cache.store import Store
+from pipeline.documents import Facts, StudentCard, read_document
 from pipeline.export.check import ExportError, check, real_images, torch_export_runner
 from pipeline.export.graph import Graph, embed, to_onnx, to_torch_export, trace
 from pipeline.export.int8 import judge, quantise
 from pipeline.export.model_card import ExportFacts, model_card
 from pipeline.export.onnx_student import OnnxStudent, require_package
 from pipeline.export.speed import flops, machine, speeds
-from pipeline.files import publish, read_json, write_atomic, write_json
+from pipeline.files import publish, unpublished, write_atomic, write_json
 from sward.contracts import Student
 from sward.students import load
 
@@ -53,16 +52,12 @@ def export(
     """
     run, out = Path(run), Path(out)
     model = load(run)
-    card = read_json(run / "student.json")
+    card = read_document(run / "student.json", StudentCard)
     store, why = find_store(run, card)
     check_export(out, formats, int8, store, why)
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    partial.mkdir(parents=True)
-    try:
+    with unpublished(out) as partial:
         facts = write_export(partial, run, model.network, card, store, why, formats, int8)
         publish(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return facts, out
 
 
@@ -126,7 +121,7 @@ def write_export(
     facts = ExportFacts(
         name=run.resolve().name,
         card=card,
-        run=read_json(run / "run.json") if (run / "run.json").is_file() else {},
+        run=read_document(run / "run.json", Facts) if (run / "run.json").is_file() else {},
         origin=origin(store),
         graph=graph.describe(),
         limits=graph.limits,

@@ -7,7 +7,7 @@ import numpy as np
 
 from pipeline.cache.store import Store
 from pipeline.cache.tools.inspect import describe, inspect
-from pipeline.files import read_json
+from pipeline.documents import Parts, read_document
 from pipeline.report.charts import Chart
 from pipeline.report.curves import learning_curves, term_curves
 from pipeline.report.examples import Case, examples
@@ -171,7 +171,11 @@ def run_cells(comparison: dict[str, Any]) -> list[list[str]]:
 def profile_tables(every: Rows) -> list[Table]:
     """One table with a column per profiled run, parts in the order of the first; empty if no run was profiled."""
     runs = {f"{label}, seed {run.config.seed}": run.path for label, runs in every.items() for run in runs}
-    found = {name: read_json(path / "profile.json") for name, path in runs.items() if (path / "profile.json").is_file()}
+    found = {
+        name: read_document(path / "profile.json", Parts, "delete it and profile again")
+        for name, path in runs.items()
+        if (path / "profile.json").is_file()
+    }
     if not found:
         return []
     parts = list(dict.fromkeys(row["part"] for profile in found.values() for row in profile["parts"]))

@@ -7,13 +7,15 @@ from typing import Any
 
 from pipeline.cache.manifest.identity import dataset_name
 from pipeline.cache.store import Store
-from pipeline.files import Busy, locked, read_json
+from pipeline.documents import Comparison, StudentCard, read_document
+from pipeline.files import Busy, locked
 from pipeline.paths import read_path, with_urls
 from pipeline.results.rows import Row
-from pipeline.results.runs import RunError, SavedRun, load_run, read_run, require_store, run_facts
+from pipeline.results.runs import RunError, SavedRun, command_to_continue, load_run, read_run, require_store, run_facts
 from pipeline.results.summary import summarise
 from pipeline.training.evaluate import headline
 
+COMPARE = "delete it and run `sward compare` again, which keeps the finished runs"
 Rows = dict[str, list[SavedRun]]  # label -> runs by seed
 
 
@@ -89,7 +91,7 @@ def expand(folder: Path) -> list[Path]:
 
 def read_comparison(folder: Path) -> ReportInput:
     """Reads comparison.json and the runs listed in it."""
-    comparison = read_json(folder / "comparison.json")
+    comparison = read_document(folder / "comparison.json", Comparison, COMPARE)
     rows = {
         row["label"]: [load_run(folder / r["folder"]) for r in row["runs"]] for row in comparison["rows"] if row["runs"]
     }
@@ -119,7 +121,9 @@ def no_results(name: str, runs: Sequence[SavedRun]) -> dict[str, Any]:
     """The dictionary that ``summarise`` returns, for runs without a result."""
     first = runs[0]
     card = first.path / "student.json"
-    classes = read_json(card)["classes"] if card.is_file() else []  # student.json is written at the first validation
+    classes = (
+        read_document(card, StudentCard)["classes"] if card.is_file() else []
+    )  # student.json is written at the first validation
     return {
         "name": name,
         "content_id": first.facts["content_id"],
@@ -143,7 +147,7 @@ def status(run: SavedRun, metric: str) -> str:
     where = f"step {step} of {run.config.steps}{best}"
     try:
         with locked(run.path):
-            return f"stopped at {where}; continue it: sward train {run.path}/config.yaml"
+            return f"stopped at {where}; continue it: {command_to_continue(run.path)}"
     except Busy:
         return f"running, {where}"
     except OSError:  # the folder is read-only, so the lock says nothing

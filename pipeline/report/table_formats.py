@@ -4,6 +4,7 @@ import csv
 import io
 from dataclasses import dataclass
 
+from pipeline.plain_text import no_formula, one_line
 from pipeline.results.results_table import markdown
 
 LATEX = {
@@ -40,7 +41,9 @@ class Table:
     def csv(self) -> str:
         """The table as CSV, without the caption."""
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([self.header, *self.rows])
+        csv.writer(text, lineterminator="\n").writerows(
+            [[no_formula(cell) for cell in line] for line in [self.header, *self.rows]]
+        )
         return text.getvalue()
 
     @property
@@ -54,4 +57,4 @@ class Table:
 
 
 def escape_latex(text: str) -> str:
-    return "".join(LATEX.get(letter, letter) for letter in text)
+    return "".join(LATEX.get(letter, letter) for letter in one_line(text))

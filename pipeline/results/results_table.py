@@ -5,6 +5,8 @@ import io
 from collections import Counter
 from typing import Any
 
+from pipeline.plain_text import no_formula, one_line
+
 NAMES = {"dice": "mDice", "iou": "mIoU", "miou": "mIoU", "macc": "mAcc"}
 NONE = "–"
 
@@ -164,7 +166,7 @@ def conclusion(row: dict[str, Any]) -> str:
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:
     """Formats a padded Markdown table; the first column is aligned left, the others right."""
-    lines = [[cell.replace("|", "\\|") for cell in line] for line in [head, *rows]]
+    lines = [[one_line(cell).replace("|", "\\|") for cell in line] for line in [head, *rows]]
     widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(head))]
     rule = ["-" * widths[0], *("-" * (w - 1) + ":" for w in widths[1:])]
     padded = [
@@ -197,7 +199,7 @@ def comparison_csv(comparison: dict[str, Any]) -> str:
     writer.writerow(["label", "student", "method", "steps", *facts, *metrics, "adapter_parameters", *costs])
     for row in comparison["rows"]:
         for run in row["runs"]:
-            values = [row["label"], row["student"], row["method"], row["steps"], *(run[f] for f in facts)]
+            values = [no_formula(row["label"]), row["student"], row["method"], row["steps"], *(run[f] for f in facts)]
             cost = row.get("cost", {}) | {"reads": " ".join(row.get("cost", {}).get("reads", []))}
             writer.writerow(
                 [*values, *(run["metrics"][m] for m in metrics), row["adapter_parameters"], *map(cost.get, costs)]

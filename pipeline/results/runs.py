@@ -3,10 +3,11 @@
 The student is rebuilt from student.json and student.safetensors alone: no store, no teacher, no download.
 """
 
-import json
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,14 @@ from PIL import Image
 from pydantic import TypeAdapter
 
 from pipeline.config import load_config
-from pipeline.files import read_json
+from pipeline.documents import RUN, Evaluation, Facts, read_document, read_log
 from pipeline.prediction_files import find_prediction
 from pipeline.training.config import TrainableConfig, TrainConfig, build_trainable
 from sward.contracts import Student
 from sward.students.saved import SavedStudentError, read_student, untrained
 
+EVALUATE = "restore the file from a copy, or move the folder {folder} away and train the run again"
+NAME = re.compile(r"[A-Za-z0-9._-]+")  # of runs, as `TrainConfig.name` takes it
 REQUIRED = ("config.yaml", "run.json", "metrics.jsonl", "evaluation.json")
 
 
@@ -70,27 +73,39 @@ def load_run(folder: str | Path) -> SavedRun:
     facts = run_facts(folder)
     if facts["status"] != "finished":
         raise RunError(
-            f"the run {folder} is {facts['status']}, not finished; continue it: sward train {folder}/config.yaml"
+            f"the run {folder} is {facts['status']}, not finished; continue it: {command_to_continue(folder)}"
         )
     if missing := [name for name in REQUIRED if not (folder / name).is_file()]:
         raise RunError(f"the run {folder} lacks {', '.join(missing)}; remove the folder and train it again")
     return read_run(folder)
 
 
+def command_to_continue(folder: Path) -> str:
+    """The command that continues a run in its folder, also if the folder was moved or renamed since."""
+    file = folder / "config.yaml"
+    command, config = f"sward train {quote(str(file))}", load_config(TrainConfig, file)
+    if config.folder.resolve() == folder.resolve():
+        return command
+    place = f" --set {quote(f'runs={folder.parent}')}"
+    name, _, identity = folder.resolve().name.rpartition("-")
+    if NAME.fullmatch(name) and identity == config.identity()[:10]:
+        return command + ("" if name == config.name else f" --set {quote(f'name={name}')}") + place
+    own = folder.parent / config.folder.name
+    return f"mv {quote(str(folder))} {quote(str(own))} && sward train {quote(str(own / 'config.yaml'))}{place}"
+
+
 def read_run(folder: Path) -> SavedRun:
     """Reads what exists of a run, finished or not; the evaluation of an unfinished run is empty."""
-    log_file, evaluation = folder / "metrics.jsonl", folder / "evaluation.json"
-    lines = log_file.read_text().splitlines() if log_file.is_file() else []
-    log = [json.loads(line) for line in lines if line.endswith("}")]  # the last line of a killed run may be incomplete
-    config = load_config(TrainConfig, folder / "config.yaml")
-    return SavedRun(folder, config, run_facts(folder), log, read_json(evaluation) if evaluation.is_file() else {})
+    file, config = folder / "evaluation.json", load_config(TrainConfig, folder / "config.yaml")
+    evaluation = read_document(file, Evaluation, EVALUATE) if file.is_file() else {}
+    return SavedRun(folder, config, run_facts(folder), read_log(folder / "metrics.jsonl"), evaluation)
 
 
 def run_facts(folder: Path) -> dict[str, Any]:
     """Reads run.json of a run, finished or not."""
     if not (folder / "run.json").is_file():
         raise RunError(f"{folder} is not a run: it has no run.json; give a folder made by `sward train`")
-    return read_json(folder / "run.json")
+    return read_document(folder / "run.json", Facts, RUN)
 
 
 def load_student(folder: str | Path) -> tuple[Student, dict[str, Any]]:

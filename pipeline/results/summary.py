@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from pipeline.cache.manifest.identity import dataset_name
-from pipeline.files import read_json
+from pipeline.documents import Metrics, read_document
 from pipeline.results.differences import correct, difference, ranks
 from pipeline.results.rows import Row
 from pipeline.results.runs import RunError, SavedRun, load_student, number, require_store
@@ -124,15 +124,15 @@ def external(row: Row) -> dict[str, Any]:
     for name in names:
         values: dict[int, list[dict[str, float]]] = {}
         for run in row.runs:
-            metrics = read_json(run.path / f"external-{name}.json")["metrics"]
+            metrics = read_document(run.path / f"external-{name}.json", Metrics)["metrics"]
             values.setdefault(run.config.seed, []).append(metrics)
         means = [{m: float(np.mean([number(x[m]) for x in runs])) for m in runs[0]} for runs in values.values()]
         found[name] = {m: over_seeds([mean[m] for mean in means]) for m in means[0]}
     return found
 
 
-def defined(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def defined(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def over_seeds(values: Sequence[float]) -> dict[str, Any]:

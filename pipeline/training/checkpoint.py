@@ -9,7 +9,7 @@ from zipfile import BadZipFile, ZipFile
 import torch
 from torch import nn
 
-from pipeline.files import atomic
+from pipeline.files import atomic, os_errors_first
 from pipeline.paths import expand
 from pipeline.training.config import TrainConfig
 
@@ -67,8 +67,8 @@ def copied(value: Any) -> Any:
 
 def write(path: Path, state: dict[str, Any]) -> None:
     """Writes a snapshot atomically: the file appears under its name when it is complete."""
-    with atomic(path) as file:
-        torch.save(state, file)
+    with atomic(path) as file, os_errors_first(file) as guarded:  # torch's zip writer hides "disk full"
+        torch.save(state, guarded)
 
 
 def load(

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline.files import locked
 from pipeline.stopping import stop_requests
 from pipeline.training import checkpoint
 from pipeline.training.background_checkpoints import CheckpointWriter
@@ -24,11 +23,12 @@ from pipeline.training.checkpoint import warm_up_file
 from pipeline.training.config import TrainConfig
 from pipeline.training.distributed import processes
 from pipeline.training.distributed.collectives import any_rank, average_gradients, backward_and_average, gather_lists
+from pipeline.training.distributed.read_only_folder import ReadOnlyRunFolder
 from pipeline.training.optimizer import learning_rate
 from pipeline.training.profiling.parts import part
 from pipeline.training.profiling.profile import profiling
-from pipeline.training.run_folder import ReadOnlyRunFolder, RunFolder
-from pipeline.training.run_length import with_length
+from pipeline.training.run_folder import RunFolder
+from pipeline.training.run_length import finished_without_store, with_length
 from pipeline.training.setup import TrainingRun, open_store, require_same_head, setup
 from pipeline.training.validation import finish, is_exhausted, validate
 from pipeline.types import TrainProgress
@@ -37,6 +37,7 @@ from sward.contracts import Batch, StudentOutput
 from sward.distributed.synced_layers import sharing
 from sward.mwad.monitors import alarms
 from sward.objective import Losses, NonFiniteError, gradient_shares
+from sward.students.inputs import single_values_explained
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,8 @@ def train(
         NonFiniteError: a loss is NaN or infinite; names terms and samples.
         Interrupted: after SIGTERM or Ctrl-C, with a checkpoint written.
     """
+    if finished_without_store(config):
+        return config.folder
     store, first_process = open_store(config), processes.rank() == 0
     config = with_length(config, store)
     folder = (RunFolder if first_process else ReadOnlyRunFolder)(config.folder)
@@ -76,7 +79,7 @@ def train(
         processes.launch(train, config, progress)
         return folder.path
     progress = progress if first_process else (lambda step, steps, logged: None)
-    with locked(folder.path) if first_process else nullcontext():
+    with folder.owned():
         run = setup(config, store, folder, progress)
         folder.count_from_now()
         first = resume(run)
@@ -151,7 +154,7 @@ def fit(
             writer.wait()
             run.folder.mark_stopped()
             run.fabric.barrier()  # no process exits before the first one has written the checkpoint
-            raise Interrupted(f"stopped after step {done}; run the same command again to continue from there")
+            raise Interrupted(f"stopped after step {done}; the same command continues from there")
     return config.steps
 
 
@@ -169,7 +172,7 @@ def forward_backward(
     run.student.train()
     wrapped: Any = run.student  # by Fabric
     with sharing(run.stream.order.size(step)), run.fabric.no_backward_sync(wrapped, enabled=sync_manually):
-        with part("forward: student"):
+        with part("forward: student"), single_values_explained():
             output = run.student(batch.inputs(run.student))
         losses = run.objective(output, batch, step)
     if run.objective.balance is not None and measures:

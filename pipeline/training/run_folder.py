@@ -20,8 +20,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from pipeline.cache.storage.disk_errors import OF_A_RUN, explain_disk_errors
 from pipeline.cache.store import Store
-from pipeline.files import read_json, write_atomic, write_json
+from pipeline.documents import RUN, Facts, RunState, read_document, read_log
+from pipeline.files import locked, remove_partials, write_atomic, write_json
 from pipeline.training.checkpoint import CheckpointMismatch
 from pipeline.training.config import TrainConfig
 from pipeline.yaml_files import dump_yaml
@@ -52,7 +54,11 @@ class RunFolder:
     @property
     def finished(self) -> bool:
         """Whether the run is finished, with any content of its store."""
-        return self.facts.is_file() and read_json(self.facts)["status"] == "finished"
+        return self.facts.is_file() and self.read_facts()["status"] == "finished"
+
+    def read_facts(self, shape: type[RunState] = Facts) -> dict[str, Any]:
+        """Reads run.json."""
+        return read_document(self.facts, shape, RUN)
 
     def finished_from(self, store: Store) -> bool:
         """Whether the run is finished with the present content of ``store``.
@@ -60,12 +66,24 @@ class RunFolder:
         Raises:
             CheckpointMismatch: the store has grown since the run was finished.
         """
-        if self.finished and (before := read_json(self.facts)["content_id"]) != store.content_id:
+        if self.finished and (before := self.read_facts()["content_id"]) != store.content_id:
             ids = f"content id {before[:12]}, but {store.location} now has {store.content_id[:12]} (it was extended)"
             raise CheckpointMismatch(
                 f"{self.path} was finished with {ids}; rename the new run or remove the old folder"
             )
         return self.finished
+
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Holds the folder's lock, removes what a kill left half written, and explains a full or read-only disk.
+
+        Raises:
+            Busy: another process trains this run.
+            NotWritable: the folder cannot be written.
+        """
+        with explain_disk_errors(self.path, OF_A_RUN), locked(self.path):
+            remove_partials(self.path)
+            yield
 
     def create(self, config: TrainConfig, store: Store, sources: dict[str, str], spent: float = 0.0) -> None:
         """Writes config.yaml and run.json; the seconds counted by an earlier session of the run are kept.
@@ -77,7 +95,7 @@ class RunFolder:
             spent: seconds of the warm-up that a new run continues from.
         """
         write_atomic(self.path / "config.yaml", dump_yaml(config.model_dump(mode="json")))
-        seconds = read_json(self.facts)["seconds"] if self.facts.is_file() else spent
+        seconds = self.read_facts()["seconds"] if self.facts.is_file() else spent
         write_json(
             self.facts,
             {
@@ -98,11 +116,11 @@ class RunFolder:
     def mark_finished(self, results: dict[str, Any]) -> None:
         """Writes results and the status into run.json, as the last act of a run."""
         self.add_time()
-        write_json(self.facts, read_json(self.facts) | {"status": "finished"} | results)
+        write_json(self.facts, self.read_facts() | {"status": "finished"} | results)
 
     def mark_stopped(self) -> None:
         """Sets the status of a run that was asked to stop. A run that died keeps `running`; both can be continued."""
-        write_json(self.facts, read_json(self.facts) | {"status": "stopped"})
+        write_json(self.facts, self.read_facts() | {"status": "stopped"})
 
     def count_from_now(self) -> None:
         """Restarts the clock: earlier time (pre-stages, which other runs share) is not this run's."""
@@ -111,7 +129,7 @@ class RunFolder:
     def seconds(self) -> float:
         """Seconds spent on this run so far, by all its sessions."""
         with self._counting:
-            return read_json(self.facts)["seconds"] + time.monotonic() - self._counted
+            return self.read_facts(RunState)["seconds"] + time.monotonic() - self._counted
 
     def add_time(self, now: float | None = None) -> None:
         """Adds the time since the last call (or the start) to run.json; called at every checkpoint and at the end.
@@ -121,7 +139,7 @@ class RunFolder:
         """
         now = time.monotonic() if now is None else now
         with self._counting:
-            facts = read_json(self.facts)
+            facts = self.read_facts(RunState)
             write_json(self.facts, facts | {"seconds": round(facts["seconds"] + now - self._counted, 2)})
             self._counted = now
 
@@ -153,11 +171,10 @@ class RunFolder:
         """
         if not self.log_file.is_file():
             return
-        lines = [line for line in self.log_file.read_text().splitlines() if line.endswith("}")]
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        kept = [line for line in read_log(self.log_file) if line["step"] <= step]
         if not validated:
-            kept = [line for line in kept if json.loads(line)["step"] < step or "val/" not in line]
-        write_atomic(self.log_file, "".join(line + "\n" for line in kept))
+            kept = [line for line in kept if line["step"] < step or not any(key.startswith("val/") for key in line)]
+        write_atomic(self.log_file, "".join(json.dumps(line) + "\n" for line in kept))
 
     def save_student(
         self,
@@ -193,34 +210,6 @@ class RunFolder:
     def load_student(self, student: nn.Module) -> None:
         """Loads the best student's weights; SavedStudentError if the file is damaged."""
         student.load_state_dict(read_weights(self.student))
-
-
-class ReadOnlyRunFolder(RunFolder):
-    """Run folder of all processes but the first: they read it, and only the first one writes."""
-
-    def create(self, *args: Any) -> None:
-        """No-op, as all methods below: the first process writes."""
-
-    def mark_finished(self, results: dict[str, Any]) -> None: ...
-
-    def mark_stopped(self) -> None: ...
-
-    def seconds(self) -> float:
-        return 0.0
-
-    def add_time(self, now: float | None = None) -> None: ...
-
-    @contextmanager
-    def logging(self, first: int) -> Iterator[None]:
-        yield
-
-    def log(self, step: int, values: dict[str, float]) -> None: ...
-
-    def drop_log_after(self, step: int, validated: bool = True) -> None: ...
-
-    def save_student(self, *args: Any) -> None: ...
-
-    def save_evaluation(self, result: dict[str, Any]) -> None: ...
 
 
 def versions() -> dict[str, str]:

@@ -1,9 +1,12 @@
-"""Length of a run whose configuration gives epochs."""
+"""Length of a run whose configuration gives epochs, and what is known of a run without its store."""
 
 import logging
+from pathlib import Path
 
 from pipeline.cache.store import Store
+from pipeline.paths import read_path, with_urls
 from pipeline.training.config import TrainConfig, is_head
+from pipeline.training.run_folder import RunFolder
 from pipeline.training.setup import training_order
 
 SHORT_HEAD = 5  # epochs
@@ -22,3 +25,15 @@ def with_length(config: TrainConfig, store: Store) -> TrainConfig:
             epochs,
         )
     return config
+
+
+def finished_without_store(config: TrainConfig) -> bool:
+    """Whether nothing is left to do for the run, though its store is gone or cannot be reached: told as a warning."""
+    try:
+        if not RunFolder(config.folder).finished or (Path(config.cache.store) / "plan").is_dir():
+            return False
+        Store(read_path(config.cache.store), partial=True)
+    except OSError as error:
+        log.warning("%s is finished; its store cannot be opened: %s", config.folder, with_urls(error))
+        return True
+    return False

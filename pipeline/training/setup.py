@@ -10,7 +10,6 @@ from torch.optim.swa_utils import AveragedModel
 
 from pipeline.cache.manifest.identity import differences, identity_from_config, require_same
 from pipeline.cache.store import Store
-from pipeline.files import read_json
 from pipeline.memory import keep_freed_memory
 from pipeline.paths import read_path
 from pipeline.training.batch_order import Order
@@ -226,7 +225,7 @@ def require_same_head(config: TrainConfig, store: Store, folder: RunFolder) -> N
         now = head_source(config, store, torch.device("cpu")).digest
     except HeadMissing:
         return  # a new run could not read a head either
-    then = read_json(folder.facts).get("sources", {}).get("head")
+    then = folder.read_facts().get("sources", {}).get("head")
     if now and then != now:
         raise CheckpointMismatch(
             f"{folder.path} was trained with a teacher's head of digest {str(then)[:12]}, but {config.runs} now has "

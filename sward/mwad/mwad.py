@@ -136,10 +136,12 @@ class MWAD(nn.Module):
             selects; with ``teacher_proj: aux`` also ``aux``.
 
         Raises:
-            ValueError: a level is missing, has other channels than the module was built for, or aux has no labels.
+            ValueError: a level is missing, has other channels than the module was built for, or aux has no labels;
+                batch sizes differ; an offset is of an unknown level or outside the map.
             RuntimeError: ``prepare`` has not been called.
         """
         self._require_prepared()
+        self._check_inputs(teacher, student, offsets or {})
         by_stage = []
         with torch.autocast(next(iter(student.values())).device.type, enabled=False):
             for i, (t, s) in enumerate(self.pairs):
@@ -192,6 +194,18 @@ class MWAD(nn.Module):
         side = min(self.sides[i], H, W)
         dx, dy = offset or draw_offset(self.config.shift, side, seed, step, self.pairs[i][0])
         return Windows(H, W, side, dx, dy, self.config.roll == "after_padding")
+
+    def _check_inputs(self, teacher: Features, student: Features, offsets: Mapping[str, tuple[int, int]]) -> None:
+        """Raises ValueError if batch sizes differ, or offsets are of unknown levels."""
+        maps = {f"teacher {t}": teacher[t] for t, _ in self.pairs if t in teacher}
+        maps |= {f"student {s}": student[s] for _, s in self.pairs if s in student}
+        if len({len(f) for f in maps.values()}) > 1:
+            found = ", ".join(f"{name}: {len(f)}" for name, f in maps.items())
+            raise ValueError(f"found batches of different sizes ({found}); pass features of the same images")
+        if unknown := sorted(set(offsets) - set(self.stages)):
+            raise ValueError(
+                f"found offsets of {unknown}, expected teacher levels of {list(self.stages)}: correct them"
+            )
 
     def _masks(self, windows: Windows, f: Tensor) -> tuple[Tensor | None, Tensor | None]:
         return windows.masks(self.config.mask_padding, self.config.seam_mask, f.device)

@@ -61,6 +61,14 @@ class Windows:
     dy: int = 0
     pad_first: bool = False
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for an offset outside the map: the seam would lie elsewhere than the masks say."""
+        if not (0 <= self.dx < max(self.width, 1) and 0 <= self.dy < max(self.height, 1)):
+            raise ValueError(
+                f"found the window offset (dx, dy) = {self.dx, self.dy} for a map of {self.height}x{self.width} cells, "
+                f"expected dx in 0..{self.width - 1} and dy in 0..{self.height - 1}: give offsets modulo the map's size"
+            )
+
     @property
     def padding(self) -> tuple[int, int]:
         """Returns (columns added on the right, rows added at the bottom)."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from sward.compat import import_torchvision_safely
 from sward.contracts import Config, Student, StudentOutput
+from sward.students.allocation import TooLarge
 from sward.students.inputs import require_multiple
 
 MOBILENET = "tu-mobilenetv3_small_100"  # tu-: an encoder of timm, wrapped by smp
@@ -86,6 +87,8 @@ def build_smp(
     names = {"encoder_name": encoder, "encoder_weights": weights, "classes": num_classes}
     try:
         net = smp.create_model(architecture, **names, **options)
+    except TooLarge:
+        raise
     except Exception as error:  # smp, timm and the hub's client raise a dozen types of errors
         remedy = (
             "Weights come from the model hub: without network, set encoder_weights: null or fill its cache."

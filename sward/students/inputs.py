@@ -1,4 +1,7 @@
-"""Checks the shape of a student's input images."""
+"""Checks the shape of a student's input images, and explains the errors of too small a batch."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from torch import Tensor
 
@@ -26,3 +29,23 @@ def require_multiple(images: Tensor, multiple: int, student: str) -> None:
             f"{student}: got images of {height}x{width} (height x width), expected multiples of {multiple}: "
             f"pad or resize them to {padded[0]}x{padded[1]}."
         )
+
+
+@contextmanager
+def single_values_explained() -> Iterator[None]:
+    """Adds the remedy to the error of batch normalisation that gets one value per channel.
+
+    It is met by pooled features (DeepLab's image pooling) and by maps of one cell, in a batch of one image.
+
+    Raises:
+        ValueError: in place of torch's.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ValueError(
+            f"the student normalises maps of a single value in a batch of one image ({error}): set batch_size to 2 or "
+            "more; with 2 or more already, a larger size, or more training images than one"
+        ) from error

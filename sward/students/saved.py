@@ -11,7 +11,7 @@ No other module of this package opens files.
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,11 +21,16 @@ from torch import Tensor, nn
 from sward.contracts import Config, Student
 from sward.digest import state_digest
 from sward.pixels import at_size, normaliser, resize
+from sward.students.allocation import TooLarge, at_most
 
 WEIGHTS, CARD = "student.safetensors", "student.json"
 DIGEST = "sward-digest"  # key in the metadata of a file of weights
 REPAIR = "copy both files again from the run that wrote them"
+SLACK = 10_000_000  # values that building allocates beside the parameters
 Pixels = TypeVar("Pixels", np.ndarray, Tensor)
+Side = Annotated[int, Field(ge=1, le=1 << 16)]
+Value = Annotated[float, Field(allow_inf_nan=False)]
+Spread = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class SavedStudentError(ValueError):
@@ -38,9 +43,11 @@ class Preprocessing(Config):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     classes: tuple[str, ...] = Field(min_length=1, max_length=255, description="Class names, by index.")
-    size: tuple[int, int] = Field(description="Input (height, width) of the network, in pixels.")
-    mean: tuple[float, float, float] = Field(description="Mean of RGB values in [0, 1].")
-    std: tuple[float, float, float] = Field(description="Standard deviation of RGB values in [0, 1].")
+    size: tuple[Side, Side] = Field(description="Input (height, width) of the network, in pixels.")
+    mean: tuple[Value, Value, Value] = Field(description="Mean of RGB values in [0, 1].")
+    std: tuple[Spread, Spread, Spread] = Field(description="Standard deviation of RGB values in [0, 1].")
+    student: dict[str, Any] = Field(default={}, description="Configuration of the network.")
+    teacher_channels: dict[str, Side] = Field(default={}, description="Channels of cached features, for a head.")
 
 
 class Segmenter(nn.Module):
@@ -138,13 +145,20 @@ def read_student(path: str | Path, build: Callable[[dict[str, Any]], Student]) -
             "first validation"
         )
     try:
-        card = json.loads((folder / CARD).read_text())
+        card = json.loads((folder / CARD).read_bytes())
         Preprocessing.model_validate(card)
-        network = build(card)
+        size = (folder / WEIGHTS).stat().st_size
+        with at_most(size + SLACK):  # a weight is stored in a byte or more
+            network = build(card)
+    except TooLarge as error:
+        raise SavedStudentError(
+            f"{folder / CARD} does not describe the network of {WEIGHTS}: {error}, and {WEIGHTS} has {size:,} bytes; "
+            f"{REPAIR}"
+        ) from error
     except ValidationError as error:
         mistakes = "; ".join(f"{'.'.join(map(str, m['loc']))} {m['msg']}".strip() for m in error.errors())
         raise SavedStudentError(f"{folder / CARD} is no card of a student: {mistakes}; {REPAIR}") from error
-    except (KeyError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise SavedStudentError(f"{folder / CARD} is no card of a student: {error!r}; {REPAIR}") from error
     try:
         network.load_state_dict(read_weights(folder / WEIGHTS))

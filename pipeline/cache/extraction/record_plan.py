@@ -13,6 +13,7 @@ from pipeline.views import draw
 
 Plans = list[dict[str, Any]]  # a store's plans, oldest first: plan/0000.json, then one per extension
 
+MOST_RECORDS = 2_000_000  # a plan lists every record: some 300 bytes each, and a kilobyte in memory
 GROW_ONLY = f"A store can only grow. Undo the change, or set `store:` to a new folder. {WITHDRAW}"
 
 
@@ -31,7 +32,16 @@ def wanted_records(config: CacheConfig, dataset: Dataset) -> list[Record]:
     """Every (sample, view) of the configuration, in data set order; rows are -1 (`group_units` assigns them).
 
     A training image has ``views.count`` views, a validation or test image one.
+
+    Raises:
+        ValueError: they are more than a plan can list.
     """
+    trained = sum(sample.subset == "train" for sample in dataset.samples)
+    if (count := trained * config.views.count) > MOST_RECORDS:
+        raise ValueError(
+            f"{trained} training images with views.count {config.views.count} are {count:,} records, expected at most "
+            f"{MOST_RECORDS:,}: lower views.count to {MOST_RECORDS // trained} or less"
+        )
     records = []
     for sample in dataset.samples:
         size, full = config.size_of(sample.subset), image_size(sample)

@@ -6,6 +6,7 @@ zarr-python writes the metadata and can read these files. This module writes and
 per-chunk machinery of zarr-python reads at 15-55 % of the disk's speed.
 """
 
+import errno
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -72,6 +73,7 @@ def read_index(path: Path, num_chunks: int) -> Index:
 
     Raises:
         StoreDamaged: the file is missing, too short, or its index does not match its checksum.
+        OSError: this process may open no further file; the store is not damaged.
     """
     size = index_bytes(num_chunks)
     try:
@@ -79,6 +81,10 @@ def read_index(path: Path, num_chunks: int) -> Index:
             file.seek(-size, os.SEEK_END)
             tail = file.read(size)
     except OSError as error:
+        if error.errno in BUSY:
+            raise OSError(
+                error.errno, f"{error.strerror}: {BUSY[error.errno]}; the store is not damaged", path
+            ) from error
         raise StoreDamaged(f"{path}: shard missing or too short for its index ({error}); {REMEDY}") from error
     return parse_index(path, tail)
 
@@ -91,6 +97,11 @@ def parse_index(path: Path | str, tail: bytes) -> Index:
 
 
 REMEDY = "run `sward verify`, delete the receipt it names, then run `sward extract` to compute that shard again"
+BUSY = {  # errors of the machine, not of the file
+    errno.EMFILE: "this process has too many open files; raise the limit (ulimit -n 4096)",
+    errno.ENFILE: "this machine has too many open files; end other programs",
+    errno.ENOMEM: "this machine has no memory left; end other programs",
+}
 
 
 def chunk_offset(path: Path | str, index: Index, chunk: int, size: int) -> int:

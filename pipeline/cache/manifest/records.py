@@ -12,6 +12,7 @@ from typing import Any
 from pipeline.cache.manifest.identity import digest
 from pipeline.cache.manifest.inside import require_inside, require_inside_plan
 from pipeline.cache.manifest.sealed import read_sealed
+from pipeline.cache.manifest.shapes import PlanShape, ReceiptShape
 from pipeline.views import View
 
 RESTORE_PLAN = (
@@ -85,7 +86,7 @@ class Unit:
         """
         file = receipt_path(path, self.name)
         remedy = "delete it and run the command that made the store again"
-        receipt = read_sealed(file, remedy) if file.is_file() else {}
+        receipt = read_sealed(file, remedy, ReceiptShape) if file.is_file() else {}
         require_inside(receipt.get("files", ()), file)
         return receipt if receipt.get("records_digest") == self.digest() else None
 
@@ -97,7 +98,7 @@ def read_plans(path: Path) -> list[dict[str, Any]]:
         StoreDamaged: a plan's bytes are not those that were written, or a name in it would lead out of the store.
     """
     files = sorted((path / "plan").glob("[0-9]*.json"))
-    plans = [read_sealed(file, RESTORE_PLAN) for file in files]
+    plans = [read_sealed(file, RESTORE_PLAN, PlanShape) for file in files]
     for plan, file in zip(plans, files, strict=True):
         require_inside_plan(plan, file)
         plan["channels"] = dict(sorted(plan["channels"].items(), key=lambda item: int(item[0][1:])))

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import google_crc32c
+from pydantic import BaseModel, ValidationError
 
 from pipeline.cache.errors import StoreDamaged
+from pipeline.documents import Shape, mistakes
 from pipeline.files import canonical, write_atomic
 
 # No other line has this form. The key may be any 4 bytes, so that a changed byte in "seal" is noticed too.
@@ -30,8 +32,13 @@ def sealed(value: dict[str, Any]) -> bytes:
     return canonical(value | {"seal": f"{crc:08x}"})
 
 
-def read_sealed(path: Path, remedy: str) -> dict[str, Any]:
+def read_sealed(path: Path, remedy: str, shape: type[BaseModel] = Shape) -> dict[str, Any]:
     """Reads the value of a file, without its checksum.
+
+    Args:
+        path: the file.
+        remedy: what to do if it is damaged.
+        shape: model of the entries that are read; files of earlier versions have no checksum.
 
     Raises:
         StoreDamaged: the bytes are not those that were written; the message names the file and the remedy.
@@ -39,11 +46,15 @@ def read_sealed(path: Path, remedy: str) -> dict[str, Any]:
     data = path.read_bytes()
     try:
         value = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StoreDamaged(f"damaged file: {path} ({error}); {remedy}") from error
     if not isinstance(value, dict) or not (("seal" not in value and not SEAL.search(data)) or seal_is_whole(data)):
         raise StoreDamaged(f"damaged file: {path} (its bytes do not match the checksum in it); {remedy}")
     value.pop("seal", None)
+    try:
+        shape.model_validate(value)
+    except ValidationError as error:
+        raise StoreDamaged(f"damaged file: {path} ({mistakes(error)}); {remedy}") from error
     return value
 
 

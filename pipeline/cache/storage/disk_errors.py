@@ -1,10 +1,11 @@
-"""Adds path, cause and remedy to the OSErrors of a full or read-only disk."""
+"""Adds path, cause and remedy to the OSErrors of a full or read-only disk, of stores and of run folders."""
 
 import errno
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from pipeline.cache.errors import KEPT, NotWritable
 
@@ -19,9 +20,29 @@ REASONS = {
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
+class Remedies(NamedTuple):
+    """What to do, by the kind of error.
+
+    Attributes:
+        full: the disk or the quota is full.
+        limit: the file is larger than allowed.
+    """
+
+    full: str
+    limit: str
+
+
+OF_A_STORE = Remedies(
+    "make room (`sward plan` estimates the size of the store, `sward prune` lists files it does not use), or choose a "
+    "smaller codec or another folder",
+    "raise the limit, or write smaller shards (shard_records)",
+)
+OF_A_RUN = Remedies("make room, or set `runs` to a folder on another disk", "raise the limit")
+
+
 @contextmanager
-def explain_disk_errors(path: Path) -> Iterator[None]:
-    """Adds cause and remedy to the errors of writing the store at ``path``.
+def explain_disk_errors(path: Path, remedies: Remedies = OF_A_STORE) -> Iterator[None]:
+    """Adds cause and remedy to the errors of writing the store (or run) at ``path``.
 
     Raises:
         NotWritable: in place of an OSError that means a full or read-only disk. Errors about files outside the store,
@@ -33,7 +54,9 @@ def explain_disk_errors(path: Path) -> Iterator[None]:
         if error.errno not in REASONS or not concerns(error, path):
             raise
         where = error.filename or path
-        raise NotWritable(error.errno, f"{REASONS[error.errno]}: {remedy(error.errno, path)}; {KEPT}", where) from error
+        raise NotWritable(
+            error.errno, f"{REASONS[error.errno]}: {remedy(error.errno, path, remedies)}; {KEPT}", where
+        ) from error
 
 
 @contextmanager
@@ -55,16 +78,13 @@ def concerns(error: OSError, path: Path) -> bool:
     return named.is_relative_to(own) or own.is_relative_to(named)
 
 
-def remedy(code: int, path: Path) -> str:
+def remedy(code: int, path: Path, remedies: Remedies = OF_A_STORE) -> str:
     """Remedy for an errno of ``REASONS``."""
     if code in FULL:
         free = shutil.disk_usage(existing(path)).free / 1e9
-        return (
-            f"{free:.2f} GB are free there; make room (`sward plan` estimates the size of the store, `sward prune` "
-            "lists files it does not use), or choose a smaller codec or another folder"
-        )
+        return f"{free:.2f} GB are free there; {remedies.full}"
     if code == errno.EFBIG:
-        return "raise the limit, or write smaller shards (shard_records)"
+        return remedies.limit
     return "make the folder writable for this user, or choose another folder"
 
 

@@ -83,7 +83,7 @@ def launch(train: Train, config: TrainConfig, progress: TrainProgress) -> None:
         KeyboardInterrupt: a stop was requested.
         Exception: the first error that ``train`` raised in any process.
     """
-    rendezvous = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    rendezvous = loopback_store()
     context = multiprocessing.get_context("spawn")
     threads, own = max(1, torch.get_num_threads() // config.devices), os.getpid()
     pipes = [context.Pipe(duplex=False) for _ in range(config.devices)]
@@ -100,6 +100,15 @@ def launch(train: Train, config: TrainConfig, progress: TrainProgress) -> None:
             for worker in workers:
                 if worker.is_alive():
                     worker.kill()
+
+
+def loopback_store() -> dist.TCPStore:
+    """Rendezvous of processes of this machine; torch's own socket would listen on all interfaces."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    port = listening.getsockname()[1]
+    return dist.TCPStore(  # takes the socket over
+        "127.0.0.1", port, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach()
+    )
 
 
 class _Watch:
@@ -186,7 +195,8 @@ def _work(
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(config.devices), "NODE_RANK": "0"}
     if "lo" in (name for _, name in socket.if_nameindex()):
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the host name may not resolve
+        for backend in ("GLOO", "NCCL"):  # no other machine takes part, and the host name may not resolve
+            os.environ.setdefault(f"{backend}_SOCKET_IFNAME", "lo")
     torch.set_num_threads(threads)
     try:
         backend = "nccl" if resolve_device(config.device).type == "cuda" else "gloo"

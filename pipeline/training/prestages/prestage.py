@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save
 
 from pipeline.cache.manifest.appended import plan_path
 from pipeline.cache.manifest.identity import digest
-from pipeline.files import Busy, locked, read_json, write_atomic, write_json
+from pipeline.documents import Digest, read_document
+from pipeline.files import Busy, locked, remove_partials, write_atomic, write_json
 from pipeline.paths import expand
 from pipeline.training.batch_order import Order
 from pipeline.training.config import TrainConfig
@@ -85,6 +86,7 @@ def load_or_train(
     while not folder.card.is_file():
         try:
             with locked(folder.path):
+                remove_partials(folder.path)
                 if not folder.card.is_file():
                     train_prestage(config, stream, stage, network, facts, folder, progress)
         except Busy:
@@ -93,7 +95,7 @@ def load_or_train(
             warned = True
             time.sleep(POLL_SECONDS)
     state = load_file(folder.weights)
-    if state_digest(state) != read_json(folder.card)["digest"]:
+    if state_digest(state) != read_document(folder.card, Digest)["digest"]:
         raise ValueError(
             f"{folder.weights} is not what its card says; remove the folder {folder.path} to train it again"
         )

@@ -1,0 +1,37 @@
+"""Makes names safe to show: in a terminal, in a spreadsheet, in a line of a table.
+
+Names of files, classes, samples and rows come from other people. They may hold terminal escapes (which move the cursor,
+retitle the window or hide text), line breaks, or text that a spreadsheet takes for a formula.
+"""
+
+import re
+import unicodedata
+
+TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # change the order of what follows
+NUMBERS = re.compile(r"[-+−]?[\d.,]+([\s…±%×]+[-+−]?[\d.,]+)*[\s%×]*")  # a number, or an interval of two
+
+
+def printable(text: object) -> str:
+    """The text with control characters spelled out (``\\x1b``); line breaks and tabs stay."""
+    return "".join(letter if letter in "\n\t" or is_plain(letter) else spelled(letter) for letter in str(text))
+
+
+def one_line(text: str) -> str:
+    """``printable``, and line breaks and tabs as blanks: a cell of a table."""
+    return printable(re.sub(r"\s*[\r\n\t\v\f\x85\u2028\u2029]\s*", " ", text))
+
+
+def no_formula(text: str) -> str:
+    """``one_line``, with an apostrophe before what a spreadsheet would compute; numbers stay numbers."""
+    text = one_line(text)
+    return f"'{text}" if text.lstrip()[:1] in ("=", "+", "-", "@") and not NUMBERS.fullmatch(text) else text
+
+
+def is_plain(letter: str) -> bool:
+    """Whether a terminal shows the letter and does nothing else."""
+    return unicodedata.category(letter) not in ("Cc", "Cs", "Zl", "Zp") and letter not in TURNING
+
+
+def spelled(letter: str) -> str:
+    """The escape of a letter in Python."""
+    return letter.encode("ascii", "backslashreplace").decode() if ord(letter) > 127 else f"\\x{ord(letter):02x}"
