@@ -21,11 +21,11 @@ from pipeline.experiments.tune import tune
 from pipeline.files import read_json, write_atomic, write_json
 from pipeline.report.report import write_report
 from pipeline.results.nearest_mask import copied_masks
+from pipeline.results.results_table import cells, comparison_csv, comparison_markdown, conclusions, header, markdown
 from pipeline.results.rows import Row
 from pipeline.results.runs import evaluate_elsewhere, load_run, require_store
 from pipeline.results.step_costs import add_costs
 from pipeline.results.summary import lookup_row, summarise
-from pipeline.results.table import cells, comparison_csv, comparison_markdown, conclusions, header, markdown
 from pipeline.training.config import HeadFit, TrainableConfig, TrainConfig
 from pipeline.training.loop import train
 from pipeline.training.setup import open_store

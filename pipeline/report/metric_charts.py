@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.report.charts import COLOURS, Chart, plain, slug, tag
+from pipeline.results.results_table import NAMES
 from pipeline.results.rows import Row, image_means
 from pipeline.results.runs import SavedRun
-from pipeline.results.table import NAMES
 from sward import seeds
 
 ROW_INCHES = 0.42
