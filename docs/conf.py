@@ -12,6 +12,8 @@ copyright = "the SWARD authors, Apache-2.0"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 html_theme = "furo"
 html_title = "SWARD"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_theme_options = {"source_directory": "docs/"}
 exclude_patterns = ["notebooks/**"]
 

@@ -71,8 +71,8 @@ def formatted(text: str) -> Iterator[str]:
     for name, body in blocks(text):
         if not name:
             yield plain(body)
-        elif name == "Terms" and (listed := terms(body)):
-            yield f"**{name}**\n\n{listed}"
+        elif name.startswith("Terms") and (listed := terms(body)):
+            yield f"**{escape(name)}**\n\n{listed}"
         else:
             yield f"**{name}:** {plain(body)}"
 
