@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export DO_NOT_TRACK := 1
 
-.PHONY: setup help quickstart test check docs e2e outages prefect clean
+.PHONY: setup help quickstart test check docs pages e2e outages prefect clean
 
 setup: $(READY)        ## a virtual environment with everything (the default)
 
@@ -34,6 +34,12 @@ check: $(READY)        ## read-only: format, lint, types, import contract
 
 docs: $(READY)         ## the documentation site in build/docs; warnings are errors
 	$(BIN)/sphinx-build -q -W --keep-going -E docs build/docs
+
+pages: $(READY)        ## the generated pages, tables and pictures of README and docs/, written again
+	$(BIN)/python -m pipeline.maintenance.reference_pages
+	$(BIN)/python -m pipeline.maintenance.capacity_page
+	$(BIN)/python -m pipeline.maintenance.readme
+	$(BIN)/python -m pipeline.maintenance.figures
 
 e2e: $(READY)          ## a real Prefect server and workers on loopback, both deployments; the quickstart's report in a browser
 	$(BIN)/python -m pytest -m slow tests/flows/test_end_to_end.py tests/report/test_browser.py

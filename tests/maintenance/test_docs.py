@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import get_args
 
@@ -220,6 +221,19 @@ def test_the_number_of_rivals_is_right():
     kinds = [config.model_fields["kind"].default for config in get_args(get_args(MethodConfig)[0])]
     assert len(set(kinds) - {"plain", "sward", "combined"}) == 20
     assert "twenty rivals" in PAGES["README.md"]
+
+
+def test_files_for_contributors_agree_with_the_checkout():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    check = (ROOT / "Makefile").read_text().split("\ncheck:")[1].split("\n\n")[0]
+    assert {Path(hook["entry"].split()[0]).name for hook in hooks} == set(re.findall(r"\$\(BIN\)/([\w-]+)", check))
+    steps = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]["run"]["steps"]
+    assert ".ci/run" in [step.get("run") for step in steps]
+    forms = list((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"))
+    assert all("body" in yaml.safe_load(form.read_text()) for form in forms if form.stem != "config")
 
 
 @pytest.mark.parametrize("theme", INKS)
