@@ -20,12 +20,14 @@ exclude_patterns = ["notebooks/**"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3  # the anchors that GitHub gives, so that links work on both
 
-autodoc_typehints = "none"  # signatures name the types; docstrings do not repeat them
+autodoc_typehints = "signature"  # signatures name the types; docstrings do not repeat them
+autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True, "undoc-members": False, "show-inheritance": False}
+autodoc_default_options = {"members": True, "exclude-members": "model_config"}
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+napoleon_use_rtype = False
 napoleon_custom_sections = ["Terms", "Paper and code", "Differences", "Reads", "Random draws", "Parameters and buffers"]
 
 
