@@ -12,7 +12,7 @@ from pipeline.report.charts import Chart
 from pipeline.report.curves import learning_curves, term_curves
 from pipeline.report.examples import Case, examples
 from pipeline.report.grad_cam import activations
-from pipeline.report.metric_charts import confusion_chart, difference_chart, distribution_chart
+from pipeline.report.metric_charts import confusion_chart, difference_chart, distribution_chart, ranking_chart
 from pipeline.report.selection import ReportInput, Rows, status
 from pipeline.report.table_formats import Table
 from pipeline.report.tsne import space_charts
@@ -109,8 +109,8 @@ def add_results(found: ReportContents, subject: ReportInput, store: Store | str)
         Table("cost-account", "Cost account", about_cost, cost_account.HEADER, cost_account.account(rows, extraction)),
         Table("all-runs", "Table of runs", about_runs, run_header(c), run_cells(c)),
     ]
-    difference = difference_chart(c)
-    found.images = [chart for chart in (difference, distribution_chart(rows, c["headline"])) if chart]
+    charts = difference_chart(c), ranking_chart(c), distribution_chart(rows, c["headline"])
+    found.images = [chart for chart in charts if chart]
 
 
 def add_pictures(found: ReportContents, rows: Rows, store: Store, metric: str) -> None:
