@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export DO_NOT_TRACK := 1
 
-.PHONY: setup help quickstart test check e2e outages prefect clean
+.PHONY: setup help quickstart test check docs pages e2e outages prefect clean
 
 setup: $(READY)        ## a virtual environment with everything (the default)
 
@@ -17,7 +17,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"SWARD needs Python 3.11 or newer, found {v[0]}.{v[1]}; set PYTHON=...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt torch numpy setuptools wheel
-	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[teacher,flows,dask,export,cloud,dev]'
+	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[teacher,flows,dask,export,cloud,dev,docs]'
 	touch $@
 
 quickstart: $(READY)   ## both stages on the embedded default, a table, and a report
@@ -31,6 +31,15 @@ check: $(READY)        ## read-only: format, lint, types, import contract
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(READY)         ## the documentation site in build/docs; warnings are errors
+	$(BIN)/sphinx-build -q -W --keep-going -E docs build/docs
+
+pages: $(READY)        ## the generated pages, tables and pictures of README and docs/, written again
+	$(BIN)/python -m pipeline.maintenance.reference_pages
+	$(BIN)/python -m pipeline.maintenance.capacity_page
+	$(BIN)/python -m pipeline.maintenance.readme
+	$(BIN)/python -m pipeline.maintenance.figures
 
 e2e: $(READY)          ## a real Prefect server and workers on loopback, both deployments; the quickstart's report in a browser
 	$(BIN)/python -m pytest -m slow tests/flows/test_end_to_end.py tests/report/test_browser.py

@@ -1,9 +1,10 @@
-"""Copies results of comparisons into results/ and writes the README's tables from them.
+"""Copies results of comparisons into results/ and writes the tables of README and documentation from them.
 
     python -m pipeline.maintenance.readme [FOLDER ...]   # copies these folders to results/, then rewrites the tables
 
 FOLDER is one that `sward compare` or `sward quality` wrote. A table stands between ``<!-- results:NAME -->`` and
-``<!-- /results:NAME -->``. It is generated from the JSON in ``results/NAME`` and never edited by hand.
+``<!-- /results:NAME -->`` in README.md or below docs/. It is generated from the JSON in ``results/NAME`` and never
+edited by hand. ``<!-- results:NAME short -->`` gives the columns that are read first, without the caption.
 """
 
 import re
@@ -14,22 +15,32 @@ from typing import Any
 from pipeline.experiments.quality_page import quality_markdown
 from pipeline.files import read_json, write_atomic, write_json
 from pipeline.paths import data_root
-from pipeline.results.results_table import comparison_csv, comparison_markdown
+from pipeline.results.results_table import NONE, cells, comparison_csv, comparison_markdown, header
 from pipeline.results.runs import RunError
 
-README, RESULTS = Path("README.md"), Path("results")
-BLOCK = re.compile(r"(<!-- results:(?P<name>[\w.-]+) -->\n).*?(<!-- /results:(?P=name) -->)", re.DOTALL)
-MARKER = re.compile(r"<!-- results:([\w.-]+) -->")
+README, DOCS, RESULTS = Path("README.md"), Path("docs"), Path("results")
+BLOCK = re.compile(
+    r"(?P<open><!-- results:(?P<name>[\w.-]+)(?P<short> short)? -->\n).*?(?P<close><!-- /results:(?P=name) -->)",
+    re.DOTALL,
+)
+MARKER = re.compile(r"<!-- results:([\w.-]+)(?: short)? -->")
+READ_FIRST = re.compile(r"|m(Dice|IoU|Acc) %|seeds|Δ .*|95 % CI.*|verdict|extra|step")  # columns of a short table
 KEPT = ("config.yaml", "run.json", "evaluation.json", "metrics.jsonl")  # files copied per run: no weights, no images
 
 
 def main(folders: list[str]) -> None:
-    """Copy the given folders to results/, then update the README's tables."""
+    """Copy the given folders to results/, then update all tables."""
     for folder in folders:
         print(f"kept {save_results(Path(folder), RESULTS / Path(folder).name)}")
-    text = regenerate(README.read_text(), RESULTS)
-    write_atomic(README, text)
-    print(f"{README}: tables {', '.join(marked(text)) or 'none'}")
+    for page in pages():
+        text = regenerate(page.read_text(), RESULTS)
+        write_atomic(page, text)
+        print(f"{page}: tables {', '.join(marked(text))}")
+
+
+def pages() -> list[Path]:
+    """README and the pages of the documentation that have tables of results."""
+    return [page for page in (README, *sorted(DOCS.rglob("*.md"))) if page.is_file() and marked(page.read_text())]
 
 
 def save_results(folder: Path, target: Path) -> Path:
@@ -101,7 +112,22 @@ def regenerate(text: str, results: Path) -> str:
             f"nothing in {results}/<name> for {', '.join(absent)}; give this command the folder to copy there"
         )
     found = {name: read_json(figures) for name in blocks if (figures := figures_of(results / name))}
-    return BLOCK.sub(lambda m: f"{m[1]}{tables(found[m['name']])['md']}{m[3]}", text)
+
+    def written(block: re.Match[str]) -> str:
+        table = short_table(found[block["name"]]) if block["short"] else tables(found[block["name"]])["md"]
+        return f"{block['open']}{table}{block['close']}"
+
+    return BLOCK.sub(written, text)
+
+
+def short_table(comparison: dict[str, Any]) -> str:
+    """The columns of a comparison that are read first, as Markdown, without those that say nothing."""
+    names, lines = header(comparison), cells(comparison)
+    filled = [any(line[i] != NONE for line in lines) for i in range(len(names))]
+    shown = [i for i, name in enumerate(names) if READ_FIRST.fullmatch(name) and filled[i]]
+    rows = [[names[i] for i in shown], ["---", *["---:"] * (len(shown) - 1)]]
+    rows += [[line[i] for i in shown] for line in lines]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The README's tables are generated, never typed."""
+"""Tables of results in README and documentation are generated, never typed."""
 
 from pathlib import Path
 
@@ -12,9 +12,20 @@ from pipeline.results.runs import RunError
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_the_readmes_tables_are_those_of_the_results():
-    text = (ROOT / "README.md").read_text() if (ROOT / "README.md").is_file() else ""
-    assert readme.regenerate(text, ROOT / "results") == text
+def test_tables_are_those_of_the_results(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert {page.name for page in readme.pages()} >= {"README.md", "results.md", "quickstart.md"}
+    for page in readme.pages():
+        assert readme.regenerate(page.read_text(), ROOT / "results") == page.read_text()
+
+
+def test_a_short_table_has_the_columns_that_are_read_first(compared):
+    text = "<!-- results:tiny short -->\n<!-- /results:tiny -->"
+    made = readme.regenerate(text, compared.folder.parent)
+    names = [cell.strip() for cell in made.splitlines()[1].split("|")]
+    assert {"mDice %", "seeds", "Δ mDice"} <= set(names)
+    assert not {"parameters", "peak MB", "reads"} & set(names)
+    assert len(made.splitlines()) == 4 + len(compared.json["rows"])
 
 
 def test_kept_results_have_no_weights_no_images_and_no_places_of_a_machine(compared, tmp_path, monkeypatch):

@@ -1,0 +1,108 @@
+"""Writes the page of methods from the docstrings of sward/methods: idea, terms, sources, differences, what is read."""
+
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+from pipeline.maintenance.configuration_page import escape, plain
+from sward.contracts import BaseMethodConfig
+from sward.methods import MethodConfig
+
+INTRO = """
+`method: {kind: …}` in a train config selects one. Each is one file (or folder) in `sward/methods/`; what follows is
+that file's own documentation. All methods share student, store, order of records and task loss, so a comparison of them
+differs in the method alone. *Trained* parameters are trained with the student and dropped after training. Methods that
+read `logits` or `penultimate` need a fitted head: see [Methods and heads](../how-to/method.md).
+
+In the formulas B is the batch, C channels, H and W the map's height and width, K the number of classes; indices t and s
+are teacher and student; `f` are features, `z` logits; `KL(p || q)` is the sum of p (log p − log q).
+"""
+HEADINGS = ("Terms", "Paper and code", "Differences", "Reads", "Random draws", "Parameters and buffers", "Raises")
+HEADING = re.compile(rf"^(?P<name>{'|'.join(HEADINGS)})(?P<more>[^:\n]*):(?P<rest>.*)$")
+TERM = re.compile(r"^(?P<name>``[^`]+``|[a-z][a-z_0-9]*(, [a-z][a-z_0-9]*)*( \([^)]*\))?): (?P<formula>\S.*)$")
+
+
+def page() -> str:
+    """The whole page as Markdown."""
+    configs = get_args(get_args(MethodConfig)[0])
+    rows = [f"| [`{kind(c)}`](#{kind(c)}) | {headline(c)} |" for c in configs]
+    parts = ["# Methods", INTRO.strip(), "\n".join(["| kind | idea |", "|---|---|", *rows])]
+    for config in configs:
+        parts += [f"## {kind(config)}", *method(config)]
+    return "\n\n".join(parts) + "\n"
+
+
+def kind(config: type[BaseMethodConfig]) -> str:
+    """Name of a method in configurations."""
+    return str(config.model_fields["kind"].default)
+
+
+def headline(config: type[BaseMethodConfig]) -> str:
+    """First sentence of the method's file, for a table."""
+    return first_block(module_text(config)).replace("|", "\\|")
+
+
+def first_block(text: str) -> str:
+    """First paragraph of a docstring on one line."""
+    return plain(text.split("\n\n")[0])
+
+
+def module_text(config: type[BaseMethodConfig]) -> str:
+    """Docstring of the file that defines a method's configuration."""
+    return inspect.cleandoc(sys.modules[config.__module__].__doc__ or "")
+
+
+def method(config: type[BaseMethodConfig]) -> Iterator[str]:
+    """Paragraphs of one method: its file's docstring, then its class's, then where to find code and settings."""
+    module = sys.modules[config.__module__]
+    yield plain(module_text(config))
+    built = getattr(module, str(config.build.__annotations__["return"]).strip("\"'"))  # type: ignore[attr-defined]
+    yield from formatted(inspect.getdoc(built) or "")
+    file = Path(*config.__module__.split(".")).with_suffix(".py")
+    settings = f"[`{config.__name__}`](../reference/configuration.md#{config.__name__.lower()})"
+    yield f"Code: [`{file}`](../../{file}). Settings: {settings}."
+
+
+def formatted(text: str) -> Iterator[str]:
+    """A class docstring as Markdown paragraphs, its headings in bold, its terms as a list."""
+    for name, body in blocks(text):
+        if not name:
+            yield plain(body)
+        elif name.startswith("Terms") and (listed := terms(body)):
+            yield f"**{escape(name)}**\n\n{listed}"
+        else:
+            yield f"**{name}:** {plain(body)}"
+
+
+def blocks(text: str) -> Iterator[tuple[str, str]]:
+    """(heading or nothing, text below it) in order; a heading stands alone on its line or before its text."""
+    name, lines = "", list[str]()
+    for line in text.splitlines():
+        if match := HEADING.match(line):
+            if body := inspect.cleandoc("\n".join(lines)).strip():
+                yield name, body
+            name, lines = match["name"] + match["more"].replace("``", "`"), [match["rest"].strip()]
+        elif lines == [""] and line.startswith("    "):
+            lines = [line]
+        else:
+            lines.append(line)
+    if body := inspect.cleandoc("\n".join(lines)).strip():
+        yield name, body
+
+
+def terms(body: str) -> str:
+    """Terms as a list, if every one begins a line with its name; else nothing."""
+    items: list[str] = []
+    for line in body.splitlines():
+        if match := TERM.match(line):
+            items.append(f"- `{match['name'].strip('`')}`: {match['formula']}")
+        elif not items:
+            return ""
+        else:
+            items[-1] += f" {line.strip()}"
+    return "\n".join(
+        f"{head}`: {escape(tail.replace('``', '`'))}" for head, _, tail in (i.partition("`: ") for i in items)
+    )
