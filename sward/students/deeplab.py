@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from sward.compat import import_torchvision_safely
 from sward.contracts import Config, Student, StudentOutput
+from sward.levels import stride
 from sward.students.inputs import require_multiple
 
 MOBILENET = "tu-mobilenetv3_small_100"  # tu-: an encoder of timm, wrapped by smp
@@ -44,7 +45,7 @@ class SMPStudent(Student):
         output_stride = int(self.encoder.output_stride)
         self.multiple = output_stride if net_.requires_divisible_input_shape else 1
         self.channels = {f"s{2**i}": c for i, c in enumerate(self.encoder.out_channels) if i >= 2}
-        self.strides = {level: min(int(level[1:]), output_stride) for level in self.channels}
+        self.strides = {level: min(stride(level), output_stride) for level in self.channels}
 
     def forward(self, images: Tensor) -> StudentOutput:
         """Maps images (B, 3, H, W) to logits (B, K, h, w) and penultimate map (B, C, h, w) at the decoder's stride.

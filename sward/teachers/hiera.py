@@ -12,9 +12,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from sward.contracts import TEACHER_LEVELS, Config
+from sward.contracts import Config
 from sward.digest import state_digest
 
+LEVELS = ("s4", "s8", "s16", "s32")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as SAM 2 normalises RGB in [0, 1]
 
 # Trunk sections of sam2's own yaml files; `pocket` is the small teacher that ships with this project.
@@ -52,6 +53,26 @@ class HieraConfig(Config):
         description="Expected digest of the loaded trunk tensors (null: any); stage 2 compares it too.",
     )
     autocast: bool = Field(False, description="Autocast to bfloat16; has an effect on GPUs only.")
+
+    @property
+    def normalisation(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+        """(mean, std) of RGB in [0, 1] with which the trunks were trained."""
+        return MEAN, STD
+
+    @property
+    def package(self) -> str:
+        """Package whose code runs the trunk."""
+        return "sam2"
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """Levels that the teacher gives, shallow to deep."""
+        return LEVELS
+
+    def identity(self) -> dict[str, Any]:
+        """Fields that determine the features; None: known once the weights are loaded."""
+        fields = ("kind", "architecture", "digest", "autocast")
+        return {name: getattr(self, name) for name in fields} | {"levels": list(LEVELS)}
 
     def build(self, state: Mapping[str, Tensor]) -> "HieraTeacher":
         """Builds the frozen teacher and loads ``state`` strictly.
@@ -163,7 +184,10 @@ class HieraTeacher(nn.Module):
             raise ValueError(f"teacher input is {height}×{width}; sides must be multiples of 32: use {fit}")
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.autocast and images.is_cuda):
             outputs = self.trunk(images)
-        return {level: f.float() for level, f in zip(TEACHER_LEVELS, outputs, strict=True)}
+        return {level: f.float() for level, f in zip(LEVELS, outputs, strict=True)}
+
+    def require_size(self, size: tuple[int, int]) -> None:
+        """No-op: every size that a store may have, in multiples of 32, fits."""
 
     def digest(self) -> str:
         """Returns the sha256 over name, dtype, shape and bytes of the loaded trunk tensors."""
@@ -173,4 +197,4 @@ class HieraTeacher(nn.Module):
 def trunk_channels(trunk: nn.Module) -> dict[str, int]:
     """Returns level -> channels of a Hiera, shallow to deep; Hiera's own list runs from deep to shallow."""
     channels: list[int] = trunk.channel_list  # type: ignore[assignment]
-    return dict(zip(TEACHER_LEVELS, reversed(channels), strict=True))
+    return dict(zip(LEVELS, reversed(channels), strict=True))

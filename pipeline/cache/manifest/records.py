@@ -12,6 +12,7 @@ from typing import Any
 from pipeline.cache.manifest.identity import digest
 from pipeline.cache.manifest.sealed import read_sealed
 from pipeline.views import View
+from sward.levels import place
 
 RESTORE_PLAN = (
     "restore it from a copy of the store; without one, delete it if it is the newest of several (that cancels the "
@@ -96,7 +97,7 @@ def read_plans(path: Path) -> list[dict[str, Any]]:
     """
     plans = [read_sealed(p, RESTORE_PLAN) for p in sorted((path / "plan").glob("[0-9]*.json"))]
     for plan in plans:
-        plan["channels"] = dict(sorted(plan["channels"].items(), key=lambda item: int(item[0][1:])))
+        plan["channels"] = dict(sorted(plan["channels"].items(), key=lambda item: place(item[0])))
     return plans
 
 
