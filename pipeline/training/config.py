@@ -196,6 +196,7 @@ class TrainConfig(Config):
         values["method"] = self.method.for_levels(self.cache.teacher.levels).model_dump(mode="json")
         for key in ("store", "shard_records", "compression", "batch_size", "workers", "device", "runner"):
             values["cache"].pop(key)
+        values["cache"]["teacher"].pop("implementation", None)
         # channels-last order counts also where bf16 implies it: sums are rounded differently
         return digest(values | ({"channels_last": True} if self.puts_channels_last else {}))
 

@@ -7,6 +7,7 @@ from pydantic import Field
 from sward.teachers.head import TeacherHeadConfig
 from sward.teachers.hiera import HieraConfig
 from sward.teachers.resunetpp_head import ResUNetPPHeadConfig
+from sward.teachers.timm_backbone import TimmConfig
 
-TeacherConfig = HieraConfig  # with a second teacher: Annotated[HieraConfig | …, Field(discriminator="kind")]
+TeacherConfig = Annotated[HieraConfig | TimmConfig, Field(discriminator="kind")]
 HeadConfig = Annotated[TeacherHeadConfig | ResUNetPPHeadConfig, Field(discriminator="kind")]

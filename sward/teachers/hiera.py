@@ -1,4 +1,4 @@
-"""Frozen Hiera trunk of SAM 2, SAM 2.1 and MedSAM2, built from the `sam2` package's own class.
+"""Frozen Hiera trunk of SAM 2, SAM 2.1 and MedSAM2, built from the class of `sam2` (or of timm, `hiera_timm.py`).
 
 SAM 2.0 and 2.1 have the same trunks; MedSAM2 has the tiny one (512 px). The store holds the outputs of the four trunk
 stages (strides 4, 8, 16, 32), not those of the 256-channel neck, which can be computed from them. Importing `sam2`
@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor, nn
 
 from sward.contracts import Config
 from sward.digest import state_digest
+from sward.teachers.hiera_timm import TimmHiera
 
 LEVELS = ("s4", "s8", "s16", "s32")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as SAM 2 normalises RGB in [0, 1]
@@ -53,6 +54,17 @@ class HieraConfig(Config):
         description="Expected digest of the loaded trunk tensors (null: any); stage 2 compares it too.",
     )
     autocast: bool = Field(False, description="Autocast to bfloat16; has an effect on GPUs only.")
+    implementation: Literal["sam2", "timm"] = Field(
+        "sam2",
+        description="Package whose code runs the trunk; timm needs no sam2, and gives the same features (on a CPU, to "
+        "the bit).",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out ``implementation: sam2``, the only one at first, so that older plans and runs stay as they are."""
+        values: dict[str, Any] = handler(self)
+        return {k: v for k, v in values.items() if (k, v) != ("implementation", "sam2")}
 
     @property
     def normalisation(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
@@ -62,7 +74,7 @@ class HieraConfig(Config):
     @property
     def package(self) -> str:
         """Package whose code runs the trunk."""
-        return "sam2"
+        return self.implementation
 
     @property
     def levels(self) -> tuple[str, ...]:
@@ -80,7 +92,7 @@ class HieraConfig(Config):
         Raises:
             TrunkMismatch: keys or shapes differ; names them and the architecture that they fit.
         """
-        trunk = make_trunk(self.architecture)
+        trunk = make_trunk(self.architecture, self.implementation)
         tensors = trunk_tensors(state)
         if problems := key_problems(trunk, tensors):
             fits = likely_architecture(tensors)
@@ -94,16 +106,21 @@ class HieraConfig(Config):
         return HieraTeacher(trunk, self.autocast)
 
 
-def make_trunk(architecture: str) -> nn.Module:
-    """Builds sam2's own Hiera class, randomly initialised.
+def make_trunk(architecture: str, implementation: Literal["sam2", "timm"] = "sam2") -> nn.Module:
+    """Builds a Hiera, randomly initialised: sam2's own class, or timm's.
 
     Raises:
         TrunkMismatch: the package sam2 is not installed.
     """
+    if implementation == "timm":
+        return TimmHiera(ARCHITECTURES[architecture])
     try:
         from sam2.modeling.backbones.hieradet import Hiera
     except ModuleNotFoundError as error:
-        raise TrunkMismatch("the teacher needs the package sam2; install it: pip install 'sward[teacher]'") from error
+        raise TrunkMismatch(
+            "the teacher needs the package sam2; install it: pip install 'sward[teacher]', or set "
+            "teacher.implementation: timm, which gives the same features without it"
+        ) from error
 
     return Hiera(**ARCHITECTURES[architecture])
 
@@ -155,7 +172,7 @@ class HieraTeacher(nn.Module):
     """Frozen Hiera trunk: always in eval mode, without gradients.
 
     Attributes:
-        trunk: sam2's Hiera.
+        trunk: Hiera of sam2, or of timm.
         autocast: whether the trunk runs in bfloat16 autocast on GPUs.
         channels: level -> channels, e.g. {"s4": 96, "s8": 192, "s16": 384, "s32": 768} for tiny.
     """

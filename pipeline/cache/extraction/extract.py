@@ -62,6 +62,8 @@ def extract(config: CacheConfig, progress: Progress = lambda done, total: None) 
     mirror = mirror_of(path)
     mirror.require_own_place() if mirror else require_own_folder(path)
     dataset, teacher = check_all(config.dataset, config.split), load_teacher(config.teacher)
+    for size in {config.size, config.evaluation_size}:
+        teacher.require_size(size)
     wanted = wanted_records(config, dataset)
     found = full_identity(config, dataset, teacher.digest(), wanted)
     with explain_disk_errors(path), locked(path), clear_tmp_on_disk_error(path):
