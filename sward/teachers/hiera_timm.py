@@ -31,7 +31,7 @@ class TimmHiera(nn.Module):
         theirs, ours = POSITIONS
         named = {ours if name == theirs else name: value for name, value in arguments.items()}
         self.net: Any = HieraDet(num_classes=0, **named)
-        self.net.head = nn.Identity()  # its norm has no counterpart in sam2
+        self.net.head = nn.Identity()  # type: ignore[assignment]  # its norm has no counterpart in sam2
         self.channel_list: list[int] = [info["num_chs"] for info in reversed(self.net.feature_info)]
         self.register_state_dict_post_hook(_to_sam2)
         self.register_load_state_dict_pre_hook(_from_sam2)
