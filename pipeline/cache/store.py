@@ -33,14 +33,7 @@ from pipeline.cache.format.shards import crc32c_of, pieces
 from pipeline.cache.manifest.appended import APPENDED, appended_specs, read_appended
 from pipeline.cache.manifest.channel_moments import channel_moments
 from pipeline.cache.manifest.folds import count_folds, role
-from pipeline.cache.manifest.records import (
-    WITHDRAW,
-    Record,
-    compression_of,
-    full_label_path,
-    plan_units,
-    read_plans,
-)
+from pipeline.cache.manifest.records import WITHDRAW, Record, compression_of, full_label_path, plan_units, read_plans
 from pipeline.cache.storage.file_sizes import require_sizes
 from pipeline.cache.storage.mirror import mirror_of
 from pipeline.cache.storage.range_reader import RangeReader

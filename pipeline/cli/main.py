@@ -79,7 +79,19 @@ def parser() -> argparse.ArgumentParser:
         help="Time the parts of this many steps (default: 20): prints a table, writes profile.json and a trace to the "
         "run's folder.",
     )
-    configured("compare", compare, "Train methods × seeds from one store; write table and report.")
+    compare_verb = configured("compare", compare, "Train methods × seeds from one store; write table and report.")
+    compare_verb.add_argument(
+        "--fresh",
+        action="store_true",
+        help="Train again what another commit, other versions or another number of threads made; the old runs are kept "
+        "under other names.",
+    )
+    compare_verb.add_argument(
+        "--plan",
+        type=positive,
+        metavar="SEEDS",
+        help="Train nothing: print which differences the saved comparison can find, now and with so many seeds.",
+    )
     configured(
         "quality",
         quality,
@@ -168,7 +180,13 @@ def compare(args: argparse.Namespace) -> None:
     from pipeline.experiments.compare import compare as run
     from pipeline.experiments.compare_config import CompareConfig
 
-    print(run(load_config(CompareConfig, args.config, args.set)))
+    config = load_config(CompareConfig, args.config, args.set)
+    if args.plan:
+        from pipeline.experiments.compare import saved_power
+
+        print(saved_power(config, args.plan))
+    else:
+        print(run(config, args.fresh))
 
 
 def quality(args: argparse.Namespace) -> None:

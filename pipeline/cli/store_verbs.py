@@ -81,7 +81,7 @@ def add_store_tools(verb: Verb) -> None:
 def plan(args: argparse.Namespace) -> int:
     from pipeline.cache.config import CacheConfig
     from pipeline.config import load_config, parse_size
-    from pipeline.estimates import estimate, estimate_text
+    from pipeline.cost_estimates import estimate, estimate_text
     from pipeline.training.config import TrainConfig
 
     config = load_config(CacheConfig, args.config, args.set)

@@ -1,9 +1,10 @@
 """Data sets: cards, splits, checks, reading."""
 
-from pipeline.datasets.card import Card, Subset, read_card
-from pipeline.datasets.image_files import Sample, read_image, read_label, sample_digest
+from pipeline.datasets.card import Card, read_card
 from pipeline.datasets.loading import Dataset, check, check_all, load_dataset
 from pipeline.datasets.problems import DatasetError, Problem
+from pipeline.datasets.samples import Sample, image_size, read_image, read_label, sample_digest
+from pipeline.datasets.split_rules import Subset
 
 __all__ = [
     "Card",
@@ -14,6 +15,7 @@ __all__ = [
     "Subset",
     "check",
     "check_all",
+    "image_size",
     "load_dataset",
     "read_card",
     "read_image",

@@ -1,27 +1,32 @@
-"""A data set's card: what it is, where its pairs lie, what the mask values mean, how it is split.
+"""A data set's card: what the set is, where its pairs lie, what the mask values mean, how it is split.
 
 A folder of paired images and masks needs a ``card.yaml`` and no code. Paths are relative to the card's
 folder; ``{id}`` in a pattern is the sample's name within the set and may contain slashes, ``*`` matches
-within one name.
+within one name, ``{class}`` (of masks) is a class's name. Upper and lower case of a file's extension are the same.
 """
 
 import hashlib
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from pipeline import paths
-from pipeline.datasets.mask_encodings import Encoding, Indexed, Palette
+from pipeline.datasets.card_checks import pattern_mistakes, reading_mistakes, value_mistakes
+from pipeline.datasets.mask_encodings import Encoding
 from pipeline.datasets.problems import DatasetError, Problem
 from pipeline.datasets.procedural import Procedural
+from pipeline.datasets.split_rules import Split, Subset
+from pipeline.datasets.text_files import TextError, read_text
 from sward.contracts import Config
 
-Subset = Literal["train", "val", "test"]
-SUBSETS: tuple[Subset, ...] = ("train", "val", "test")
+Patterns = str | dict[Subset, str]
+LATER = {
+    "threshold": None
+}  # encoding fields that came after the first stores, with their defaults: left out of digests
 
 
 class Files(Config):
@@ -31,60 +36,6 @@ class Files(Config):
     homepage: str = Field(default="", description="Where to get the files; shown when they are absent.")
 
 
-class Drawn(Config):
-    """Ids ordered by a hash of (seed, id) and cut at the fractions; ``sequence`` keeps sequences whole."""
-
-    kind: Literal["drawn"] = "drawn"
-    fractions: tuple[float, float, float] = Field(
-        default=(0.8, 0.1, 0.1), description="Shares of train, val and test; they sum to 1."
-    )
-    seed: int = Field(default=0, ge=0, description="Key of the draw.")
-    by: Literal["image", "sequence"] = Field(default="image", description="What is never divided between subsets.")
-    limit: int | Literal["all"] = Field(default="all", description="Draw this many images only (by: image).")
-    duplicates: Literal["error", "first"] = Field(
-        default="error", description="Of images with the same bytes, draw only the first id (first), or stop (error)."
-    )
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if min(self.fractions) < 0 or abs(sum(self.fractions) - 1) > 1e-9:
-            raise ValueError(f"fractions are {self.fractions}; expected three shares that sum to 1")
-        if self.limit != "all" and (self.limit < 3 or self.by == "sequence"):
-            raise ValueError(f"limit is {self.limit} with by: {self.by}; expected all, or >= 3 by image")
-        return self
-
-
-class Listed(Config):
-    """Ids in committed text files ``splits/<split>.<subset>.txt``, one a line."""
-
-    kind: Literal["listed"] = "listed"
-    drawn: Drawn | None = Field(default=None, description="How the lists were drawn; null: they come from elsewhere.")
-
-
-class Matched(Config):
-    """Ids by pattern, e.g. ``train: train/*`` (``*`` also matches slashes); a subset may be left out."""
-
-    kind: Literal["matched"] = "matched"
-    patterns: dict[Subset, str] = Field(min_length=1, description="Subset -> pattern of its ids.")
-
-
-class Folds(Config):
-    """Cross-validation: every image is tested in one fold; a run names its fold (``fold: 0``).
-
-    A store of such a split holds each image's training views and its evaluation view. Fold k tests on part k, validates
-    on part k + 1 (the first after the last) and trains on the others.
-    """
-
-    kind: Literal["folds"] = "folds"
-    count: int = Field(default=5, ge=3, le=20, description="Number of parts; one tests, one validates.")
-    by: Literal["image", "sequence"] = Field(default="sequence", description="What is never divided between parts.")
-    seed: int = Field(default=0, ge=0, description="Key of the order in which equally large groups are dealt.")
-    duplicates: Literal["error", "first"] = Field(
-        default="error", description="Of images with the same bytes, take only the first id (first), or stop (error)."
-    )
-
-
-Split = Annotated[Drawn | Listed | Matched | Folds, Field(discriminator="kind")]
 Source = Annotated[Files | Procedural, Field(discriminator="kind")]
 
 
@@ -96,9 +47,32 @@ class Card(Config):
     citation: str = Field(description="What to cite when using the set.")
     licence: str = Field(min_length=1, description="Terms of use of the files.")
     classes: tuple[str, ...] = Field(min_length=2, max_length=255, description="Names, in label order.")
-    images: str = Field(default="images/{id}.png", description="Pattern of the images, with {id}.")
-    masks: str = Field(default="masks/{id}.png", description="Pattern of the masks, with {id}.")
+    images: Patterns = Field(default="images/{id}.png", description="Pattern of the images, with {id}; or per subset.")
+    masks: Patterns = Field(
+        default="masks/{id}.png",
+        description="Pattern of the masks, with {id} (and {class}: a folder a class); or a COCO .json; or per subset.",
+    )
     encoding: Encoding = Field(description="What the values in the masks mean.")
+    several_masks: Literal["error", "union"] = Field(
+        default="error", description="Several masks of one image: an error, or parts of one label (union)."
+    )
+    overlap: Literal["error", "ignore", "last"] = Field(
+        default="error",
+        description="A pixel in two classes (several masks, annotations): an error, ignored, or of the last one.",
+    )
+    bits: int | None = Field(
+        default=None, ge=9, le=32, description="Bits that the images' values use: with 12, 0..4095 becomes 0..255."
+    )
+    window: tuple[float, float] | None = Field(
+        default=None, description="Values of the images that become 0 and 255 (more than 8 bits, DICOM, floats)."
+    )
+    orientation: Literal["auto", "turned", "stored"] = Field(
+        default="auto",
+        description="Images with an EXIF orientation: turned upright or as stored; auto: as the mask's size shows.",
+    )
+    skip: tuple[str, ...] = Field(
+        default=(), description="Patterns of files to leave out (* also matches slashes), relative to the card."
+    )
     sequences: str = Field(default="", description="CSV with columns frame,sequence; empty: each image is its own.")
     splits: dict[str, Split] = Field(min_length=1, description="Split name -> how it is made.")
     source: Source = Field(default=Files(), description="Where the files come from.")
@@ -106,34 +80,33 @@ class Card(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        wrong = [
-            f"{key} is {value!r}; expected exactly one {{id}} in it"
-            for key, value in (("images", self.images), ("masks", self.masks))
-            if value.count("{id}") != 1
-        ]
-        if len(set(self.classes)) != len(self.classes):
-            wrong.append(f"classes are {list(self.classes)}; expected each name once")
-        wrong += _encoding_mistakes(self.encoding, self.classes)
-        if wrong:
+        if wrong := [*pattern_mistakes(self), *value_mistakes(self), *reading_mistakes(self)]:
             raise ValueError("; ".join(wrong))
         return self
 
+    @property
+    def value_range(self) -> tuple[float, float] | None:
+        """The values of the images that become 0 and 255; None: the images have 8 bits."""
+        return (0.0, float(2**self.bits - 1)) if self.bits else self.window
+
     @cached_property
     def digest(self) -> str:
-        """sha256 of what turns mask files into labels: classes and encoding."""
-        content = {"classes": self.classes, "encoding": self.encoding.model_dump(mode="json")}
+        """sha256 of what turns files into labels and images: classes, encoding, and what differs from the defaults."""
+        values = self.encoding.model_dump(mode="json")
+        encoding = {k: v for k, v in values.items() if k not in LATER or v != LATER[k]}
+        content: dict[str, Any] = {"classes": self.classes, "encoding": encoding}
+        if self.value_range:
+            content["window"] = self.value_range
+        if self.orientation == "stored":
+            content["orientation"] = self.orientation
+        if self.overlap != "error":
+            content["overlap"] = self.overlap
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def _encoding_mistakes(encoding: Encoding, classes: tuple[str, ...]) -> list[str]:
-    if isinstance(encoding, Indexed):
-        found = set(encoding.labels.values())
-        wanted = set(range(len(classes)))
-        return [] if found == wanted else [f"labels map to {sorted(found)}; expected {sorted(wanted)}"]
-    if isinstance(encoding, Palette):
-        named = tuple(encoding.colours)
-        return [] if named == classes else [f"colours name {list(named)}; expected {list(classes)}, in order"]
-    return [] if len(classes) == 2 else [f"{len(classes)} classes with a binary mask; expected 2"]
+def by_subset(patterns: Patterns) -> list[tuple[str, str]]:
+    """(prefix of the ids, pattern): ids of patterns per subset begin with the subset's name."""
+    return [("", patterns)] if isinstance(patterns, str) else [(f"{s}/", p) for s, p in patterns.items()]
 
 
 def find_card(dataset: str | Path) -> Path:
@@ -155,11 +128,13 @@ def read_card(dataset: str | Path) -> Card:
     """The checked card of a data set's name or of a path to a ``card.yaml``.
 
     Raises:
-        DatasetError: the card is absent, is not YAML, or does not check; every mistake is named.
+        DatasetError: the card is absent, is not UTF-8 or YAML, or does not check; every mistake is named.
     """
     path = paths.read_path(find_card(dataset))
     try:
-        return Card.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return Card.model_validate(yaml.safe_load(read_text(path)))
+    except TextError as error:
+        raise DatasetError(str(dataset), [Problem("card", str(path), str(error).partition(": ")[2])]) from error
     except yaml.YAMLError as error:
         raise DatasetError(str(dataset), [Problem("card", str(path), f"is not YAML: {error}")]) from error
     except ValidationError as error:

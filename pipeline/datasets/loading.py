@@ -1,30 +1,37 @@
-"""A data set's name or card, and a split, to checked samples.
+"""Loads a data set by its name or card, and a split, as checked samples.
 
 dataset = load_dataset("cvc-clinicdb", "sequence")
 image, label = read_image(dataset.samples[0]), read_label(dataset.samples[0])
 """
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import paths
-from pipeline.datasets.card import SUBSETS, Card, Files, Folds, Subset, find_card, read_card
-from pipeline.datasets.checks import check_membership, inspect_files, pair_up
-from pipeline.datasets.file_listing import Found, list_files, prefix, read_sequences
-from pipeline.datasets.image_files import Sample
-from pipeline.datasets.problems import DatasetError, Problem
+from pipeline.datasets.card import Card, Files, by_subset, find_card, read_card
+from pipeline.datasets.card_checks import is_annotation_file
+from pipeline.datasets.checks import Inspected, inspect_files, pair_up
+from pipeline.datasets.file_listing import read_sequences, same_name, start_of
+from pipeline.datasets.folds import in_folds
+from pipeline.datasets.masks.choose import choose_masks
+from pipeline.datasets.masks.shares import Counted, class_notes, class_problems
+from pipeline.datasets.pairing import Pairs, find_pairs
+from pipeline.datasets.problems import DatasetError, Problem, shortened
 from pipeline.datasets.procedural.config import ensure
-from pipeline.datasets.splits import assign_folds, resolve
+from pipeline.datasets.samples import Sample
+from pipeline.datasets.split_rules import SUBSETS, Folds, Subset
+from pipeline.datasets.splits import check_membership, resolve
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The samples of one split, ordered by subset and id."""
+    """The samples of one split, ordered by subset and id. notes: what a user should know, but is no mistake."""
 
     card: Card
     split: str
     samples: list[Sample]
+    notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -106,41 +113,60 @@ def _scan(dataset: str | Path, split: str, decode: bool) -> tuple[Dataset, list[
         found = f"unknown split {split!r}; known: {', '.join(card.splits)}"
         raise DatasetError(str(dataset), [Problem("split", card.name, found)])
     files = folder if isinstance(card.source, Files) else ensure(card.source, paths.write_path(folder))
-    images, masks = list_files(files, card.images), list_files(files, card.masks)
-    if absent := _absent(card, files, images, masks):
-        raise DatasetError(str(dataset), absent)
-    sequences, problems = _sequences(card, files)
-    pairs = resolve(split, card.splits[split], folder, images, masks, sequences)
-    problems += check_membership(pairs, split, card, sequences)
-    samples, unpaired = pair_up(pairs, images, masks, sequences, card)
-    samples, broken = inspect_files(samples, decode)
+    pairs = find_pairs(card, files)
+    if absent := _absent(card, files, pairs):
+        raise DatasetError(str(dataset), absent + pairs.problems)
+    sequences, problems = _sequences(card, files, pairs)
+    problems += pairs.problems
+    try:
+        members = resolve(split, card.splits[split], folder, pairs.images, pairs.masks, sequences)
+    except DatasetError as error:
+        raise DatasetError(str(dataset), problems + error.problems) from error
+    problems += check_membership(members, split, card, sequences)
+    choice = choose_masks(card, pairs)
+    samples, unpaired = pair_up(members, choice, sequences)
+    inspected, broken = inspect_files(samples, decode, choice)
+    counted: list[Counted] = [
+        (one.sample.subset, one.sample.id, one.counts) for one in inspected if one.counts is not None
+    ]
+    problems += unpaired + broken + class_problems(counted)
+    notes = [*pairs.notes, *class_notes(card.classes, counted), *_transparency(inspected)]
+    kept = [one.sample for one in inspected]
     if isinstance(rule := card.splits[split], Folds):
-        samples = _in_folds(samples, rule, sequences)
-    return Dataset(card, split, samples), problems + unpaired + broken
+        kept = in_folds(kept, rule, sequences)
+    return Dataset(card, split, kept, tuple(notes)), problems
 
 
-def _in_folds(samples: list[Sample], rule: Folds, sequences: dict[str, str]) -> list[Sample]:
-    """Every sample twice: for its training views, and for the view it is validated and tested on."""
-    groups = {s.id: sequences.get(s.id, s.id) if rule.by == "sequence" else s.id for s in samples}
-    folds = assign_folds(groups, rule)
-    placed = [replace(s, fold=folds[s.id], group=groups[s.id]) for s in samples]
-    placed.sort(key=lambda s: (folds[s.id], s.id))
-    return [*placed, *(replace(sample, subset="test") for sample in placed)]
+def _transparency(inspected: list[Inspected]) -> list[str]:
+    names = [one.sample.id for one in inspected if one.transparent]
+    told = "images with transparent pixels, which are put over black as in sward predict"
+    return [f"{told} ({len(names)}): {shortened(names)}"] if names else []
 
 
-def _sequences(card: Card, folder: Path) -> tuple[dict[str, str], list[Problem]]:
-    return read_sequences(paths.read_path(folder / card.sequences)) if card.sequences else ({}, [])
+def _sequences(card: Card, folder: Path, pairs: Pairs) -> tuple[dict[str, str], list[Problem]]:
+    """Id -> sequence, where the table may compose letters in another way than the files' names."""
+    if not card.sequences:
+        return {}, []
+    table, problems = read_sequences(paths.read_path(folder / card.sequences))
+    composed = {same_name(frame): sequence for frame, sequence in table.items()}
+    ids = {*pairs.images, *pairs.masks} - set(table)
+    return table | {i: composed[same_name(i)] for i in ids if same_name(i) in composed}, problems
 
 
-def _absent(card: Card, folder: Path, images: Found, masks: Found) -> list[Problem]:
-    """Told instead of thousands of missing files when a pattern matches nothing at all."""
+def _absent(card: Card, folder: Path, pairs: Pairs) -> list[Problem]:
+    """Told instead of thousands of missing files when no pattern matches anything at all."""
     problems = []
-    for kind, pattern, found in (("image", card.images, images), ("mask", card.masks, masks)):
-        if not found:
-            place = paths.read_path(folder / prefix(pattern))
-            there = sorted(p.name for p in place.iterdir())[:3] if place.is_dir() else []
-            state = f"it has {', '.join(there) or 'no files'}" if place.is_dir() else "no such folder"
-            text = f"nothing matches {pattern} ({state}); correct it, put the files there or set SWARD_DATA"
-            home = getattr(card.source, "homepage", "")
+    home = getattr(card.source, "homepage", "")
+    for kind, patterns, found in (("image", card.images, pairs.images), ("mask", card.masks, pairs.masks)):
+        for pattern in [] if found else [p for _, p in by_subset(patterns)]:
+            place = start_of(folder, pattern)
+            there = shortened(sorted(p.name for p in place.iterdir()), 3) if place.is_dir() else ""
+            state = f"it has {there or 'no files'}" if place.is_dir() else "no such folder"
+            what = (
+                f"{kind}s: {pattern} has no entry of any image"
+                if is_annotation_file(pattern)
+                else f"nothing matches {pattern}"
+            )
+            text = f"{what} ({state}); correct it, put the files there or set SWARD_DATA"
             problems.append(Problem(f"missing {kind}", str(place), text + (f"; files: {home}" if home else "")))
     return problems

@@ -1,4 +1,4 @@
-"""What can be wrong with a data set, collected and told at once."""
+"""The problems of a data set, collected and told at once, each kind with its remedy."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -10,17 +10,21 @@ KINDS = {
     "split": "the split cannot be made; name one of the card's splits, or write its lists",
     "missing image": "an id has no image; add the file or take the id out of the split",
     "missing mask": "an image has no mask; add the file or take the id out of the split",
-    "ambiguous": "one id matches several files; keep one of them",
+    "ambiguous": "one id matches several files; keep one of them (of masks that are parts: several_masks: union)",
+    "second mask": (
+        "a file looks like one more mask of an image; match it too (masks: masks/{id}_mask*.png with "
+        "several_masks: union), or name it in skip"
+    ),
     "two subsets": "an id stands in more than one place of the split; keep it in one",
     "empty": "a subset has no samples; correct the split in the card",
     "sequences": "the sequence table does not fit; it needs a frame,sequence line for each id of the split",
     "leak": "a sequence lies in several subsets of this split; draw it anew (pipeline.maintenance.lists)",
     "same bytes": "ids share one image, counted twice; keep one, e.g. by duplicates: first",
     "unreadable": "the file cannot be decoded in full; fetch or export it again",
-    "unsupported": "the file's form does not fix its pixels; convert it as said",
+    "unsupported": "the file can be read in several ways; convert it or complete the card, as said",
     "sizes differ": "image and mask must have the same height and width; export them again",
     "mask values": "the mask holds what the card's encoding does not name; correct the card or the mask",
-    "nothing labelled": "no metric is defined where every pixel is ignored; take the id out of val and test",
+    "nothing labelled": "there is nothing to learn or to measure where every pixel is ignored; take the id out",
 }
 
 
@@ -59,3 +63,8 @@ def describe(dataset: str, problems: list[Problem]) -> str:
             lines += [f"    {problem}" for problem in found[:SHOWN]]
             lines += [f"    ... and {len(found) - SHOWN} more"] * (len(found) > SHOWN)
     return "\n".join(lines)
+
+
+def shortened(names: list[str], most: int = 5) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

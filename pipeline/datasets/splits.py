@@ -1,27 +1,28 @@
-"""Which ids train, validate and test: drawn by hash, listed in committed files, or matched by pattern.
+"""Divides ids into subsets: drawn by hash, listed in committed files, or matched by pattern; and checks the result.
 
 A draw orders the ids by ``seeds.key("split", seed, id)`` (SHA-256) and cuts that order, so it is the same on
 every machine, and a new image moves no other image except across a cut.
 """
 
 import hashlib
+from collections import defaultdict
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
-from pipeline import paths
-from pipeline.datasets.card import SUBSETS, Drawn, Folds, Listed, Split, Subset
+from pipeline.datasets.card import Card
 from pipeline.datasets.file_listing import Found
 from pipeline.datasets.problems import DatasetError, Problem
+from pipeline.datasets.split_lists import Membership, read_lists
+from pipeline.datasets.split_rules import SUBSETS, Drawn, Folds, Given, Listed, Matched, Split, Subset
 from sward import seeds
-
-Membership = list[tuple[Subset, str]]  # (subset, id), in order of subset, then id
 
 
 def draw(ids: list[str], rule: Drawn, sequences: dict[str, str]) -> Membership:
     """Divide ``ids`` as ``rule`` says; ids without an entry in ``sequences`` are sequences of their own."""
     if rule.by == "sequence":
         return _draw_sequences(ids, rule, sequences)
-    order = _shuffled(ids, rule.seed)[: None if rule.limit == "all" else rule.limit]
+    order = shuffled(ids, rule.seed)[: None if rule.limit == "all" else rule.limit]
     first, second = (round(len(order) * sum(rule.fractions[:n])) for n in (1, 2))
     parts = (order[:first], order[first:second], order[second:])
     return [(subset, i) for subset, part in zip(SUBSETS, parts, strict=True) for i in sorted(part)]
@@ -39,7 +40,7 @@ def _draw_sequences(ids: list[str], rule: Drawn, sequences: dict[str, str]) -> M
     shares: dict[Subset, float] = {"test": rule.fractions[2] * len(ids), "val": rule.fractions[1] * len(ids)}
     counts, home = dict.fromkeys(shares, 0), dict[str, Subset]()
     for largest in (0.5, 1.0):
-        for sequence in _shuffled(sorted(set(members) - set(home)), rule.seed):
+        for sequence in shuffled(sorted(set(members) - set(home)), rule.seed):
             size = len(members[sequence])
             for subset in sorted(shares, key=lambda name: counts[name] - shares[name]):
                 missing = shares[subset] - counts[subset]
@@ -51,13 +52,9 @@ def _draw_sequences(ids: list[str], rule: Drawn, sequences: dict[str, str]) -> M
     return sorted(pairs, key=lambda pair: (SUBSETS.index(pair[0]), pair[1]))
 
 
-def _shuffled(names: list[str], seed: int) -> list[str]:
+def shuffled(names: list[str], seed: int) -> list[str]:
+    """Names in the order of their hash under ``seed``."""
     return sorted(names, key=lambda name: seeds.key("split", seed, name))
-
-
-def list_path(folder: Path, split: str, subset: Subset) -> Path:
-    """The committed list of one subset, in ``data/...`` form."""
-    return folder / "splits" / f"{split}.{subset}.txt"
 
 
 def resolve(
@@ -66,16 +63,38 @@ def resolve(
     """The (subset, id) pairs of a split, out of the files found.
 
     Raises:
-        DatasetError: a list of the split is absent.
+        DatasetError: a list of the split is absent or no text, or a pattern can be understood in two ways.
     """
     ids = sorted({*images, *masks})
     if isinstance(rule, Drawn):
         return draw(distinct(ids, images) if rule.duplicates == "first" else ids, rule, sequences)
     if isinstance(rule, Folds):
         return [("train", i) for i in (distinct(ids, images) if rule.duplicates == "first" else ids)]
+    if isinstance(rule, Folds):
+        return [("train", i) for i in (distinct(ids, images) if rule.duplicates == "first" else ids)]
     if isinstance(rule, Listed):
-        return _read_lists(split, folder)
-    return [(s, i) for s, pattern in rule.patterns.items() for i in ids if fnmatchcase(i, pattern)]
+        return read_lists(split, rule, folder, images, masks)
+    if isinstance(rule, Given):
+        return [(s, i) for s in SUBSETS for i in ids if i.startswith(f"{s}/")]
+    return _match(split, rule, ids)
+
+
+def _match(split: str, rule: Matched, ids: list[str]) -> Membership:
+    """Ids by pattern; brackets are meant literally where an id has them, else as a choice of letters."""
+    pairs, problems = [], []
+    for subset, patterns in rule.patterns.items():
+        chosen: set[str] = set()
+        for pattern in [patterns] if isinstance(patterns, str) else patterns:
+            literal = {i for i in ids if fnmatchcase(i, pattern.replace("[", "[[]"))}
+            choice = {i for i in ids if fnmatchcase(i, pattern)}
+            if literal and choice - literal:
+                found = f"{pattern} fits {min(literal)}, and as a choice of letters {min(choice - literal)}"
+                problems.append(Problem("split", split, f"{found}; use a pattern without brackets"))
+            chosen |= literal or choice
+        pairs += [(subset, i) for i in ids if i in chosen]
+    if problems:
+        raise DatasetError(split, problems)
+    return pairs
 
 
 def assign_folds(groups: dict[str, str], rule: Folds) -> dict[str, int]:
@@ -92,7 +111,7 @@ def assign_folds(groups: dict[str, str], rule: Folds) -> dict[str, int]:
         members.setdefault(groups[i], []).append(i)
     folds: dict[str, int] = {}
     sizes = [0] * rule.count
-    for name in sorted(_shuffled(list(members), rule.seed), key=lambda name: -len(members[name])):
+    for name in sorted(shuffled(list(members), rule.seed), key=lambda name: -len(members[name])):
         smallest = sizes.index(min(sizes))
         sizes[smallest] += len(members[name])
         folds |= dict.fromkeys(members[name], smallest)
@@ -108,9 +127,49 @@ def distinct(ids: list[str], images: Found) -> list[str]:
     return sorted(first.values())
 
 
-def _read_lists(split: str, folder: Path) -> Membership:
-    lists = {subset: paths.read_path(list_path(folder, split, subset)) for subset in SUBSETS}
-    if absent := [path for path in lists.values() if not path.is_file()]:
-        raise DatasetError(str(folder), [Problem("split", str(path), "does not exist") for path in absent])
-    text = {subset: path.read_text(encoding="utf-8") for subset, path in lists.items()}
-    return [(subset, line) for subset in SUBSETS for line in text[subset].splitlines() if line.strip()]
+def check_membership(pairs: Membership, split: str, card: Card, sequences: dict[str, str]) -> list[Problem]:
+    """Empty subsets, ids that stand twice, frames without a sequence, sequences in two subsets."""
+    subsets = defaultdict(list)
+    for subset, i in pairs:
+        subsets[i].append(subset)
+    present = {subset for subset, _ in pairs}
+    empty = [subset for subset in _wanted(card, split) if subset not in present]
+    problems = [Problem("empty", subset, f"no ids in split {split}") for subset in empty]
+    problems += [Problem("two subsets", i, " and ".join(s)) for i, s in subsets.items() if len(s) > 1]
+    if card.sequences:
+        problems += [Problem("sequences", i, "has no sequence") for i in subsets if i not in sequences]
+        if split == "sequence" or _whole_sequences(card.splits[split]):
+            problems += _leaks(pairs, sequences)
+    return problems
+
+
+def _wanted(card: Card, split: str) -> tuple[str, ...]:
+    """The subsets that a split promises."""
+    rule = card.splits[split]
+    if isinstance(rule, Matched):
+        return tuple(rule.patterns)
+    if isinstance(rule, Drawn):
+        return rule.subsets
+    if isinstance(rule, Folds):
+        return ("train",)
+    if isinstance(rule, Listed):
+        return ("train", "val", *(s for s in rule.files if s == "test"))
+    return tuple(card.images) if isinstance(card.images, dict) else SUBSETS
+
+
+def _whole_sequences(rule: Any) -> bool:
+    drawn = rule.drawn if isinstance(rule, Listed) else rule
+    return isinstance(drawn, Drawn | Folds) and drawn.by == "sequence"
+
+
+def _leaks(pairs: Membership, sequences: dict[str, str]) -> list[Problem]:
+    members: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for subset, i in pairs:
+        if i in sequences:
+            members[sequences[i]][subset].append(i)
+    told = {
+        name: "; ".join(f"{subset}: {', '.join(ids[:5])}" for subset, ids in sorted(of.items()))
+        for name, of in members.items()
+        if len(of) > 1
+    }
+    return [Problem("leak", f"sequence {name}", text) for name, text in told.items()]

@@ -7,7 +7,9 @@ an interrupted comparison continues with the same command.
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +18,18 @@ import yaml
 from pipeline import console
 from pipeline.cache.store import Store
 from pipeline.experiments.compare_config import TEACHER, CompareConfig, TeacherRow, row_labels
+from pipeline.experiments.fresh import set_aside
 from pipeline.experiments.settings import with_settings
 from pipeline.experiments.tune import tune
 from pipeline.files import read_json, write_atomic, write_json
 from pipeline.report.report import write_report
 from pipeline.results.nearest_mask import copied_masks
+from pipeline.results.power import power_text
+from pipeline.results.results_table import cells, comparison_csv, comparison_markdown, conclusions, header, markdown
 from pipeline.results.rows import Row
-from pipeline.results.runs import evaluate_elsewhere, load_run, require_store
+from pipeline.results.runs import RunError, evaluate_elsewhere, load_run, require_store
 from pipeline.results.step_costs import add_costs
 from pipeline.results.summary import lookup_row, summarise
-from pipeline.results.table import cells, comparison_csv, comparison_markdown, conclusions, header, markdown
 from pipeline.training.config import HeadFit, TrainableConfig, TrainConfig
 from pipeline.training.loop import train
 from pipeline.training.setup import open_store
@@ -47,8 +51,12 @@ class PlannedRow:
     configs: tuple[TrainConfig, ...]
 
 
-def compare(config: CompareConfig) -> str:
+def compare(config: CompareConfig, fresh: bool = False) -> str:
     """Runs the comparison, reusing finished runs; writes comparison.{json,csv,md} and report.html.
+
+    Args:
+        config: rows, seeds, folds.
+        fresh: set finished runs aside that another commit, other versions or another number of threads made.
 
     Returns:
         Table and conclusions as text.
@@ -57,7 +65,8 @@ def compare(config: CompareConfig) -> str:
         CacheMismatch, StoreIncomplete, StoreDamaged: the store cannot be used.
         RunError: a run that would be reused or resumed comes from another store.
     """
-    config, store = tuned(config), open_store(in_fold(config.train, config))
+    run_one = partial(train_or_reuse, fresh=fresh)
+    config, store = tuned(config, run_one), open_store(in_fold(config.train, config))
     rows = planned_rows(config)
     started = [c.folder for row in rows for c in row.configs if (c.folder / "run.json").is_file()]
     require_store(started, store.content_id)
@@ -139,7 +148,7 @@ def seeded(
     return tuple(with_settings(p, changes, label) if changes else p for run in runs for p in in_folds(run, config))
 
 
-def tuned(config: CompareConfig) -> CompareConfig:
+def tuned(config: CompareConfig, run_one: Callable[[TrainConfig], None]) -> CompareConfig:
     """The comparison with every row's tuned settings, which are saved in tuning.json."""
     if config.tune is None:
         return config
@@ -175,7 +184,15 @@ def running_order(rows: list[PlannedRow]) -> list[TrainConfig]:
     return [row.configs[i] for i in range(longest) for row in rows if i < len(row.configs)]
 
 
-def run_one(config: TrainConfig) -> None:
+def train_or_reuse(config: TrainConfig, fresh: bool = False) -> None:
+    """Trains a run, continues it, or finds it finished.
+
+    Args:
+        config: the run.
+        fresh: set the run aside first if another commit, other versions or another number of threads made it.
+    """
+    if fresh:
+        set_aside(config.folder)
     with console.progress(config.name, "steps") as show:
         train(config, lambda step, steps, logged: show(step, steps, logged.get("loss")))
 
@@ -219,3 +236,11 @@ def save(config: CompareConfig, comparison: dict[str, Any]) -> None:
     for name, text in texts.items():
         write_atomic(folder / name, text)
     write_json(folder / "comparison.json", comparison)
+
+
+def saved_power(config: CompareConfig, seeds: int) -> str:
+    """Power of the comparison as last saved, and with ``seeds`` seeds. Raises RunError where none is saved."""
+    saved = last_saved(config)
+    if saved is None:
+        raise RunError(f"{config.folder} has no comparison.json yet; run the comparison first, with two seeds or more")
+    return power_text(saved, seeds)

@@ -14,7 +14,7 @@ from pydantic import Field, TypeAdapter, model_validator
 from pipeline.cache.format.codecs import CODECS, CodecConfig, array_bytes
 from pipeline.cache.manifest.identity import dataset_name
 from pipeline.cache.store import Store
-from pipeline.experiments.compare import relate_folders, run_one
+from pipeline.experiments.compare import relate_folders, train_or_reuse
 from pipeline.experiments.quality_page import quality_markdown, write_page
 from pipeline.files import write_atomic, write_json
 from pipeline.results.runs import load_run, load_student
@@ -79,7 +79,7 @@ def quality(config: QualityConfig) -> str:
     stores = {codec: open_store(config.runs(codec, config.views[0])[0]) for codec in config.stores}
     for i in range(len(config.seeds)):  # seed by seed: an interrupted curve has all points for some seeds
         for point in points:
-            run_one(config.runs(*point)[i])
+            train_or_reuse(config.runs(*point)[i])
     found = summary(config, [point_line(config, stores[codec], codec, views) for codec, views in points])
     relate_folders(config.folder, found["points"])
     save(config, found)

@@ -9,8 +9,8 @@ from markupsafe import Markup
 from pipeline.files import read_json, write_atomic
 from pipeline.report.charts import Chart, look, swatch, tag
 from pipeline.report.report import PAGE, environment
-from pipeline.report.tables import Table
-from pipeline.results.table import NAMES, markdown, mean_sd, shown_metrics
+from pipeline.report.table_formats import Table
+from pipeline.results.results_table import NAMES, markdown, mean_sd, shown_metrics
 
 MARK = 4.0  # size of a marker, in typographic points
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from pipeline.cache.config import CacheConfig
 from pipeline.cache.manifest.identity import dataset_name
-from pipeline.datasets.checks import THREADS
-from pipeline.estimates.capacity import Capacity, Machine, Rates, Workload
-from pipeline.estimates.estimate import CostEstimate
-from pipeline.estimates.estimate_text import duration
+from pipeline.cost_estimates.capacity import Capacity, Machine, Rates, Workload
+from pipeline.cost_estimates.estimate import CostEstimate
+from pipeline.cost_estimates.estimate_text import duration
+from pipeline.datasets.masks.choose import THREADS
 from pipeline.files import read_json, write_atomic
 
 PAGE, MEASURED = Path("docs/capacity.md"), Path("results/benchmarks/capacity.json")
@@ -33,8 +33,8 @@ VIEWS, KINDS = (1, 8), ("fp16", "int8")
 HEAD = "# Capacity\n\n<!-- written by `python -m pipeline.maintenance.capacity_page`; a test compares -->\n"
 INTRO = """
 Estimated cost of stores of SAM 2.1 Hiera-L on machines that we do not have. Nothing here was run at this size: the
-model in `pipeline/estimates/capacity.py` counts FLOPs, pixels, values and bytes, applies the rates below, and overlaps
-the parts by the same rule as `sward plan`, which measures your machine and your data set instead.
+model in `pipeline/cost_estimates/capacity.py` counts FLOPs, pixels, values and bytes, applies the rates below, and
+overlaps the parts by the same rule as `sward plan`, which measures your machine and your data set instead.
 """
 EXTRACTION = """
 ## Extraction

@@ -7,10 +7,13 @@ import sys
 from pathlib import Path
 
 from pipeline import paths
-from pipeline.datasets.card import SUBSETS, Card, Listed, find_card, read_card
-from pipeline.datasets.file_listing import list_files, read_sequences
+from pipeline.datasets.card import Card, find_card, read_card
+from pipeline.datasets.file_listing import read_sequences
+from pipeline.datasets.pairing import find_pairs
 from pipeline.datasets.problems import DatasetError, Problem
-from pipeline.datasets.splits import list_path, resolve
+from pipeline.datasets.split_lists import list_path
+from pipeline.datasets.split_rules import SUBSETS, Listed
+from pipeline.datasets.splits import resolve
 
 
 def write_lists(dataset: str | Path) -> list[Path]:
@@ -30,7 +33,8 @@ def write_lists(dataset: str | Path) -> list[Path]:
 
 
 def _draw(split: str, rule: Listed, card: Card, folder: Path) -> list[tuple[str, str]]:
-    images, masks = list_files(folder, card.images), list_files(folder, card.masks)
+    pairs = find_pairs(card, folder)
+    images, masks = pairs.images, pairs.masks
     sequences, problems = read_sequences(paths.read_path(folder / card.sequences)) if card.sequences else ({}, [])
     if problems or not images:
         raise DatasetError(card.name, problems or [Problem("empty", str(folder), f"nothing matches {card.images}")])

@@ -14,8 +14,8 @@ from typing import Any
 from pipeline.experiments.quality_page import quality_markdown
 from pipeline.files import read_json, write_atomic, write_json
 from pipeline.paths import data_root
+from pipeline.results.results_table import comparison_csv, comparison_markdown
 from pipeline.results.runs import RunError
-from pipeline.results.table import comparison_csv, comparison_markdown
 
 README, RESULTS = Path("README.md"), Path("results")
 BLOCK = re.compile(r"(<!-- results:(?P<name>[\w.-]+) -->\n).*?(<!-- /results:(?P=name) -->)", re.DOTALL)

@@ -12,13 +12,13 @@ from pipeline.report.charts import Chart
 from pipeline.report.curves import learning_curves, term_curves
 from pipeline.report.examples import Case, examples
 from pipeline.report.grad_cam import activations
-from pipeline.report.metric_charts import confusion_chart, difference_chart, distribution_chart
+from pipeline.report.metric_charts import confusion_chart, difference_chart, distribution_chart, ranking_chart
 from pipeline.report.selection import ReportInput, Rows, status
-from pipeline.report.tables import Table
+from pipeline.report.table_formats import Table
 from pipeline.report.tsne import space_charts
-from pipeline.results import cost_account, table
+from pipeline.results import cost_account, results_table
 from pipeline.results.recount import disagreements, per_class, recount_all
-from pipeline.results.table import NONE
+from pipeline.results.results_table import NONE
 
 
 @dataclass
@@ -103,14 +103,14 @@ def add_results(found: ReportContents, subject: ReportInput, store: Store | str)
     extraction = cost_account.extraction_of(store)
     about_cost = cost_account.caption(store if isinstance(store, Store) else None, rows, extraction)
     about_runs = f"Every run; seconds with {c['threads']} threads, validation and test included."
-    found.conclusions = table.conclusions(c)
+    found.conclusions = results_table.conclusions(c)
     found.tables += [
-        Table("results", "Table of results", table.caption(c), table.header(c), table.cells(c)),
+        Table("results", "Table of results", results_table.caption(c), results_table.header(c), results_table.cells(c)),
         Table("cost-account", "Cost account", about_cost, cost_account.HEADER, cost_account.account(rows, extraction)),
         Table("all-runs", "Table of runs", about_runs, run_header(c), run_cells(c)),
     ]
-    difference = difference_chart(c)
-    found.images = [chart for chart in (difference, distribution_chart(rows, c["headline"])) if chart]
+    charts = difference_chart(c), ranking_chart(c), distribution_chart(rows, c["headline"])
+    found.images = [chart for chart in charts if chart]
 
 
 def add_pictures(found: ReportContents, rows: Rows, store: Store, metric: str) -> None:
@@ -127,7 +127,7 @@ def add_counts(found: ReportContents, rows: Rows, store: Store) -> None:
     wrong = disagreements(rows, counted)
     found.remarks += wrong
     if counted:
-        names = ", ".join(dict.fromkeys(table.NAMES[m] for m in next(iter(counted.values()))[0].metrics))
+        names = ", ".join(dict.fromkeys(results_table.NAMES[m] for m in next(iter(counted.values()))[0].metrics))
         if not wrong:
             found.agreement = f"Counted again from the saved predictions of every run, {names} are the same."
         about = "IoU in per cent, over all pixels, mean over seeds; share: of the labelled pixels."
@@ -144,7 +144,7 @@ def run_header(comparison: dict[str, Any]) -> list[str]:
     return [
         "",
         "seed",
-        *(f"{table.NAMES[m]} %" for m in table.shown_metrics(comparison)),
+        *(f"{results_table.NAMES[m]} %" for m in results_table.shown_metrics(comparison)),
         "seconds",
         "identity",
         "folder",
@@ -153,12 +153,12 @@ def run_header(comparison: dict[str, Any]) -> list[str]:
 
 def run_cells(comparison: dict[str, Any]) -> list[list[str]]:
     """One line per run: label, seed, metrics in per cent, seconds, identity, folder."""
-    shown = table.shown_metrics(comparison)
+    shown = results_table.shown_metrics(comparison)
     return [
         [
             row["label"],
             str(run["seed"]),
-            *(table.mean_sd({"mean": run["metrics"][m], "sd": None}) for m in shown),
+            *(results_table.mean_sd({"mean": run["metrics"][m], "sd": None}) for m in shown),
             f"{run['seconds']:.1f}",
             run["identity"][:10],
             run["folder"],

@@ -6,7 +6,7 @@ from pathlib import Path
 from pipeline.files import atomic, write_atomic
 from pipeline.report.charts import DPI, NOTHING, Chart, plain, style
 from pipeline.report.examples import Case
-from pipeline.report.tables import Table
+from pipeline.report.table_formats import Table
 
 
 def write_files(folder: Path, charts: Sequence[Chart], tables: Sequence[Table], grids: dict[str, list[Case]]) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.report.charts import COLOURS, Chart, plain, slug, tag
+from pipeline.results.results_table import NAMES, is_paired
 from pipeline.results.rows import Row, image_means
 from pipeline.results.runs import SavedRun
-from pipeline.results.table import NAMES
 from sward import seeds
 
 ROW_INCHES = 0.42
@@ -22,15 +22,16 @@ def difference_chart(comparison: dict[str, Any]) -> Chart | None:
     if not rows:
         return None
     name = NAMES[comparison["headline"]]
-    title = f"Δ {name} to the baseline, points: mean, 95 % interval over images, one mark per seed"
+    over = "sequences and trainings" if is_paired(comparison) else "images"
+    title = f"Δ {name} to the baseline, points: mean, 95 % interval over {over}, one mark per seed"
     return Chart("difference", title, partial(paint_differences, rows=rows), size=rows_size(len(rows)))
 
 
 def paint_differences(axes: Any, rows: list[tuple[int, dict[str, Any]]]) -> None:
     for y, (i, row) in enumerate(rows):
         d, colour = row["difference"], COLOURS[i % len(COLOURS)]
-        if d["images"]:
-            (line,) = axes.plot(np.multiply(100, d["images"]), [y, y], color=colour, linewidth=3, alpha=0.6)
+        if interval := d["paired"]["interval"] if "paired" in d else d["images"]:
+            (line,) = axes.plot(np.multiply(100, interval), [y, y], color=colour, linewidth=3, alpha=0.6)
             tag(line, i, "interval")
         (mean,) = axes.plot([100 * d["mean"]], [y], "D", color=colour, markersize=6)
         (dots,) = axes.plot(np.multiply(100, d["per_seed"]), [y] * len(d["per_seed"]), "|", color=colour, markersize=12)
@@ -39,6 +40,31 @@ def paint_differences(axes: Any, rows: list[tuple[int, dict[str, Any]]]) -> None
     axes.axvline(0, linewidth=1, linestyle=":", color=COLOURS[-1])
     name_rows(axes, [row["label"] for _, row in rows])
     axes.set_xlabel("points")
+
+
+def ranking_chart(comparison: dict[str, Any]) -> Chart | None:
+    """Chart of mean ranks over sequences with Nemenyi's critical difference (Demsar, JMLR 2006); None without ranks."""
+    found = comparison.get("ranking")
+    if not found:
+        return None
+    title = (
+        f"Mean rank over {found['blocks']} sequences (1 is best; Friedman p = {found['p']:.3f}); rows nearer than the "
+        f"critical difference of {found['critical']:.2f} are not distinguishable"
+    )
+    return Chart("ranking", title, partial(paint_ranks, found=found), size=rows_size(len(found["labels"])))
+
+
+def paint_ranks(axes: Any, found: dict[str, Any]) -> None:
+    """Marks a rank per row with half the critical difference on both sides: overlapping rows are not told apart."""
+    half = found["critical"] / 2
+    for i, rank in enumerate(found["ranks"]):
+        colour = COLOURS[i % len(COLOURS)]
+        (line,) = axes.plot([rank - half, rank + half], [i, i], color=colour, linewidth=3, alpha=0.6)
+        (mark,) = axes.plot([rank], [i], "D", color=colour, markersize=6)
+        tag(line, i, "interval")
+        tag(mark, i, "mean")
+    name_rows(axes, found["labels"])
+    axes.set_xlabel("mean rank")
 
 
 def distribution_chart(rows: Mapping[str, Sequence[SavedRun]], metric: str) -> Chart:

@@ -17,7 +17,7 @@ from pipeline.files import write_atomic
 from pipeline.report.charts import Chart, look
 from pipeline.report.layered_image import Picture
 from pipeline.report.report import PAGE, environment
-from pipeline.report.tables import Table
+from pipeline.report.table_formats import Table
 from pipeline.results.masks import class_layer
 from sward import seeds
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from pipeline.cache.extraction.timing import extraction_cost
 from pipeline.cache.store import Store
+from pipeline.results.results_table import NONE
 from pipeline.results.runs import SavedRun
-from pipeline.results.table import NONE
 from sward.methods.plain import PlainConfig
 
 HEADER = ["", "runs", "warm: a run", "cold: first run", "cold: each, shared", "all runs"]

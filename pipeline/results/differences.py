@@ -40,7 +40,14 @@ def both_ways(row: Row, base: Row, metric: str) -> dict[str, Any]:
     found = paired_estimate(row, base, metric)
     if found is None:
         return {}
-    return {"paired": {"interval": list(found.interval()), "p": found.p, **asdict(found)}, "power": found.detectable()}
+    return {"paired": {"interval": list(found.interval()), "p": found.p, **asdict(found)}}
+
+
+def estimate_of(difference: dict[str, Any]) -> Estimate | None:
+    """The estimate that a saved difference was made from; None where it has no paired interval."""
+    if "paired" not in difference:
+        return None
+    return Estimate(*(difference["paired"][name] for name in ("mean", "se", "df", "se_runs")))
 
 
 def paired_estimate(row: Row, base: Row, metric: str) -> Estimate | None:
@@ -61,7 +68,8 @@ def correct(rows: list[dict[str, Any]], margin: float) -> None:
     """Add to every tested difference its p-value after Holm's correction and what it amounts to, in place."""
     tested = [row["difference"] for row in rows if row["difference"] and "paired" in row["difference"]]
     for found, p in zip(tested, holm([found["paired"]["p"] for found in tested]), strict=True):
-        estimate = Estimate(*(found["paired"][name] for name in ("mean", "se", "df", "se_runs")))
+        estimate = estimate_of(found)
+        assert estimate is not None
         found |= {"holm": p, "verdict": verdict(estimate, p, margin)}
 
 

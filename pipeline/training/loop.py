@@ -19,8 +19,8 @@ from torch import nn
 from pipeline.files import locked
 from pipeline.stopping import stop_requests
 from pipeline.training import checkpoint
+from pipeline.training.background_checkpoints import CheckpointWriter
 from pipeline.training.checkpoint import warm_up_file
-from pipeline.training.checkpoint_writer import CheckpointWriter
 from pipeline.training.config import TrainConfig
 from pipeline.training.distributed import processes
 from pipeline.training.distributed.collectives import any_rank, average_gradients, backward_and_average, gather_lists

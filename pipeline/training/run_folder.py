@@ -88,7 +88,7 @@ class RunFolder:
                 "seed": config.seed,
                 "seconds": seconds,
                 "commit": commit(),
-                "versions": {n: version(n) for n in ("sward", "torch", "numpy")},
+                "versions": versions(),
                 "threads": torch.get_num_threads(),
                 "processes": config.processes,
             },
@@ -223,6 +223,11 @@ class ReadOnlyRunFolder(RunFolder):
     def save_student(self, *args: Any) -> None: ...
 
     def save_evaluation(self, result: dict[str, Any]) -> None: ...
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that decide how a run rounds."""
+    return {name: version(name) for name in ("sward", "torch", "numpy")}
 
 
 def prediction_file(folder: Path, id: str) -> Path:

@@ -21,11 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from sward.align import pair_levels
+from sward.mwad.attention_terms import plain_terms, relate_teacher
 from sward.mwad.config import MWADConfig
-from sward.mwad.fused import fused_terms
+from sward.mwad.fused_attention_terms import fused_terms
 from sward.mwad.monitors import relational_signal
 from sward.mwad.projections import Projections
-from sward.mwad.reference import plain_terms, relate_teacher
 from sward.mwad.windows import Windows, draw_offset
 
 Features = Mapping[str, Tensor]

@@ -3,7 +3,7 @@
     python tests/benchmarks/capacity.py [--quick] [--teacher pocket tiny] [--repetitions 5] [--images 24] [--json OUT]
 
 A repetition measures this machine (the trunk's FLOP/s, seconds a decoded pixel, a rendered pixel and an encoded value,
-bytes/s written) at the teacher's reference size, predicts every case with `pipeline/estimates/capacity.py`, and
+bytes/s written) at the teacher's reference size, predicts every case with `pipeline/cost_estimates/capacity.py`, and
 extracts it. Compared are the seconds that the units note in timing.jsonl (start-up, planning and the last sync are not
 in them; `whole` is the call with all of it) and the bytes in the receipts. A figure is the median ratio of repetitions.
 `tiny` is SAM 2's Hiera-T, from the weights named in configs/cache/clinicdb-hiera-t-256.yaml; absent, it is skipped.
@@ -27,13 +27,13 @@ from pipeline.cache.extraction.teacher_writer import render_record
 from pipeline.cache.extraction.timing import extraction_cost
 from pipeline.cache.store import Store
 from pipeline.config import load_config
+from pipeline.cost_estimates.calibration import measure_teacher, median_seconds, write_file
+from pipeline.cost_estimates.capacity import Capacity, Machine, Rates, Workload
+from pipeline.cost_estimates.encoding_speed import measure_encoding
+from pipeline.cost_estimates.estimate import thread_counts
+from pipeline.cost_estimates.flops import view_flops
 from pipeline.datasets import load_dataset, read_image, read_label
 from pipeline.devices import cores
-from pipeline.estimates.calibration import measure_teacher, median_seconds, write_file
-from pipeline.estimates.capacity import Capacity, Machine, Rates, Workload
-from pipeline.estimates.encoding_speed import measure_encoding
-from pipeline.estimates.estimate import thread_counts
-from pipeline.estimates.flops import view_flops
 from pipeline.files import write_json
 from pipeline.memory import keep_freed_memory
 from pipeline.weights import WeightsError, load_teacher

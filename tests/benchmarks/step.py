@@ -37,7 +37,7 @@ from pipeline.memory import keep_freed_memory
 from pipeline.results.step_costs import peak_on_cpu, peak_on_gpu
 from sward.contracts import Batch, Student, StudentOutput
 from sward.methods import MethodConfig
-from sward.mwad.reference import plain_terms
+from sward.mwad.attention_terms import plain_terms
 from sward.objective import Objective
 from sward.pdr import plain_geometry
 from sward.seeds import torch_seed

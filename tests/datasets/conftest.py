@@ -8,16 +8,7 @@ import pytest
 import yaml
 from pictures import half_mask, picture
 from PIL import Image
-
-CARD: dict[str, Any] = {
-    "name": "mine",
-    "title": "Mine",
-    "citation": "none",
-    "licence": "none",
-    "classes": ["background", "polyp"],
-    "encoding": {"kind": "binary"},
-    "splits": {"random": {"kind": "drawn"}},
-}
+from sets import CARD
 
 
 @pytest.fixture

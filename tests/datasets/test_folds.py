@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from tiny import tiny_dataset
 
 from pipeline.datasets import load_dataset
-from pipeline.datasets.card import Folds, read_card
-from pipeline.datasets.splits import assign_folds
+from pipeline.datasets.card import read_card
+from pipeline.datasets.folds import assign_folds
+from pipeline.datasets.split_rules import Folds
 
 GROUPS = st.dictionaries(st.text("abc", min_size=1, max_size=4), st.sampled_from("uvwxyz"), min_size=1, max_size=30)
 

@@ -2,8 +2,11 @@
 
 import hashlib
 import shutil
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +15,8 @@ from pictures import half_mask, picture
 from PIL import Image
 from tiny import tiny_dataset
 
-from pipeline.datasets import DatasetError, check, check_all, load_dataset, read_card, read_image, read_label
+from pipeline.datasets import DatasetError, check, check_all, checks, load_dataset, read_card, read_image, read_label
+from pipeline.datasets.formats import large
 
 MakeSet = Callable[..., Path]
 
@@ -177,3 +181,26 @@ def test_a_test_mask_without_a_single_labelled_pixel_is_named(tmp_path):
     Image.new("L", (80, 72), 9).save(tmp_path / "tiny/masks/test-1.png")
     with pytest.raises(DatasetError, match=r"test-1\.png: every pixel is ignored \(test\)"):
         check_all(card, "random")
+
+
+def test_only_a_few_large_pictures_are_decoded_at_once(make_set: MakeSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    going, most, lock = [0], [0], threading.Lock()
+    decode = checks.decode_picture
+
+    def counted(*args: Any) -> Any:
+        with lock:
+            going[0] += 1
+            most[0] = max(most[0], going[0])
+        time.sleep(0.02)
+        with lock:
+            going[0] -= 1
+        return decode(*args)
+
+    monkeypatch.setattr(checks, "decode_picture", counted)
+    card = make_set(16)
+    check_all(card, "random")
+    assert most[0] > 2
+    monkeypatch.setattr(large, "LARGE", 1)
+    most[0] = 0
+    check_all(card, "random")
+    assert most[0] <= 2

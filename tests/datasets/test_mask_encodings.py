@@ -9,7 +9,8 @@ from PIL import Image
 from pydantic import TypeAdapter
 
 from pipeline.datasets.image_files import decode_label
-from pipeline.datasets.mask_encodings import Encoding, MaskError
+from pipeline.datasets.mask_encodings import Encoding
+from pipeline.datasets.masks.values import MaskError
 from sward.contracts import IGNORE
 
 SIZE = (40, 48)

@@ -8,8 +8,9 @@ import pytest
 
 from pipeline import paths
 from pipeline.datasets import DatasetError, check, check_all, load_dataset, read_card
-from pipeline.datasets.card import Drawn
-from pipeline.datasets.splits import draw, list_path
+from pipeline.datasets.split_lists import list_path
+from pipeline.datasets.split_rules import Drawn
+from pipeline.datasets.splits import draw
 from pipeline.maintenance.lists import write_lists
 
 IDS = [str(n) for n in range(200)]

@@ -8,7 +8,7 @@ import pytest
 from pipeline.report.charts import COLOURS, DASHES, look
 from pipeline.report.curves import learning_curves, line_chart, series, term_curves
 from pipeline.report.metric_charts import confusion_chart, distribution_chart
-from pipeline.report.tables import Table
+from pipeline.report.table_formats import Table
 from pipeline.report.tsne import plane, sample_pixels
 from pipeline.results.runs import load_run
 

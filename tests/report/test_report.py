@@ -15,8 +15,8 @@ from pipeline.cache.extraction.extract import extract
 from pipeline.cli import main
 from pipeline.files import locked, read_json, write_json
 from pipeline.report.report import write_report
+from pipeline.results.results_table import cells, header
 from pipeline.results.runs import RunError
-from pipeline.results.table import cells, header
 from pipeline.training.loop import train
 
 LOADING = ("src", "href", "xlink:href", "srcset", "poster", "data", "action")

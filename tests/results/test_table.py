@@ -8,7 +8,7 @@ import pytest
 from pipeline.config import ConfigError, validate
 from pipeline.experiments.compare import add_paper
 from pipeline.experiments.compare_config import CompareConfig
-from pipeline.results.table import NONE, caption, cells, comparison_csv, header, steps_text
+from pipeline.results.results_table import NONE, caption, cells, comparison_csv, header, steps_text
 
 
 def table(comparison):

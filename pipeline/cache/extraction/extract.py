@@ -6,6 +6,7 @@ may write a store; its lock is released when the process ends, however it ends.
 """
 
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,10 @@ def extract(config: CacheConfig, progress: Progress = lambda done, total: None) 
     keep_freed_memory()
     mirror = mirror_of(path)
     mirror.require_own_place() if mirror else require_own_folder(path)
-    dataset, teacher = check_all(config.dataset, config.split), load_teacher(config.teacher)
+    dataset = check_all(config.dataset, config.split)
+    for note in dataset.notes:
+        print(f"note: {note}", file=sys.stderr)
+    teacher = load_teacher(config.teacher)
     for size in {config.size, config.evaluation_size}:
         teacher.require_size(size)
     wanted = wanted_records(config, dataset)

@@ -4,13 +4,11 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from pipeline.cache.config import CacheConfig
 from pipeline.cache.manifest import identity
 from pipeline.cache.manifest.records import WITHDRAW, Record, compression_of, plan_units, read_plans, record_to_json
 from pipeline.cache.manifest.sealed import write_sealed
-from pipeline.datasets import Dataset, Sample
+from pipeline.datasets import Dataset, image_size
 from pipeline.views import draw
 
 Plans = list[dict[str, Any]]  # a store's plans, oldest first: plan/0000.json, then one per extension
@@ -41,12 +39,6 @@ def wanted_records(config: CacheConfig, dataset: Dataset) -> list[Record]:
             view = draw(config.views, size, full, sample.digest, number)
             records.append(Record(sample.subset, -1, sample.id, sample.digest, full, view, sample.fold, sample.group))
     return records
-
-
-def image_size(sample: Sample) -> tuple[int, int]:
-    """(height, width) in pixels, read from the image file's header."""
-    with Image.open(sample.image_path) as image:
-        return image.height, image.width
 
 
 def update_plan(

@@ -14,15 +14,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.cache.errors import StoreDamaged
-from pipeline.cache.format.shards import (
-    Index,
-    chunk_offset,
-    index_bytes,
-    parse_index,
-    room,
-    shard_path,
-    unpack_chunk,
-)
+from pipeline.cache.format.shards import Index, chunk_offset, index_bytes, parse_index, room, shard_path, unpack_chunk
 from pipeline.cache.manifest.records import Record
 from pipeline.cache.storage.chunk_cache import ChunkCache, key
 from pipeline.cache.storage.object_store import AT_ONCE, ObjectInfo, Remote

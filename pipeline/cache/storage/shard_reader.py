@@ -7,16 +7,7 @@ from pathlib import Path
 from threading import Lock
 
 from pipeline.cache.errors import StoreDamaged
-from pipeline.cache.format.shards import (
-    ABSENT,
-    REMEDY,
-    Index,
-    chunk_offset,
-    read_index,
-    room,
-    shard_path,
-    unpack_chunk,
-)
+from pipeline.cache.format.shards import ABSENT, REMEDY, Index, chunk_offset, read_index, room, shard_path, unpack_chunk
 from pipeline.cache.manifest.records import Record
 from pipeline.cache.storage.disk_ranges import File, Span, read_spans
 from pipeline.types import Arrays

@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.cache.manifest.identity import REPACKED
 from pipeline.cache.store import Store
+from pipeline.cache.tools.class_shares import ClassShares, as_json, class_shares
 
 
 def inspect(path: Path) -> dict[str, Any]:
@@ -25,6 +26,7 @@ def inspect(path: Path) -> dict[str, Any]:
         "shards": {"done": len(store.units) - len(store.missing), "planned": len(store.units)},
         "records": {s: {"readable": len(store.records[s]), "planned": planned[s]} for s in store.records},
         "images": {s: len({r.digest for r in records}) for s, records in store.records.items()},
+        "classes": as_json(class_shares(store)),
         "bytes": sum(facts["bytes"] for facts in files),
         "generations": len(store.plans),
         "content_id": store.content_id,
@@ -64,6 +66,7 @@ def describe(facts: dict[str, Any]) -> list[str]:
         lines.append(f"repacked       from {' then '.join(came_from['precisions'])}, store {came_from['content_id']}")
     for subset, n in facts["records"].items():
         lines.append(f"{subset:14} {n['readable']} of {n['planned']} records, {facts['images'][subset]} images")
+    lines += [ClassShares(**shares).line(subset) for subset, shares in facts["classes"].items()]
     for level, channels in facts["channels"].items():
         values = facts["range"][level]
         shown = f"values {values[0]:.4g} … {values[1]:.4g}" if values else "nothing stored yet"

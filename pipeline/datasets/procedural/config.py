@@ -1,4 +1,4 @@
-"""The embedded set: colonoscopy-like pairs made from integers, written when they are first asked for.
+"""Writes the embedded data set on first use: colonoscopy-like pairs computed from integers.
 
 The files of one setting lie in a folder named by the digest of that setting, so a changed card never meets
 files made under another. Pixels are those of this machine's NumPy: another CPU may differ in a last bit, and
@@ -36,7 +36,7 @@ class Counts(Config):
 
 
 class Procedural(Config):
-    """The pairs are painted, not fetched."""
+    """The pairs are computed and written on first use; there is nothing to download."""
 
     kind: Literal["procedural"] = "procedural"
     counts: Counts = Field(default=Counts(), description="Images in each subset.")

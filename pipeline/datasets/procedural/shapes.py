@@ -1,4 +1,4 @@
-"""Smooth random fields and soft shapes: the strokes that the procedural scenes are painted with.
+"""Smooth random fields and soft shapes, of which the procedural scenes are composed.
 
 Lengths are in units of the shorter image side, so a scene looks the same at every resolution.
 """

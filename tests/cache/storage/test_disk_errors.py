@@ -12,7 +12,7 @@ from pipeline.cache.extraction.extract import extract
 from pipeline.cache.format.shards import ShardWriter
 from pipeline.cache.storage.disk_errors import explain_disk_errors
 from pipeline.cache.store import Store
-from pipeline.estimates.calibration import measure_disk
+from pipeline.cost_estimates.calibration import measure_disk
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
 needs_user = pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere: permissions stop nobody")

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -34,7 +33,7 @@ from pipeline.cache.extraction.on_dask.worker import Job, UnitTiming, make_unit
 from pipeline.cache.extraction.teacher_writer import Samples
 from pipeline.cache.extraction.timing import note
 from pipeline.cache.manifest.records import Unit
-from pipeline.datasets import Dataset, Sample
+from pipeline.datasets import Dataset
 from pipeline.files import remove_partials
 from pipeline.paths import read_path
 from pipeline.stopping import stop_requests
@@ -51,7 +50,7 @@ class DaskExtraction:
     ) -> None:
         assert config.runner.kind == "dask"
         self.path, self.config, self.runner = path, config, config.runner
-        self.samples: Samples = {(s.subset, s.digest): absolute(s) for s in dataset.samples}
+        self.samples: Samples = {(s.subset, s.digest): s.absolute() for s in dataset.samples}
         layout = {name: value for name, value in plans[0].items() if name != "units"}
         self.job = Job(path.absolute(), uuid4().hex, pinned(config, digest), layout, self.runner.threads)
 
@@ -113,11 +112,6 @@ class DaskExtraction:
             pure=False,
             resources=unit_resources(self.config),
         )
-
-
-def absolute(sample: Sample) -> Sample:
-    """The sample with absolute paths, which do not depend on a worker's current folder."""
-    return replace(sample, image_path=sample.image_path.absolute(), mask_path=sample.mask_path.absolute())
 
 
 def pinned(config: CacheConfig, digest: str) -> CacheConfig:

@@ -23,7 +23,7 @@ from pipeline.cache.errors import ExtractionError
 from pipeline.cache.extraction.on_dask.claims import CallFolder
 from pipeline.cache.extraction.teacher_writer import TeacherWriter, device_name
 from pipeline.cache.manifest.records import Record, Unit
-from pipeline.datasets import Sample, sample_digest
+from pipeline.datasets import Sample
 from pipeline.devices import resolve_device
 from pipeline.memory import keep_freed_memory
 from pipeline.weights import WeightsError, load_teacher
@@ -158,8 +158,8 @@ def forget() -> None:
 def require_planned(sample: Sample) -> None:
     """Raise ExtractionError if the sample's files hold other bytes than planned; unreadable files pass."""
     try:
-        found = sample_digest(sample.image_path.read_bytes(), sample.mask_path.read_bytes())
-    except OSError:
+        found = sample.digest_now()
+    except (OSError, ValueError):
         return  # unreadable files raise DatasetError later, in `render`, as in a local extraction
     if found != sample.digest:
         raise ExtractionError(

@@ -9,12 +9,12 @@ from pipeline.cache.format.codecs import CODECS
 from pipeline.cache.tools.inspect import inspect
 from pipeline.cli import main
 from pipeline.config import parse_size
-from pipeline.estimates import student_speed
-from pipeline.estimates.budget import Choice, choices, recommend
-from pipeline.estimates.calibration import Reading, measure_decoding, measure_disk
-from pipeline.estimates.estimate import CostEstimate, estimate_costs, record_bytes
-from pipeline.estimates.estimate_text import bottleneck, describe, duration, verdict
-from pipeline.estimates.student_speed import ReadDemand
+from pipeline.cost_estimates import student_speed
+from pipeline.cost_estimates.budget import Choice, choices, recommend
+from pipeline.cost_estimates.calibration import Reading, measure_decoding, measure_disk
+from pipeline.cost_estimates.estimate import CostEstimate, estimate_costs, record_bytes
+from pipeline.cost_estimates.estimate_text import bottleneck, describe, duration, verdict
+from pipeline.cost_estimates.student_speed import ReadDemand
 
 CHANNELS = {"s4": 32, "s8": 64, "s16": 128, "s32": 256}  # the pocket teacher's
 FACTS = ("zarr.json", "0000.json", ".lock", "timing.jsonl")
@@ -24,8 +24,8 @@ FACTS = ("zarr.json", "0000.json", ".lock", "timing.jsonl")
 def quick(monkeypatch):
     """Measured for a moment only: the figures are not what is tested."""
     monkeypatch.setattr(student_speed, "BUDGET_SECONDS", 0)
-    monkeypatch.setattr("pipeline.estimates.calibration.ROUNDS", 1)
-    monkeypatch.setattr("pipeline.estimates.calibration.LEAST_BYTES", 1 << 20)
+    monkeypatch.setattr("pipeline.cost_estimates.calibration.ROUNDS", 1)
+    monkeypatch.setattr("pipeline.cost_estimates.calibration.LEAST_BYTES", 1 << 20)
 
 
 def test_the_bytes_and_files_planned_are_those_stored(tmp_path):

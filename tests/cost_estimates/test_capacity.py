@@ -8,10 +8,10 @@ from tiny import tiny_cache
 
 from pipeline.cache.extraction.extract import extract
 from pipeline.cache.store import Store
-from pipeline.estimates.capacity import Capacity, Workload
-from pipeline.estimates.encoding_speed import measure_encoding
-from pipeline.estimates.flops import COUNTED, channels_of, count_flops, view_flops
-from pipeline.estimates.throughput import StageTimes, break_even
+from pipeline.cost_estimates.capacity import Capacity, Workload
+from pipeline.cost_estimates.encoding_speed import measure_encoding
+from pipeline.cost_estimates.flops import COUNTED, channels_of, count_flops, view_flops
+from pipeline.cost_estimates.throughput import StageTimes, break_even
 from pipeline.files import read_json
 from pipeline.maintenance.capacity_page import MANY, MEASURED, PAGE, SETS, capacities, page
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from pipeline.files import read_json, write_json
 from pipeline.training import checkpoint
-from pipeline.training.checkpoint_writer import CheckpointWriter
+from pipeline.training.background_checkpoints import CheckpointWriter
 from pipeline.training.run_folder import RunFolder
 
 

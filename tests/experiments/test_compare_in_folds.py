@@ -1,19 +1,23 @@
 """A comparison over folds: equal tuning, every image tested once a seed, copied masks, an external set."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from pydantic import ValidationError
 from tiny import tiny_cache, tiny_train
 
 from pipeline.cache.extraction.extract import extract
+from pipeline.cli import main
 from pipeline.config import ConfigError
 from pipeline.experiments.compare import compare
 from pipeline.experiments.compare_config import CompareConfig
 from pipeline.experiments.settings import with_settings
-from pipeline.files import read_json
+from pipeline.files import read_json, write_json
+from pipeline.results.results_table import caption
 from pipeline.results.rows import Row
 from pipeline.results.runs import load_run
+from pipeline.results.summary import summarise
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +115,41 @@ def test_the_same_command_again_trains_nothing(config, comparison):
     before = {p: p.stat().st_mtime_ns for p in config.folder.parent.parent.glob("runs/*/run.json")}
     compare(config)
     assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_the_power_of_the_saved_runs_is_told_and_more_seeds_find_less(config, capsys):
+    file = config.folder / "config.yaml"
+    assert main(["compare", str(file), "--plan", "20"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| KD")]
+    now, found, later, planned = (float(cell) for cell in lines[0].split("|")[2:6])
+    assert later <= now
+    assert planned <= found
+    assert found > now
+
+
+def test_fresh_sets_aside_what_another_commit_made_and_trains_it_again(config, comparison):
+    run = config.folder / comparison["rows"][0]["runs"][0]["folder"]
+    facts = read_json(run / "run.json")
+    write_json(run / "run.json", facts | {"commit": "abc"})
+    before = sorted(p.name for p in run.parent.iterdir())
+    compare(config, fresh=True)
+    assert read_json(run / "run.json")["commit"] == facts["commit"]
+    assert sorted({p.name for p in run.parent.iterdir()} - set(before)) == [f"{run.name}.before-abc"]
+    assert read_json(run.with_name(f"{run.name}.before-abc") / "run.json")["commit"] == "abc"
+
+
+def test_a_table_of_several_commits_says_so_first(config, comparison):
+    rows = tuple(
+        Row(r["label"], None, tuple(load_run(config.folder / x["folder"]) for x in r["runs"]))
+        for r in comparison["rows"][:2]
+    )
+    other = replace(rows[1].runs[0], facts=rows[1].runs[0].facts | {"commit": "abc-dirty", "threads": 99})
+    mixed = summarise("mixed", [rows[0], Row("other", None, (other, *rows[1].runs[1:]))])
+    text = caption(mixed)
+    assert text.startswith("Not one experiment: the runs come from 2 commits (")
+    assert "uncommitted changes (abc-dirty)" in text
+    assert "2 numbers of threads" in text
+    assert "sward compare --fresh" in text
 
 
 def test_unequal_tuning_is_refused(config):

@@ -4,7 +4,7 @@ import csv
 import io
 from dataclasses import dataclass
 
-from pipeline.results.table import markdown
+from pipeline.results.results_table import markdown
 
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",

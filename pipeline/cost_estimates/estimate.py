@@ -18,11 +18,9 @@ from pipeline.cache.format.arrays import array_specs
 from pipeline.cache.format.codecs import CODECS, array_bytes
 from pipeline.cache.manifest.appended import APPENDED
 from pipeline.cache.storage.disk_errors import existing
-from pipeline.datasets import Dataset, load_dataset
-from pipeline.devices import cores, resolve_device
-from pipeline.estimates import student_speed as demands
-from pipeline.estimates.budget import Choice, choices
-from pipeline.estimates.calibration import (
+from pipeline.cost_estimates import student_speed as demands
+from pipeline.cost_estimates.budget import Choice, choices
+from pipeline.cost_estimates.calibration import (
     Pieces,
     Reading,
     measure_decoding,
@@ -30,9 +28,11 @@ from pipeline.estimates.calibration import (
     measure_teacher,
     median_seconds,
 )
-from pipeline.estimates.encoding_speed import measure_encoding
-from pipeline.estimates.student_speed import ReadDemand
-from pipeline.estimates.throughput import StageTimes, break_even
+from pipeline.cost_estimates.encoding_speed import measure_encoding
+from pipeline.cost_estimates.student_speed import ReadDemand
+from pipeline.cost_estimates.throughput import StageTimes, break_even
+from pipeline.datasets import Dataset, load_dataset
+from pipeline.devices import cores, resolve_device
 from pipeline.paths import is_url, write_path
 from pipeline.training.config import TrainConfig
 from pipeline.weights import load_teacher

@@ -1,7 +1,7 @@
 """Reference implementation of MWAD's terms for one pair of levels, Eq. 1-13.
 
 It computes windowed attention of both networks and three distances between them. ``MWAD`` uses it if the teacher side
-is trained; otherwise ``sward.mwad.fused`` computes the same terms in fewer passes.
+is trained; otherwise ``sward.mwad.fused_attention_terms`` computes the same terms in fewer passes.
 """
 
 # B batch, H W of the common grid, N windows, T tokens of a window, C channels, d width of Q, K, V

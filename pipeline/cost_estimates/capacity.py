@@ -12,11 +12,11 @@ from math import prod
 
 from pipeline.cache.format.arrays import array_specs
 from pipeline.cache.format.codecs import CODECS
-from pipeline.datasets.checks import THREADS
-from pipeline.estimates.estimate import record_bytes
-from pipeline.estimates.flops import channels_of, view_flops
-from pipeline.estimates.student_speed import assumed
-from pipeline.estimates.throughput import StageTimes, break_even
+from pipeline.cost_estimates.estimate import record_bytes
+from pipeline.cost_estimates.flops import channels_of, view_flops
+from pipeline.cost_estimates.student_speed import assumed
+from pipeline.cost_estimates.throughput import StageTimes, break_even
+from pipeline.datasets.masks.choose import THREADS
 from pipeline.types import Size
 from sward.contracts import Channels
 from sward.levels import grid_of

@@ -5,8 +5,8 @@ Units are decimal (1 GB is 10⁹ bytes). Bottleneck and verdict on caching are d
 
 import math
 
-from pipeline.estimates.budget import ENOUGH, recommend
-from pipeline.estimates.estimate import CostEstimate
+from pipeline.cost_estimates.budget import ENOUGH, recommend
+from pipeline.cost_estimates.estimate import CostEstimate
 
 # Upper bound of the saving by a cache, from published FLOPs: (teacher + 3 × student) / (3 × student), forward passes.
 CEILINGS = {"Hiera-L → DeepLab MobileNetV3": 7.0, "Hiera-T → UNeXt": 5.0, "Hiera-T → ResUNet++": 1.15}

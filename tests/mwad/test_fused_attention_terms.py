@@ -10,8 +10,8 @@ from torch import Tensor
 from sward import MWAD, PDR, MWADConfig, PDRConfig
 from sward.contracts import IGNORE, Batch
 from sward.methods.sward import SwardConfig
-from sward.mwad.fused import GatherTokens, RelationSums, fused_terms, phi_map, project
-from sward.mwad.reference import plain_terms
+from sward.mwad.attention_terms import plain_terms
+from sward.mwad.fused_attention_terms import GatherTokens, RelationSums, fused_terms, phi_map, project
 from sward.mwad.windows import Windows
 from sward.objective import Objective
 from sward.pdr import fused_geometry, plain_geometry
@@ -64,7 +64,7 @@ def both_forms(switches: dict[str, Any], grids: str, dtype: torch.dtype) -> list
 def test_fused_mwad_equals_the_plain_form_with_its_gradients(
     switches: dict[str, Any], grids: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sward.mwad.fused.GROUP", 16**2 * 5)  # groups that end within an image
+    monkeypatch.setattr("sward.mwad.fused_attention_terms.GROUP", 16**2 * 5)  # groups that end within an image
     for dtype, tolerance in ((torch.float64, 1e-11), (torch.float32, 1e-5)):
         plain, fused = both_forms(switches, grids, dtype)
         assert plain.keys() == fused.keys()

@@ -1,6 +1,6 @@
 """Fused MWAD terms of one pair, with a hand-written backward pass, for a frozen teacher side. Eq. 1-13.
 
-The terms equal those of ``sward.mwad.reference`` up to rounding, in fewer passes over memory. ``MWAD`` uses the
+The terms equal those of ``sward.mwad.attention_terms`` up to rounding, in fewer passes over memory. ``MWAD`` uses the
 reference if the teacher side is trained. What is fused:
 
 - The standardisation is folded into phi's weights, and windows are cut by reordering pixels.
@@ -24,8 +24,8 @@ from torch.autograd.function import once_differentiable
 
 from sward.align import resize
 from sward.contracts import MASKED_SCORE
+from sward.mwad.attention_terms import kl_divisor
 from sward.mwad.projections import Projections
-from sward.mwad.reference import kl_divisor
 from sward.mwad.windows import Windows
 
 GROUP, GROUP_ON_GPU = 2**18, 2**26  # attention entries per group; 1 MiB of float32 is about the fastest on CPUs

@@ -1,0 +1,159 @@
+"""COCO JSON, one file for many images: polygons and run lengths, rasterised by pycocotools (extra ``annotations``)."""
+
+import json
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.datasets.annotations.names import Names, as_contents, from_contents, require_object
+from pipeline.datasets.formats.errors import UnsupportedImageError
+from pipeline.datasets.masks.files import Overlap, Part, paint
+from pipeline.datasets.masks.values import MaskError
+from pipeline.datasets.problems import shortened
+
+EXTRA = "COCO annotations are read with pycocotools: pip install 'sward[annotations]'"
+EXPECTED = "COCO's images, annotations and categories"
+LARGEST = 178_956_970  # pixels; what Pillow opens at most
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One annotation: its number and name of the category, its area as COCO writes it, its id for messages."""
+
+    number: int
+    name: str
+    area: Any
+    title: str
+
+
+@dataclass(frozen=True)
+class CocoMask:
+    """The annotations of one image."""
+
+    path: Path
+    size: tuple[int, int]
+    segments: tuple[Segment, ...]
+    names: Names
+    overlap: Overlap
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return (self.path,)
+
+    def contents(self) -> tuple[bytes, ...]:
+        """The label that the annotations are converted to."""
+        parts = [self._part(segment) for segment in self.segments]
+        return as_contents(paint(self.size, self.names.background, parts, self.overlap))
+
+    def label(self, contents: tuple[bytes, ...]) -> np.ndarray:
+        return from_contents(contents)
+
+    def absolute(self) -> "CocoMask":
+        return self
+
+    def _part(self, segment: Segment) -> Part:
+        return rasterise(segment, self.size), self.names.train_id(segment.name, segment.number)
+
+
+@dataclass(frozen=True)
+class CocoFile:
+    """A COCO file by file name of the images. names: of the categories that annotations use."""
+
+    path: Path
+    images: dict[str, tuple[tuple[int, int], tuple[Segment, ...]]]
+    names: tuple[str, ...]
+
+    @cached_property
+    def by_bare_name(self) -> dict[str, list[str]]:
+        """File name without folders -> entries."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for name in self.images:
+            found[name.rpartition("/")[2]].append(name)
+        return found
+
+    def find(self, image: Path, root: Path) -> str | None:
+        """The entry of an image file: by its path below ``root``, by the end of it, or by its bare name."""
+        place = image.relative_to(root) if image.is_relative_to(root) else image
+        ends = ["/".join(place.parts[k:]) for k in range(len(place.parts))]
+        if exact := next((end for end in ends if end in self.images), None):
+            return exact
+        same = self.by_bare_name.get(image.name, [])
+        return same[0] if len(same) == 1 else None
+
+
+def read_coco(path: Path) -> CocoFile:
+    """A COCO file.
+
+    Raises:
+        MaskError: not COCO's JSON; the message says what is there and what was expected.
+        OSError: the file cannot be read.
+    """
+    try:
+        found = require_object(json.loads(path.read_text(encoding="utf-8-sig")), EXPECTED)
+    except (ValueError, RecursionError) as error:
+        raise error if isinstance(error, MaskError) else MaskError(f"is not JSON: {error}") from error
+    if absent := [key for key in ("images", "annotations", "categories") if not isinstance(found.get(key), list)]:
+        raise MaskError(f"has no list of {', '.join(absent)}; expected {EXPECTED}")
+    try:
+        return _by_image(path, found)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, MaskError):
+            raise
+        raise MaskError(f"is damaged ({type(error).__name__}: {error}); expected {EXPECTED}") from error
+
+
+def _by_image(path: Path, found: dict[str, Any]) -> CocoFile:
+    titles = {int(c["id"]): str(c["name"]) for c in found["categories"]}
+    segments: dict[Any, list[Segment]] = defaultdict(list)
+    for a in found["annotations"]:
+        number = int(a["category_id"])
+        if number not in titles:
+            raise MaskError(f"annotation {a.get('id')} has category {number}; expected one of {sorted(titles)}")
+        segments[a["image_id"]].append(Segment(number, titles[number], a.get("segmentation"), str(a.get("id"))))
+    if lost := sorted(map(str, set(segments) - {i["id"] for i in found["images"]})):
+        raise MaskError(f"has annotations of images that it does not list: image_id {', '.join(lost[:5])}")
+    names = [str(i["file_name"]).replace("\\", "/").removeprefix("./") for i in found["images"]]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise MaskError(f"lists an image twice: {shortened(twice)}; keep one entry for each")
+    images = {name: (_size(i), tuple(segments[i["id"]])) for name, i in zip(names, found["images"], strict=True)}
+    return CocoFile(path, images, tuple(sorted({s.name for of in segments.values() for s in of})))
+
+
+def _size(image: dict[str, Any]) -> tuple[int, int]:
+    height, width = int(image["height"]), int(image["width"])
+    if height < 1 or width < 1 or height * width > LARGEST:
+        raise MaskError(f"says that {image['file_name']} is {width}x{height} pixels large")
+    return height, width
+
+
+def rasterise(segment: Segment, size: tuple[int, int]) -> np.ndarray:
+    """(H, W) bool of one annotation.
+
+    Raises:
+        UnsupportedImageError: pycocotools is not installed.
+        MaskError: no area, or one that does not fit the image.
+    """
+    try:
+        from pycocotools import mask as coco
+    except ImportError as error:
+        raise UnsupportedImageError(EXTRA) from error
+    area, title = segment.area, f"annotation {segment.title} ({segment.name!r})"
+    if not area:
+        raise MaskError(f"{title} has no segmentation (a box alone?); expected polygons or run lengths")
+    if isinstance(area, list) and not all(isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 for p in area):
+        raise MaskError(f"{title} has a polygon of fewer than three points; expected x, y of three or more")
+    counts = area.get("counts") if isinstance(area, dict) else None
+    if isinstance(area, dict) and list(area.get("size", ())) != list(size):
+        raise MaskError(f"{title} has run lengths for {area.get('size')}, the image is {list(size)} (height, width)")
+    if isinstance(counts, list) and sum(counts) != size[0] * size[1]:
+        raise MaskError(f"{title} has run lengths of {sum(counts)} pixels, the image has {size[0] * size[1]}")
+    try:
+        runs = area if isinstance(counts, (str, bytes)) else coco.frPyObjects(area, *size)
+        decoded = coco.decode(coco.merge(runs) if isinstance(runs, list) else runs)
+    except Exception as error:  # pycocotools raises plain Exceptions too
+        raise MaskError(f"{title} is damaged ({type(error).__name__}: {error})") from error
+    return decoded.astype(bool)

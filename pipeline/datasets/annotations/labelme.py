@@ -1,0 +1,128 @@
+"""LabelMe JSON, one file an image: polygons, rectangles, circles and masks, painted as LabelMe paints them."""
+
+import base64
+import io
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from pipeline.datasets.annotations.names import Names, as_contents, from_contents, require_object
+from pipeline.datasets.masks.files import Overlap, Part, paint
+from pipeline.datasets.masks.values import MaskError
+
+LARGEST = 178_956_970  # pixels; what Pillow opens at most
+EXPECTED = "LabelMe's shapes, imageHeight and imageWidth"
+
+
+@dataclass(frozen=True)
+class LabelMeMask:
+    """One LabelMe file."""
+
+    path: Path
+    names: Names
+    overlap: Overlap
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return (self.path,)
+
+    def contents(self) -> tuple[bytes, ...]:
+        """The label that the file is converted to."""
+        return as_contents(convert(self.path.read_bytes(), self.names, self.overlap))
+
+    def label(self, contents: tuple[bytes, ...]) -> np.ndarray:
+        return from_contents(contents)
+
+    def absolute(self) -> "LabelMeMask":
+        return replace(self, path=self.path.absolute())
+
+
+def convert(content: bytes, names: Names, overlap: Overlap) -> np.ndarray:
+    """(H, W) uint8 train ids of a LabelMe file.
+
+    Raises:
+        MaskError: not LabelMe's JSON, an unknown name, a shape without an area, or overlapping classes.
+    """
+    found = parse(content)
+    size = found.get("imageHeight"), found.get("imageWidth")
+    if not all(isinstance(n, int) and n > 0 for n in size) or not isinstance(found.get("shapes"), list):
+        raise MaskError(f"is JSON with {', '.join(sorted(found)[:6]) or 'nothing in it'}; expected {EXPECTED}")
+    height, width = int(size[0] or 0), int(size[1] or 0)
+    if height * width > LARGEST:
+        raise MaskError(f"says it is {width}x{height} pixels large; expected at most {LARGEST} pixels")
+    shapes = [require_object(shape, EXPECTED) for shape in found["shapes"]]
+    parts = [_part(shape, (height, width), names) for shape in shapes]
+    return paint((height, width), names.background, parts, overlap)
+
+
+def parse(content: bytes) -> dict[str, Any]:
+    """The JSON of a file.
+
+    Raises:
+        MaskError: it is no JSON.
+    """
+    try:
+        return require_object(json.loads(content.decode("utf-8-sig")), EXPECTED)
+    except (ValueError, RecursionError) as error:
+        raise MaskError(f"is not JSON: {error}") from error
+
+
+def names_in(content: bytes) -> set[str]:
+    """The names that a file's shapes use; empty where it cannot be read."""
+    try:
+        return {str(shape["label"]) for shape in parse(content)["shapes"]}
+    except (MaskError, KeyError, TypeError):
+        return set()
+
+
+def _part(shape: dict[str, Any], size: tuple[int, int], names: Names) -> Part:
+    name = str(shape.get("label"))
+    number = int(name) if name.isdecimal() else None
+    try:
+        return _area(shape, size), names.train_id(name, number)
+    except (TypeError, ValueError, KeyError, IndexError, OSError) as error:
+        if isinstance(error, MaskError):
+            raise
+        raise MaskError(
+            f"shape {name!r} is damaged ({type(error).__name__}: {error}); expected LabelMe's points"
+        ) from error
+
+
+def _area(shape: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
+    """(H, W) bool of one shape, in LabelMe's way (`labelme.utils.shape_to_mask`)."""
+    kind = shape.get("shape_type") or "polygon"
+    points = [(float(x), float(y)) for x, y in shape["points"]]
+    if kind == "mask":
+        return _pasted(shape["mask"], points, size)
+    area = Image.new("1", size[::-1], 0)
+    pen = ImageDraw.Draw(area)
+    if kind == "polygon" and len(points) > 2:
+        pen.polygon(points, outline=1, fill=1)
+    elif kind == "rectangle" and len(points) == 2:
+        (x0, y0), (x1, y1) = points
+        pen.rectangle([min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)], outline=1, fill=1)
+    elif kind == "circle" and len(points) == 2:
+        (x, y), edge = points[0], points[1]
+        r = float(np.hypot(edge[0] - x, edge[1] - y))
+        pen.ellipse([x - r, y - r, x + r, y + r], outline=1, fill=1)
+    else:
+        raise MaskError(
+            f"shape {shape.get('label')!r} is a {kind} of {len(points)} points, which has no area; "
+            "expected polygons, rectangles, circles or masks: draw its outline"
+        )
+    return np.array(area, bool)
+
+
+def _pasted(packed: str, points: list[tuple[float, float]], size: tuple[int, int]) -> np.ndarray:
+    """A picture packed into the file, at its place."""
+    inner = np.asarray(Image.open(io.BytesIO(base64.b64decode(packed))).convert("L")) > 0
+    left, top = (round(value) for value in points[0])
+    area = np.zeros(size, bool)
+    target = area[max(top, 0) : top + inner.shape[0], max(left, 0) : left + inner.shape[1]]
+    cut = inner[max(-top, 0) :, max(-left, 0) :][: target.shape[0], : target.shape[1]]
+    target[:] = cut
+    return area

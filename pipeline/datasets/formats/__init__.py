@@ -1,0 +1,1 @@
+"""File formats beside those of Pillow, and images of more than 8 bits a channel."""

@@ -1,0 +1,353 @@
+"""COCO and LabelMe files, arrays and scanner formats: the labels they mean, or what is wrong and the remedy."""
+
+import base64
+import builtins
+import gzip
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+from sets import IDS, SIZE, encoded, images, labels, masks, truth, write, write_set
+
+from pipeline.datasets import DatasetError, check_all, read_image
+
+T = truth()
+BOX = [8.0, 6.0, 20.0, 6.0, 20.0, 18.0, 8.0, 18.0]  # pycocotools' pixels are [8, 20) × [6, 18): exactly T
+
+
+def runs(mask: np.ndarray) -> dict[str, Any]:
+    """COCO's run lengths: column by column, beginning with zeros."""
+    flat = np.concatenate([[0], mask.T.ravel(), [2]])
+    counts, value, length = [], 0, 0
+    for pixel in flat[1:-1]:
+        if pixel != value:
+            counts.append(length)
+            value, length = pixel, 0
+        length += 1
+    return {"size": list(mask.shape), "counts": [*map(int, counts), length]}
+
+
+def packed(mask: np.ndarray) -> dict[str, Any]:
+    from pycocotools import mask as coco
+
+    made = coco.encode(np.asfortranarray(mask))
+    return {"size": made["size"], "counts": made["counts"].decode()}
+
+
+def coco(
+    areas: dict[str, list[tuple[int, Any]]], names: tuple[str, ...] = ("lesion",), prefix: str = ""
+) -> dict[str, Any]:
+    """A COCO file of areas (category, segmentation) by image; categories count from 1."""
+    return {
+        "images": [
+            {"id": n, "file_name": f"{prefix}{i}.png", "height": SIZE[0], "width": SIZE[1]} for n, i in enumerate(areas)
+        ],
+        "annotations": [
+            {"id": 100 * n + k, "image_id": n, "category_id": c, "segmentation": area, "iscrowd": 0}
+            for n, of in enumerate(areas.values())
+            for k, (c, area) in enumerate(of)
+        ],
+        "categories": [{"id": k, "name": name} for k, name in enumerate(names, start=1)],
+    }
+
+
+def coco_set(folder: Path, content: dict[str, Any], **card: Any) -> Path:
+    files = images() | {"annotations.json": json.dumps(content)}
+    return write_set(folder, files, **{"masks": "annotations.json", "classes": ["background", "lesion"], **card})
+
+
+FORMS = {
+    "polygon": [BOX],
+    "runs": runs(T),
+    "packed runs": packed(T),
+    "two polygons": [BOX, [8.0, 6.0, 20.0, 6.0, 20.0, 12.0]],
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("prefix", ["", "images/", "./images/", "C:\\data\\images\\"])
+def test_coco_areas_become_labels(tmp_path: Path, form: str, prefix: str) -> None:
+    found = labels(coco_set(tmp_path, coco({i: [(1, FORMS[form])] for i in IDS}, prefix=prefix)))
+    assert set(found) == set(IDS)
+    assert all((label == T).all() for label in found.values())
+
+
+def test_an_image_without_annotations_is_background(tmp_path: Path) -> None:
+    assert not labels(coco_set(tmp_path, coco({"train-a": [], "train-b": [(1, [BOX])], "val-a": []})))["train-a"].any()
+
+
+PART = np.zeros(SIZE, np.uint8)
+PART[20:23, 25:30] = 1
+TWO = coco({i: [(1, [BOX]), (2, runs(PART))] for i in IDS}, ("polyp (adenoma)", "instrument"))
+THREE = {"classes": ["background", "polyp", "instrument"]}
+READINGS: dict[str, tuple[dict[str, Any], np.ndarray]] = {
+    "by names": (THREE | {"encoding": {"kind": "annotated", "names": {"polyp (adenoma)": "polyp"}}}, T + 2 * PART),
+    "one ignored": (
+        {"encoding": {"kind": "annotated", "names": {"polyp (adenoma)": "lesion"}, "ignore": ["instrument"]}},
+        T + 255 * PART,
+    ),
+    "two names of one class": (
+        {"encoding": {"kind": "annotated", "names": {"polyp (adenoma)": "lesion", "instrument": "lesion"}}},
+        T + PART,
+    ),
+    "by numbers": (THREE | {"encoding": {"kind": "indexed", "labels": {0: 0, 1: 2, 2: 1}}}, 2 * T + PART),
+}
+
+
+@pytest.mark.parametrize("reading", READINGS)
+def test_categories_are_read_by_name_or_number(tmp_path: Path, reading: str) -> None:
+    card, expected = READINGS[reading]
+    assert all((label == expected).all() for label in labels(coco_set(tmp_path, TWO, **card)).values())
+
+
+def changed(content: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    made = json.loads(json.dumps(content))
+    made["annotations"][0] |= changes
+    return made
+
+
+GOOD = coco({i: [(1, [BOX])] for i in IDS})
+WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {
+    "two names and a binary encoding": (TWO, {}, r"unknown name 'polyp \(adenoma\)'.*kind: annotated, names"),
+    "an image without an entry": (coco({i: [] for i in IDS[:2]}), {}, r"val-a: no entry in annotations\.json \(val\)"),
+    "no entry at all": (coco({}), {}, r"masks: annotations\.json has no entry of any image"),
+    "a box alone": (changed(GOOD, segmentation=[]), {}, "annotation 0 .*has no segmentation"),
+    "a polygon of two points": (changed(GOOD, segmentation=[[1, 1, 2, 2]]), {}, "a polygon of fewer than three points"),
+    "runs of another size": (changed(GOOD, segmentation={"size": [5, 5], "counts": [25]}), {}, "the image is .24, 32."),
+    "too few runs": (changed(GOOD, segmentation={"size": [24, 32], "counts": [5]}), {}, "run lengths of 5 pixels"),
+    "text for an area": (changed(GOOD, segmentation="x"), {}, "annotation 0 .*is damaged"),
+    "an unlisted category": (changed(GOOD, category_id=9), {}, r"annotation 0 has category 9; expected one of \[1\]"),
+    "an unlisted image": (changed(GOOD, image_id=77), {}, "annotations of images that it does not list: image_id 77"),
+    "a list at the top": ([1, 2], {}, "its top is a list; expected COCO's images, annotations and categories"),
+    "no categories": ({"images": [], "annotations": []}, {}, "has no list of categories"),
+    "another size": (
+        coco({"train-a": [], "train-b": []})
+        | {"images": [{"id": 0, "file_name": "val-a.png", "height": 9, "width": 9}]},
+        {},
+        "sizes differ",
+    ),
+    "a palette": (
+        GOOD,
+        {"encoding": {"kind": "palette", "colours": {"background": [0] * 3, "lesion": [9] * 3}}},
+        "no colours",
+    ),
+    "numbers without 0": (GOOD, {"encoding": {"kind": "indexed", "labels": {1: 1, 2: 0}}}, r"value 0 .* has no label"),
+    "a class that is none": (
+        GOOD,
+        {"encoding": {"kind": "annotated", "names": {"lesion": "cancer"}}},
+        r"encoding\.names leads to \['cancer'\]",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_coco_file_that_does_not_fit_is_told(tmp_path: Path, name: str) -> None:
+    content, card, sentence = WRONG[name]
+    with pytest.raises(DatasetError, match=sentence):
+        labels(coco_set(tmp_path, content, **card))
+
+
+def test_the_converted_label_is_the_samples_and_nothing_else_of_the_file(tmp_path: Path) -> None:
+    card = coco_set(tmp_path, GOOD)
+    before = {s.id: s.digest for s in check_all(card, "official").samples}
+    write(tmp_path / "annotations.json", json.dumps(changed(GOOD, area=1, note="looked at"), indent=2))
+    assert {s.id: s.digest for s in check_all(card, "official").samples} == before
+    write(tmp_path / "annotations.json", json.dumps(changed(GOOD, segmentation=[BOX[:6]])))
+    after = {s.id: s.digest for s in check_all(card, "official").samples}
+    assert [i for i in IDS if after[i] != before[i]] == ["train-a"]
+
+
+EXTRAS = {"pycocotools": "annotations", "pydicom": "medical", "nibabel": "medical"}
+
+
+@pytest.mark.parametrize("package", EXTRAS)
+def test_a_missing_package_is_told_with_its_extra(
+    tmp_path: Path, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *args: Any, **more: Any) -> Any:
+        if name.split(".")[0] == package:
+            raise ImportError(f"no module named {name}")
+        return real(name, *args, **more)
+
+    files = images() | masks() | {"masks/val-a.png": dicom(T) if package == "pydicom" else nifti(T)}
+    card = coco_set(tmp_path, GOOD) if package == "pycocotools" else write_set(tmp_path, files)
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(DatasetError, match=rf"pip install 'sward\[{EXTRAS[package]}\]'"):
+        labels(card)
+
+
+def shape(label: str, kind: str, points: list[list[float]], **more: Any) -> dict[str, Any]:
+    return {"label": label, "shape_type": kind, "points": points, "group_id": None, "flags": {}, **more}
+
+
+def drawn(kind: str, *args: Any) -> np.ndarray:
+    area = Image.new("1", SIZE[::-1])
+    getattr(ImageDraw.Draw(area), kind)(*args, outline=1, fill=1)
+    return np.array(area).astype(np.uint8)
+
+
+TRIANGLE = [[3.0, 3.0], [25.0, 6.0], [9.0, 20.0]]
+PASTED = base64.b64encode(encoded(Image.fromarray(T[6:18, 8:20].astype(bool)))).decode()
+SHAPES: dict[str, tuple[dict[str, Any], np.ndarray]] = {
+    "polygon": (shape("lesion", "polygon", TRIANGLE), drawn("polygon", [tuple(p) for p in TRIANGLE])),
+    "rectangle": (shape("lesion", "rectangle", [[19, 17], [8, 6]]), T),
+    "circle": (shape("lesion", "circle", [[14, 12], [14, 18]]), drawn("ellipse", [8, 6, 20, 18])),
+    "mask": (shape("lesion", "mask", [[8, 6], [19, 17]], mask=PASTED), T),
+    "a class by its number": (shape("1", "rectangle", [[8, 6], [19, 17]]), T),
+}
+
+
+def labelme(*shapes: dict[str, Any], **more: Any) -> str:
+    return json.dumps({"version": "5", "shapes": list(shapes), "imageHeight": 24, "imageWidth": 32, **more})
+
+
+def labelme_set(folder: Path, content: str, **card: Any) -> Path:
+    usual = {"masks": "masks/{id}.json", "classes": ["background", "lesion"]}
+    return write_set(folder, images() | {f"masks/{i}.json": content for i in IDS}, **usual | card)
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_labelme_shapes_become_labels(tmp_path: Path, kind: str) -> None:
+    content, expected = SHAPES[kind]
+    encoding = {"kind": "indexed", "labels": {0: 0, 1: 1}} if "number" in kind else {"kind": "binary"}
+    found = labels(labelme_set(tmp_path, labelme(content), encoding=encoding))
+    assert all((label == expected).all() for label in found.values())
+
+
+WRONG_SHAPES = {
+    "a line": (
+        labelme(shape("lesion", "line", [[1, 1], [5, 5]])),
+        "shape 'lesion' is a line of 2 points, which has no area",
+    ),
+    "no size": (
+        json.dumps({"shapes": []}),
+        "is JSON with shapes; expected LabelMe's shapes, imageHeight and imageWidth",
+    ),
+    "two names": (labelme(shape("a", "polygon", TRIANGLE), shape("b", "polygon", TRIANGLE)), "unknown name 'a'"),
+    "broken points": (labelme(shape("lesion", "polygon", [[1]])), "shape 'lesion' is damaged"),
+    "a giant": (labelme(imageHeight=10**6, imageWidth=10**6), "expected at most 178956970 pixels"),
+    "no JSON": ("polygon", "is not JSON"),
+    "a list": ("[]", "its top is a list"),
+    "another size": (labelme(imageHeight=9), "sizes differ"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_SHAPES)
+def test_a_labelme_file_that_does_not_fit_is_told(tmp_path: Path, name: str) -> None:
+    content, sentence = WRONG_SHAPES[name]
+    with pytest.raises(DatasetError, match=sentence):
+        labels(labelme_set(tmp_path, content))
+
+
+ARRAYS = {
+    "uint8": T,
+    "bool": T.astype(bool),
+    "int64": T.astype(np.int64),
+    "whole floats": T.astype(np.float32),
+    "one channel": T[..., None],
+    "one slice": T[None],
+}
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_arrays_are_masks(tmp_path: Path, name: str) -> None:
+    files = images() | masks("masks/{}.npy", value=1) | {"masks/train-a.npy": ARRAYS[name]}
+    card = write_set(tmp_path, files, masks="masks/{id}.npy")
+    assert all((label == T).all() for label in labels(card).values())
+
+
+NO_MASKS = {
+    "fractions": (T * 0.5, "pixel format F with fractions"),
+    "one-hot": (np.stack([T, 1 - T]), r"an array of shape \(2, 24, 32\); .* one-hot masks as their argmax"),
+    "objects": (np.array([None, {}], object), "holds Python objects"),
+    "text": (np.full(SIZE, "a"), "values of type"),
+    "negative": (T.astype(np.int16) - 1, "values -1 to"),
+}
+
+
+@pytest.mark.parametrize("name", NO_MASKS)
+def test_arrays_that_are_no_masks_are_told(tmp_path: Path, name: str) -> None:
+    array, sentence = NO_MASKS[name]
+    card = write_set(tmp_path, images() | masks("masks/{}.npy", value=1), masks="masks/{id}.npy")
+    np.save(tmp_path / "masks/train-a.npy", array, allow_pickle=True)
+    with pytest.raises(DatasetError, match=sentence):
+        labels(card)
+
+
+def dicom(values: np.ndarray, colours: str = "MONOCHROME2", **more: Any) -> bytes:
+    """A DICOM file of (H, W) values; ``more``: further attributes."""
+    import pydicom
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+    meta = pydicom.dataset.FileMetaDataset()
+    meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = ExplicitVRLittleEndian, CTImageStorage
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    data = pydicom.dataset.Dataset()
+    data.file_meta = meta
+    data.SOPClassUID, data.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    data.Rows, data.Columns = values.shape[-2:]
+    data.SamplesPerPixel, data.PhotometricInterpretation, data.PixelRepresentation = 1, colours, 0
+    data.BitsAllocated = data.BitsStored = 8 * values.dtype.itemsize
+    data.HighBit = data.BitsStored - 1
+    for name, value in more.items():
+        setattr(data, name, value)
+    data.PixelData = values.tobytes()
+    file = io.BytesIO()
+    data.save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
+def nifti(values: np.ndarray) -> bytes:
+    import nibabel
+
+    return nibabel.Nifti1Image(values.T, np.eye(4)).to_bytes()
+
+
+HOUNSFIELD = (np.arange(SIZE[0] * SIZE[1]).reshape(SIZE) * 2).astype(np.uint16)
+
+
+def test_dicom_images_are_read_in_their_units_through_the_cards_window(tmp_path: Path) -> None:
+    scaled = dicom(HOUNSFIELD, RescaleSlope=1, RescaleIntercept=-1024, WindowCenter=40, WindowWidth=400)
+    files = {f"images/{i}.dcm": scaled + bytes(2 * n) for n, i in enumerate(IDS)} | masks("masks/{}.npy", value=1)
+    patterns = {"images": "images/{id}.dcm", "masks": "masks/{id}.npy"}
+    with pytest.raises(DatasetError, match=r"values -1024 to 510 \(its own window: \[-160, 240\]\)"):
+        check_all(write_set(tmp_path, files, **patterns), "official")
+
+    sample = check_all(write_set(tmp_path, files, **patterns, window=[-160, 240]), "official").samples[0]
+    expected = np.rint(np.clip((HOUNSFIELD.astype(float) - 1024 + 160) / 400, 0, 1) * 255)
+    np.testing.assert_array_equal(read_image(sample)[..., 0], expected)
+
+
+SCANS = {
+    "DICOM": dicom(T),
+    "DICOM of 16 bits": dicom(T.astype(np.uint16)),
+    "NIfTI": nifti(T),
+    "packed NIfTI": gzip.compress(nifti(T.astype(np.int16))),
+    "NIfTI of one slice": nifti(T[None]),
+}
+
+
+@pytest.mark.parametrize("name", SCANS)
+def test_slices_of_scanner_formats_are_masks(tmp_path: Path, name: str) -> None:
+    files = images() | {f"masks/{i}.nii.gz": SCANS[name] for i in IDS}
+    card = write_set(tmp_path, files, masks="masks/{id}.nii.gz", encoding={"kind": "indexed", "labels": {0: 0, 1: 1}})
+    assert all((label == T).all() for label in labels(card).values())
+
+
+VOLUMES = {
+    "a NIfTI volume of shape": nifti(np.stack([T] * 3)),
+    "a DICOM file of 2 frames": dicom(np.stack([T] * 2), NumberOfFrames=2),
+}
+
+
+@pytest.mark.parametrize("sentence", VOLUMES)
+def test_volumes_are_refused_with_the_way_to_slices(tmp_path: Path, sentence: str) -> None:
+    card = write_set(tmp_path, images() | masks() | {"masks/val-a.png": VOLUMES[sentence]})
+    with pytest.raises(DatasetError, match=rf"{sentence}.*save each slice as a file of its own"):
+        labels(card)
