@@ -13,7 +13,6 @@ from pipeline.views import ViewsConfig
 from sward.contracts import Config
 from sward.levels import stride
 from sward.teachers import TeacherConfig
-from sward.teachers.hiera import MEAN, STD
 from sward.teachers.timm_backbone import Normalisation
 
 
@@ -56,8 +55,8 @@ RunnerConfig = Annotated[LocalRunner | DaskRunner, Field(discriminator="kind")]
 
 
 def teachers_own(known: Mapping[str, Any]) -> Normalisation:
-    """(mean, std) of the teacher in a configuration's checked values; ImageNet's if the teacher was refused."""
-    return known["teacher"].normalisation if "teacher" in known else (MEAN, STD)
+    """(mean, std) of the teacher in a configuration's checked values; asked only if there are no mistakes."""
+    return known["teacher"].normalisation
 
 
 class CacheConfig(Config):

@@ -8,10 +8,12 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import load_file, save_file
 from tiny import HEAD, tiny_cache, tiny_train
 
+from pipeline.cache.config import CacheConfig
 from pipeline.cache.extraction.extract import extract
 from pipeline.cache.store import Store
 from pipeline.cache.tools.inspect import describe, inspect
 from pipeline.cache.tools.verify import verify
+from pipeline.config import ConfigError, validate
 from pipeline.export import speed
 from pipeline.export.export import export
 from pipeline.report.report import write_report
@@ -166,6 +168,15 @@ def test_sam_2_has_a_kind_of_its_own():
 def test_every_teacher_is_told_by_its_kind():
     values = {"kind": "timm", "weights": "w", **VIT}
     assert isinstance(TypeAdapter(TeacherConfig).validate_python(values), TimmConfig)
+    hiera = TypeAdapter(TeacherConfig).validate_python({"architecture": "tiny", "weights": "w"})
+    assert hiera.kind == "hiera"
+
+
+def test_a_mistake_in_the_teacher_is_named_alone(tmp_path):
+    values = tiny_cache(tmp_path).model_dump(exclude={"mean", "std", "teacher"})
+    with pytest.raises(ConfigError) as refusal:
+        validate(CacheConfig, values | {"teacher": {"kind": "timm", "model": "resnet18", "weights": "w"}}, "cache.yaml")
+    assert [line.split(":")[0].strip() for line in str(refusal.value).splitlines()[1:]] == ["teacher.timm.levels"]
 
 
 def test_sizes_that_a_patch_does_not_divide_are_refused_with_the_configuration(tmp_path):
