@@ -203,7 +203,7 @@ def test_the_normalisation_is_the_tags_own_unless_the_configuration_says_otherwi
     assert tiny_cache(tmp_path).mean == (0.485, 0.456, 0.406)
 
 
-@pytest.mark.parametrize("family", ["vit", "convnext"])
+@pytest.mark.parametrize("family", ["vit", pytest.param("convnext", marks=pytest.mark.slow)])
 def test_a_backbone_goes_the_whole_way_from_extraction_to_export(family, tmp_path, monkeypatch):
     monkeypatch.setattr(speed, "SECONDS", 0.0)
     settings = FAMILIES[family]
