@@ -22,6 +22,8 @@ FILES = {  # what a file for other verbs is known by
 }
 MOST_VALUES = 100_000  # of one file; few aliases of aliases write out as more than any memory holds
 
+FOLLOWS = "default_factory_not_called"  # a default that depends on a field with a mistake of its own
+
 UNITS = {"": 1, "B": 1} | {
     f"{letter}{suffix}": base ** (i + 1)
     for i, letter in enumerate("KMGTP")
@@ -56,7 +58,7 @@ def validate(model: type[Model], values: Any, source: str) -> Model:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        lines = [_line(mistake, model) for mistake in error.errors()]
+        lines = [_line(mistake, model) for mistake in error.errors() if mistake["type"] != FOLLOWS]
         raise ConfigError(
             "\n".join([f"{source} is not a valid {model.__name__}:{_hint(model, values)}", *lines])
         ) from None

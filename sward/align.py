@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sward.contracts import IGNORE
+from sward.levels import stride
 
 
 def pair_levels(
@@ -22,9 +23,10 @@ def pair_levels(
     Args:
         teacher: the teacher's levels, shallow to deep.
         student: the student's levels, shallow to deep.
-        pairing: 'stride' pairs levels with equal names. 'order' pairs from the deepest level upwards and drops the
-            shallowest levels of the longer list. 'auto' pairs by stride if every level of the shorter list has a
-            partner, else by order. A list gives the pairs themselves.
+        pairing: 'stride' pairs levels with equal strides (if two levels of one side share a stride: equal names).
+            'order' pairs from the deepest level upwards and drops the shallowest levels of the longer list. 'auto'
+            pairs by stride if every level of the shorter list has a partner, else by order. A list gives the pairs
+            themselves.
 
     Returns:
         (teacher level, student level) of every stage, shallow to deep.
@@ -34,7 +36,7 @@ def pair_levels(
     """
     if isinstance(pairing, list):
         return _checked(teacher, student, pairing)
-    equal = [(level, level) for level in teacher if level in student]
+    equal = same_strides(teacher, student)
     count = min(len(teacher), len(student))
     by_stride = pairing == "stride" or (pairing == "auto" and len(equal) == count)
     pairs = equal if by_stride else list(zip(teacher[-count:], student[-count:], strict=True))
@@ -44,6 +46,14 @@ def pair_levels(
             "set pairing to a list of (teacher level, student level)"
         )
     return pairs
+
+
+def same_strides(teacher: Sequence[str], student: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs of levels with equal strides; where two levels of one side share a stride, pairs of equal names."""
+    own = {stride(level): level for level in student}
+    if len(own) == len(student) and len({stride(level) for level in teacher}) == len(teacher):
+        return [(level, own[stride(level)]) for level in teacher if stride(level) in own]
+    return [(level, level) for level in teacher if level in student]
 
 
 def _checked(teacher: Sequence[str], student: Sequence[str], pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:

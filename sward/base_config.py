@@ -1,4 +1,4 @@
-"""Base of every configuration, and the settings that all methods have."""
+"""Base of every configuration, and settings that many methods have."""
 
 from typing import Annotated, Any, Literal, get_args
 
@@ -44,6 +44,22 @@ def takes_numbers_only(field: FieldInfo | None) -> bool:
         named += get_args(kind)  # grows while it is walked, until there is nothing within
     numbers = any(kind is int or kind is float for kind in named)
     return numbers and not any(kind is bool or kind is Any or kind is True or kind is False for kind in named)
+
+
+class PrestageConfig(Config):
+    """Settings of a pre-stage's training by SGD, as MasKD trains its tokens.
+
+    The learning rate decays polynomially (power 0.9).
+    """
+
+    steps: int = Field(default=10_000, ge=1, description="Optimiser steps.")
+    batch_size: int = Field(default=16, ge=1, description="Records per step.")
+    lr: float = Field(default=0.1, gt=0, description="Initial learning rate.")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of SGD.")
+    weight_decay: float = Field(default=1e-3, ge=0, description="Weight decay.")
+    seed: int = Field(
+        default=0, ge=0, description="Seed of initial values and record order; runs of all seeds share the result."
+    )
 
 
 def canonical(value: Any) -> Any:

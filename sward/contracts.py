@@ -1,5 +1,6 @@
-"""Types that students, methods and the training loop exchange. Levels are named by stride: s4, s8, s16, s32."""
+"""Types that students, methods and the training loop exchange. Levels are named as in `sward.levels`: s4, s16@3."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
@@ -7,9 +8,8 @@ import torch
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 from torch import Tensor, nn
 
-from sward.base_config import BalanceConfig, Config
+from sward.base_config import BalanceConfig, Config, PrestageConfig
 
-TEACHER_LEVELS = ("s4", "s8", "s16", "s32")
 HEAD_TENSORS = ("penultimate", "logits")  # tensors that a teacher's head adds to the trunk's levels
 Channels = dict[str, int]  # level (or head tensor) -> channels, shallow to deep
 IGNORE = 255  # label of pixels that losses and metrics leave out
@@ -132,21 +132,9 @@ class BaseMethodConfig(Config):
         """Returns the configuration to build from: fields that depend on the run's number of steps are filled in."""
         return self
 
-
-class PrestageConfig(Config):
-    """Settings of a pre-stage's training by SGD, as MasKD trains its tokens.
-
-    The learning rate decays polynomially (power 0.9).
-    """
-
-    steps: int = Field(default=10_000, ge=1, description="Optimiser steps.")
-    batch_size: int = Field(default=16, ge=1, description="Records per step.")
-    lr: float = Field(default=0.1, gt=0, description="Initial learning rate.")
-    momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of SGD.")
-    weight_decay: float = Field(default=1e-3, ge=0, description="Weight decay.")
-    seed: int = Field(
-        default=0, ge=0, description="Seed of initial values and record order; runs of all seeds share the result."
-    )
+    def for_levels(self, levels: Sequence[str]) -> Self:
+        """Returns the configuration with the level ``deepest`` replaced by that of a teacher with ``levels``."""
+        return self
 
 
 class Prestage(nn.Module):

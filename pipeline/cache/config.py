@@ -1,5 +1,7 @@
 """Configuration of a store: data set, teacher, views, codec and location, and where the extraction runs."""
 
+from collections.abc import Mapping
+from math import lcm
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -9,8 +11,9 @@ from pipeline.cache.format.compression import Compression
 from pipeline.devices import cores
 from pipeline.views import ViewsConfig
 from sward.contracts import Config
+from sward.levels import stride
 from sward.teachers import TeacherConfig
-from sward.teachers.hiera import MEAN, STD
+from sward.teachers.timm_backbone import Normalisation
 
 
 class LocalRunner(Config):
@@ -54,6 +57,11 @@ RunnerConfig = Annotated[LocalRunner | DaskRunner, Field(discriminator="kind")]
 LARGEST = 8192  # pixels a side: one record's features are gigabytes
 
 
+def teachers_own(known: Mapping[str, Any]) -> Normalisation:
+    """(mean, std) of the teacher in a configuration's checked values; asked only if there are no mistakes."""
+    return known["teacher"].normalisation
+
+
 class CacheConfig(Config):
     """Configuration of one store: data set, teacher, views, storage format and location."""
 
@@ -66,10 +74,12 @@ class CacheConfig(Config):
         description="(height, width) of validation and test views, in pixels; multiples of 32. Default: size.",
     )
     mean: tuple[float, float, float] = Field(
-        MEAN, description="Mean of RGB in [0, 1] that normalisation subtracts; default: ImageNet's."
+        default_factory=lambda known: teachers_own(known)[0],
+        description="Mean of RGB in [0, 1] that normalisation subtracts; default: the teacher's own.",
     )
     std: tuple[float, float, float] = Field(
-        STD, description="Standard deviation of RGB in [0, 1] that normalisation divides by; default: ImageNet's."
+        default_factory=lambda known: teachers_own(known)[1],
+        description="Standard deviation of RGB in [0, 1] that normalisation divides by; default: the teacher's.",
     )
     views: ViewsConfig = Field(
         ViewsConfig(), description="Number of views per training image, and how they are cropped, flipped and coloured."
@@ -103,6 +113,13 @@ class CacheConfig(Config):
                 raise ValueError(f"sizes must be at most {LARGEST}, found {side}: larger images are cut into views")
             if side <= 0 or side % 32:
                 raise ValueError(f"sizes must be positive multiples of 32, found {side}: use {-(-side // 32) * 32}")
+        for level in self.teacher.levels:
+            if any(side % stride(level) for side in (*self.size, *self.evaluation_size)):
+                common = lcm(32, stride(level))
+                raise ValueError(
+                    f"{level} of {self.teacher.architecture} needs multiples of {stride(level)} pixels (students of "
+                    f"32): use multiples of {common}, found {self.size} and {self.evaluation_size}"
+                )
         if self.views.rot90 and self.size[0] != self.size[1]:
             raise ValueError(f"views.rot90 needs a square size, found {self.size}; set views.rot90: false")
         return self

@@ -40,6 +40,7 @@ from pipeline.cache.storage.range_reader import RangeReader
 from pipeline.cache.storage.shard_reader import ShardReader
 from pipeline.paths import with_urls
 from pipeline.types import Arrays
+from sward.levels import grid_of
 
 
 class Store:
@@ -167,8 +168,7 @@ class Store:
         """
         if self.appended and name in self.appended["channels"]:
             return APPENDED.decode(name, parts, (0, 0))  # fp16 ignores the size: its arrays have the map's own shape
-        height, width = self.size(subset)
-        return self.codec.decode(name, parts, (height // int(name[1:]), width // int(name[1:])))
+        return self.codec.decode(name, parts, grid_of(name, self.size(subset)))
 
     def read(self, record: Record, out: Arrays) -> None:
         """Reads the arrays named in ``out`` of one record straight into its buffers.

@@ -159,7 +159,7 @@ def measure_teacher(teacher: Any, size: tuple[int, int], batch_size: int, device
     """Seconds per view in the teacher, in batches as in an extraction."""
     where = resolve_device(device)
     images, teacher = torch.zeros(batch_size, 3, *size, device=where), teacher.to(where)
-    return median_seconds(lambda: float(teacher(images)["s32"].sum())) / batch_size
+    return median_seconds(lambda: float(list(teacher(images).values())[-1].sum())) / batch_size
 
 
 def median_seconds(call: Callable[[], Any], repeats: int = 5, budget: float = 2.0, threads: int = 1) -> float:

@@ -19,6 +19,7 @@ from pipeline.cost_estimates.throughput import StageTimes, break_even
 from pipeline.datasets.masks.choose import THREADS
 from pipeline.types import Size
 from sward.contracts import Channels
+from sward.levels import grid_of
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Workload:
 
     def values(self, size: Size) -> int:
         """Number of feature values of a view of ``size``, over all levels."""
-        return sum(c * prod(s // int(level[1:]) for s in size) for level, c in self.channels.items())
+        return sum(c * prod(grid_of(level, size)) for level, c in self.channels.items())
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from pipeline.types import Arrays
 from pipeline.views import View
 from sward import seeds
 from sward.contracts import Channels
+from sward.levels import grid_of
 
 LEAST, ROUNDS = 4, 4  # records per unit at least; units written, of which the first warms up and is not counted
 
@@ -78,7 +79,6 @@ def noise(size: tuple[int, int], channels: Channels) -> tuple[np.ndarray, np.nda
     height, width = size
     generator = np.random.Generator(np.random.Philox(key=seeds.key("rehearsal")))
     features = {
-        level: generator.standard_normal((c, height // int(level[1:]), width // int(level[1:])), np.float32)
-        for level, c in channels.items()
+        level: generator.standard_normal((c, *grid_of(level, size)), np.float32) for level, c in channels.items()
     }
     return np.zeros((3, height, width), np.uint8), np.zeros((height, width), np.uint8), features

@@ -37,6 +37,7 @@ from pipeline.paths import is_url, write_path
 from pipeline.training.config import TrainConfig
 from pipeline.weights import load_teacher
 from sward.contracts import Channels
+from sward.levels import grid_of
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,7 @@ def read_pieces(codec: str, need: ReadDemand, size: tuple[int, int]) -> Pieces:
 
 
 def level_shapes(need: ReadDemand, size: tuple[int, int]) -> dict[str, tuple[int, int, int]]:
-    return {level: (c, size[0] // int(level[1:]), size[1] // int(level[1:])) for level, c in need.tensors.items()}
+    return {level: (c, *grid_of(level, size)) for level, c in need.tensors.items()}
 
 
 def measure_rendering(config: CacheConfig, dataset: Dataset) -> float:

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from sward.contracts import Channels
-from sward.teachers.hiera import make_trunk, trunk_channels
+from sward.teachers.hiera import ARCHITECTURES, make_trunk, trunk_channels
 
 # Results of `count_flops`, stored because counting takes seconds; the tests count them again.
 COUNTED: dict[tuple[str, tuple[int, int]], int] = {
@@ -38,6 +38,8 @@ class Weightless(TorchFunctionMode):
 @lru_cache(maxsize=8)
 def weightless(architecture: str) -> nn.Module:
     """The Hiera trunk of ``architecture`` with its parameters on the meta device."""
+    if architecture not in ARCHITECTURES:
+        raise ValueError(f"FLOPs are counted for Hiera trunks ({', '.join(ARCHITECTURES)}), not for {architecture}")
     with Weightless():
         return make_trunk(architecture).eval()
 

@@ -16,6 +16,7 @@ from pipeline.devices import resolve_device, wait_for
 from pipeline.training.config import TrainConfig, build_trainable
 from pipeline.training.teacher.heads import head_channels
 from sward.contracts import HEAD_TENSORS, Batch, Channels, Method, Prestage, Student
+from sward.levels import stride
 from sward.objective import Objective
 
 BUDGET_SECONDS, MOST = 2.0, 7  # limits of the timed steps: seconds and number; one more step before them warms up
@@ -117,7 +118,7 @@ def synthetic(
 ) -> Batch:
     """A batch of random images, labels and features in the shapes of the store's."""
     (height, width), n = size, config.batch_size
-    strides = {name: 4 if name in HEAD_TENSORS else int(name[1:]) for name in tensors}
+    strides = {name: 4 if name in HEAD_TENSORS else stride(name) for name in tensors}
     features = {
         name: torch.randn(n, c, height // strides[name], width // strides[name], device=device)
         for name, c in tensors.items()

@@ -23,11 +23,10 @@ from pipeline.files import write_atomic
 from pipeline.training.evaluate import full_prediction
 from pipeline.training.optimizer import OptimizerConfig, learning_rate
 from sward import seeds
-from sward.contracts import TEACHER_LEVELS
 from sward.metrics import SegmentationMetrics
 from sward.pixels import normaliser
 from sward.teachers.head import TeacherHead, TeacherHeadConfig
-from sward.teachers.hiera import MEAN, STD, HieraTeacher, make_trunk
+from sward.teachers.hiera import LEVELS, MEAN, STD, HieraTeacher, make_trunk
 
 SEED = 1_000_003  # seed of the frames; the procedural data set's card has another one
 SIZE = (128, 160)  # (height, width) of a frame in pixels
@@ -41,11 +40,11 @@ class PocketNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.trunk = make_trunk("pocket")
-        channels: dict[str, int] = dict(zip(TEACHER_LEVELS, reversed(self.trunk.channel_list), strict=True))  # type: ignore[arg-type]
+        channels: dict[str, int] = dict(zip(LEVELS, reversed(self.trunk.channel_list), strict=True))  # type: ignore[arg-type]
         self.head: TeacherHead = TeacherHeadConfig().build(channels, num_classes=2)
 
     def forward(self, images: Tensor) -> Tensor:
-        features = dict(zip(TEACHER_LEVELS, self.trunk(images), strict=True))
+        features = dict(zip(LEVELS, self.trunk(images), strict=True))
         return self.head(features).logits
 
 

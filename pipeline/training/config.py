@@ -194,8 +194,10 @@ class TrainConfig(Config):
         free |= {"channels_last"} | (set() if self.compile else {"compile"})
         values = without_neutral(self.model_dump(mode="json", exclude=free))
         values |= {"eval_every": self.eval_every if self.epochs else self.validates_every}
+        values["method"] = self.method.for_levels(self.cache.teacher.levels).model_dump(mode="json")
         for key in ("store", "shard_records", "compression", "batch_size", "workers", "device", "runner"):
             values["cache"].pop(key)
+        values["cache"]["teacher"].pop("implementation", None)
         # channels-last order counts also where bf16 implies it: sums are rounded differently
         return digest(values | ({"channels_last": True} if self.puts_channels_last else {}))
 

@@ -10,8 +10,8 @@ draws, Parameters and buffers. Parameters are trained with the student unless ca
 """
 
 import math
-from collections.abc import Collection
-from typing import Literal
+from collections.abc import Collection, Sequence
+from typing import Annotated, Self
 
 import torch
 import torch.nn.functional as F
@@ -19,24 +19,29 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
-from sward import seeds
+from sward import levels, seeds
 from sward.align import resize
 from sward.contracts import HEAD_TENSORS, IGNORE, BaseMethodConfig, Batch, Channels, Method, StudentOutput
 from sward.distributed.collectives import current_slice, sum_over_ranks
 
-TensorName = Literal["s4", "s8", "s16", "s32", "penultimate", "logits"]
+TensorName = Annotated[str, Field(pattern=rf"^({levels.DEEPEST}|{levels.PATTERN}|penultimate|logits)$")]
 
 
 class FeatureConfig(BaseMethodConfig):
     """Fields of every method that reads one teacher tensor."""
 
     level: TensorName = Field(
-        default="s32", description="Teacher tensor; paired with the student's of that name, else its deepest level."
+        default=levels.DEEPEST,
+        description="Teacher tensor: a level, `deepest`, or one of a head; paired with the student's of that name or "
+        "stride, else its deepest level.",
     )
 
     @property
     def uses_head(self) -> bool:
         return self.level in HEAD_TENSORS
+
+    def for_levels(self, levels_: Sequence[str]) -> Self:
+        return self.model_copy(update={"level": levels.of_rule(self.level, levels_)})
 
 
 class FeatureMethod(Method):
@@ -112,17 +117,18 @@ def tensors(levels: Channels, num_classes: int, penultimate: int) -> Channels:
 
 
 def paired_tensors(level: str, teacher: list[str], student: list[str]) -> tuple[str, str]:
-    """Names of the teacher's tensor and of the student's: the same name, or else the student's deepest level.
+    """Names of the teacher's tensor and of the student's: of the same name, the same stride, or the deepest level.
 
     Raises:
         ValueError: the teacher has no such tensor, or the student has no level.
     """
+    level = levels.of_rule(level, [name for name in teacher if name not in HEAD_TENSORS])
     require(teacher, level)
     if level in student:
         return level, level
-    if not (levels := [name for name in student if name not in HEAD_TENSORS]):
+    if not (own := [name for name in student if name not in HEAD_TENSORS]):
         raise ValueError("the student declares no levels; nothing to distil into")
-    return level, levels[-1]
+    return level, (None if level in HEAD_TENSORS else levels.of_stride(level, own)) or own[-1]
 
 
 def require(teacher: Collection[str], *names: str) -> None:
@@ -133,9 +139,9 @@ def require(teacher: Collection[str], *names: str) -> None:
             "`head: {steps: 300}` to the training configuration, then `sward fit-head CONFIG` (with `head.tensors: "
             "appended` also `sward extract CONFIG --append logits,penultimate --head RUN`)"
         )
-    if levels := [name for name in names if name not in teacher]:
+    if missing := [name for name in names if name not in teacher]:
         raise ValueError(
-            f"the method reads {', '.join(levels)}; the store has {list(teacher)}: set method.level to one of them, "
+            f"the method reads {', '.join(missing)}; the store has {list(teacher)}: set method.level to one of them, "
             "or make a store that has it with `sward extract`"
         )
 

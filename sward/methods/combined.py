@@ -1,5 +1,6 @@
 """Several methods at once, e.g. a rival with PDR, with Hinton KD, or with another level of itself."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import torch
@@ -43,6 +44,9 @@ class CombinedConfig(BaseMethodConfig):
 
     def for_steps(self, steps: int) -> Self:
         return self.model_copy(update={"parts": {k: part.for_steps(steps) for k, part in self.parts.items()}})
+
+    def for_levels(self, levels: Sequence[str]) -> Self:
+        return self.model_copy(update={"parts": {k: part.for_levels(levels) for k, part in self.parts.items()}})
 
     def build(self, teacher: Channels, student: Channels, num_classes: int, penultimate: int) -> "Combined":
         """All parts. Raises ValueError where one does not fit; names it."""

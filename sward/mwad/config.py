@@ -83,7 +83,7 @@ class MWADConfig(PresetConfig):
     )
     pairing: Literal["auto", "stride", "order"] | list[tuple[str, str]] = Field(
         default="auto",
-        description="(L) Pairs of levels: 'stride' (equal names); 'order' (from the deepest upwards); 'auto' (by name "
+        description="(L) Pairs of levels: 'stride' (equal ones); 'order' (from the deepest upwards); 'auto' (by stride "
         "if every level of the shorter list has a partner, else by order); or a list of [teacher, student].",
     )
     antialias: bool = Field(default=False, description="(M) Antialiasing of the bilinear resize to the common grid.")

@@ -8,14 +8,17 @@ of two images or more.
 """
 
 from inspect import signature
+from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor, nn
 
 from sward.compat import import_torchvision_safely
 from sward.contracts import Config, Student, StudentOutput
+from sward.levels import stride
 from sward.students.allocation import TooLarge
+from sward.students.encoders import is_file, load_encoder, try_encoder
 from sward.students.inputs import require_multiple
 
 MOBILENET = "tu-mobilenetv3_small_100"  # tu-: an encoder of timm, wrapped by smp
@@ -28,6 +31,11 @@ Architecture = Literal[
     "unet", "unetplusplus", "manet", "linknet", "fpn", "pspnet",
     "deeplabv3", "deeplabv3plus", "pan", "upernet", "segformer",
 ]  # fmt: skip
+
+
+HUB = "Weights come from the model hub: without network, set encoder_weights: null or fill its cache."
+NAMES = "Encoders: segmentation_models_pytorch.encoders.get_encoder_names(), tu-<timm model>."
+NO_PYRAMID = "Its maps have not the strides 4, 8, 16 and 32 that decoders need; choose a pyramid, e.g. tu-repvit_m0_9."
 
 
 class SMPStudent(Student):
@@ -45,7 +53,7 @@ class SMPStudent(Student):
         output_stride = int(self.encoder.output_stride)
         self.multiple = output_stride if net_.requires_divisible_input_shape else 1
         self.channels = {f"s{2**i}": c for i, c in enumerate(self.encoder.out_channels) if i >= 2}
-        self.strides = {level: min(int(level[1:]), output_stride) for level in self.channels}
+        self.strides = {level: min(stride(level), output_stride) for level in self.channels}
 
     def forward(self, images: Tensor) -> StudentOutput:
         """Maps images (B, 3, H, W) to logits (B, K, h, w) and penultimate map (B, C, h, w) at the decoder's stride.
@@ -63,42 +71,53 @@ class SMPStudent(Student):
 
 
 def build_smp(
-    architecture: str, encoder: str, encoder_weights: str | None, num_classes: int, options: dict[str, Any]
+    architecture: str,
+    encoder: str,
+    encoder_weights: str | None,
+    num_classes: int,
+    options: dict[str, Any],
+    encoder_options: dict[str, Any],
 ) -> SMPStudent:
     """Builds an smp model as a student, initialised from torch's current generator.
 
     Args:
         architecture: smp's name of the decoder.
         encoder: smp's name of the encoder.
-        encoder_weights: name of pre-trained encoder weights; None for random ones.
+        encoder_weights: name of pre-trained encoder weights, or path of a file; None for random ones.
         num_classes: K, channels of the logits.
         options: further arguments of smp's class.
+        encoder_options: arguments of timm's model, of encoders from timm (``tu-``).
 
     Raises:
-        ValueError: smp doesn't know the pair or the options, or the encoder's weights are not available.
+        ValueError: smp doesn't know the pair or the options, the encoder's weights are not available or not its own,
+            or the encoder gives no maps of strides 4 to 32, or takes one size only.
     """
     import_torchvision_safely()
     import segmentation_models_pytorch as smp
 
     check_options(smp.MODEL_ARCHITECTURES_MAPPING[architecture], options)
-    weights: str | bool | None = encoder_weights
-    if encoder_weights is not None and encoder.startswith("tu-"):
+    from_timm = encoder.startswith("tu-")
+    if encoder_options and not from_timm:
+        raise ValueError(f"encoder_options are for encoders of timm (tu-…), found {encoder!r}; remove them")
+    file = encoder_weights if encoder_weights and is_file(encoder_weights) else None
+    weights: str | bool | None = None if file else encoder_weights
+    if weights is not None and from_timm:
         weights = True  # timm's model name selects the weights: tu-resnet18.a1_in1k
     names = {"encoder_name": encoder, "encoder_weights": weights, "classes": num_classes}
     try:
-        net = smp.create_model(architecture, **names, **options)
+        net = smp.create_model(architecture, **names, **options, **encoder_options)
     except TooLarge:
         raise
     except Exception as error:  # smp, timm and the hub's client raise a dozen types of errors
-        remedy = (
-            "Weights come from the model hub: without network, set encoder_weights: null or fill its cache."
-            if encoder_weights is not None
-            else "Encoders: segmentation_models_pytorch.encoders.get_encoder_names(), tu-<timm model>."
-        )
+        remedy = HUB if weights is not None else NO_PYRAMID if "downsampling pattern" in str(error) else NAMES
         raise ValueError(
             f"cannot build {architecture} on encoder {encoder!r} with encoder_weights={encoder_weights!r} "
-            f"and options {options}: {type(error).__name__}: {error}. {remedy}"
+            f"and options {options | encoder_options}: {type(error).__name__}: {error}. {remedy}"
         ) from error
+    if file:
+        load_encoder(net.encoder, Path(file))
+    if from_timm:
+        try_encoder(net.encoder, encoder, encoder_options.get("img_size"))
     return SMPStudent(net, f"{architecture} on {encoder}", num_classes)
 
 
@@ -112,10 +131,23 @@ def check_options(model: Any, options: dict[str, Any]) -> None:
         raise ValueError(f"{model.__name__}: got options {unknown}, expected some of {known}: correct or remove them.")
 
 
-class _DeepLabConfig(Config):
+class _EncoderConfig(Config):
+    encoder_options: dict[str, JsonValue] = Field(
+        default_factory=dict,
+        description="Arguments of timm's model, of encoders from timm, e.g. {bn_eps: 0.001} or {img_size: 256}.",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out empty ``encoder_options``, so that identities of runs from before there were any stay."""
+        values: dict[str, Any] = handler(self)
+        return {k: v for k, v in values.items() if k != "encoder_options" or v}
+
+
+class _DeepLabConfig(_EncoderConfig):
     encoder: str = Field(MOBILENET, min_length=1, description="Name of the encoder in smp.")
     encoder_weights: str | None = Field(
-        None, description="Pre-trained encoder weights, e.g. imagenet (downloaded); null: random weights."
+        None, description="Pre-trained encoder weights, e.g. imagenet (downloaded), or path of a file; null: random."
     )
     decoder_channels: int = Field(128, ge=1, description="Channels of the ASPP.")
     output_stride: Literal[8, 16] = Field(8, description="Largest stride of the encoder, in pixels.")
@@ -127,7 +159,7 @@ class _DeepLabConfig(Config):
             "encoder_output_stride": self.output_stride,
             "decoder_aspp_dropout": self.dropout,
         }
-        return build_smp(architecture, self.encoder, self.encoder_weights, num_classes, options)
+        return build_smp(architecture, self.encoder, self.encoder_weights, num_classes, options, self.encoder_options)
 
 
 class DeepLabV3Config(_DeepLabConfig):
@@ -152,14 +184,14 @@ class DeepLabV3PlusConfig(_DeepLabConfig):
         return self._build("deeplabv3plus", num_classes)
 
 
-class SMPConfig(Config):
+class SMPConfig(_EncoderConfig):
     """Any pair of decoder and encoder of segmentation-models-pytorch."""
 
     kind: Literal["smp"] = Field("smp", description="Student architecture.")
     architecture: Architecture = Field(description="Name of the decoder in smp.")
     encoder: str = Field(min_length=1, description="Name of the encoder in smp, e.g. resnet18 or tu-<timm model>.")
     encoder_weights: str | None = Field(
-        None, description="Pre-trained encoder weights, e.g. imagenet (downloaded); null: random weights."
+        None, description="Pre-trained encoder weights, e.g. imagenet (downloaded), or path of a file; null: random."
     )
     options: dict[str, JsonValue] = Field(
         default_factory=dict, description="Further arguments of smp's class, e.g. decoder_channels."
@@ -167,4 +199,6 @@ class SMPConfig(Config):
 
     def build(self, num_classes: int) -> SMPStudent:
         """Builds the network with ``num_classes`` output channels, initialised from torch's current generator."""
-        return build_smp(self.architecture, self.encoder, self.encoder_weights, num_classes, self.options)
+        return build_smp(
+            self.architecture, self.encoder, self.encoder_weights, num_classes, self.options, self.encoder_options
+        )

@@ -2,7 +2,7 @@
 
 The folder has ``student.safetensors`` (the weights) and ``student.json`` (the card: network configuration, classes,
 input size, normalisation). ``sward train`` writes both. Nothing else of the run is needed, neither store nor teacher.
-No other module of this package opens files.
+Of this package only `encoders.py`, for pretrained encoders, opens other files.
 
     student = sward.students.load("runs/my-run")
     mask = student.predict(image)   # (H, W, 3) uint8 RGB -> (H, W) uint8 class map of the same size

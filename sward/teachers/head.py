@@ -1,18 +1,23 @@
-"""DeepLabV3+-style segmentation head of the teacher, trained on cached features of the four trunk levels.
+"""DeepLabV3+-style segmentation head of the teacher, trained on cached features of the trunk's levels.
 
-Its results are the teacher's row in comparisons. It never needs the trunk. Levels s16 and s32 are projected, summed at
-stride 16 and passed through atrous spatial pyramid pooling. Strides 8 and 4 are joined as low-level detail (Chen et
-al. 2018, with two low levels).
+Its results are the teacher's row in comparisons. It never needs the trunk. Of a Hiera, levels s16 and s32 are
+projected, summed at stride 16 and passed through atrous spatial pyramid pooling. Strides 8 and 4 are joined as
+low-level detail (Chen et al. 2018, with two low levels). Other trunks: `TeacherHead`.
 """
 
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from sward.contracts import TEACHER_LEVELS, Config, Student, StudentOutput
+from sward.align import resize
+from sward.contracts import Config, Student, StudentOutput
+from sward.levels import deepest, place, stride
+
+DEEP = (
+    14  # pixels: smallest stride of levels that are summed before the pyramid pooling (patches of 14 and 16 are deep)
+)
 
 
 class TeacherHeadConfig(Config):
@@ -34,33 +39,51 @@ def block(inputs: int, outputs: int, kernel: int, dilation: int = 1) -> nn.Seque
 
 
 class TeacherHead(Student):
-    """DeepLabV3+-style head that reads the trunk's levels. Its logits are at stride 4."""
+    """DeepLabV3+-style head that reads the trunk's levels. Its logits are at stride 4.
+
+    Levels of stride 14 and more are deep: they are summed on the finest of their grids, after the projection. Finer
+    levels are joined as detail. Where no level has stride 4, both are resized to that grid.
+    """
 
     reads: Literal["images", "features"] = "features"
 
     def __init__(self, teacher_channels: dict[str, int], num_classes: int, width: int, rates: tuple[int, ...]):
         super().__init__()
         self.num_classes = num_classes
-        self.channels, self.strides = {"s16": width}, {"s16": 16}
+        ordered = sorted(teacher_channels, key=place)
+        self.deep = [level for level in ordered if stride(level) >= DEEP] or [deepest(ordered)]
+        self.low = [level for level in ordered if level not in self.deep]
+        self.name = f"s{stride(self.deep[0])}"
+        self.channels, self.strides = {self.name: width}, {self.name: stride(self.deep[0])}
         self.project = nn.ModuleDict({level: block(c, width, 1) for level, c in teacher_channels.items()})
         self.pyramid = nn.ModuleList([block(width, width, 1), *(block(width, width, 3, rate) for rate in rates)])
         self.join = block(width * (len(rates) + 1), width, 1)
-        self.decode = nn.Sequential(block(3 * width, width, 3), block(width, width, 3))
+        self.decode = nn.Sequential(block((len(self.low) + 1) * width, width, 3), block(width, width, 3))
         self.classifier = nn.Conv2d(width, num_classes, 1)
 
     def forward(self, features: dict[str, Tensor]) -> StudentOutput:  # type: ignore[override]
-        """Maps trunk levels to logits (B, K, h4, w4), level s16 and the penultimate map (B, width, h4, w4).
+        """Maps trunk levels to logits (B, K, h4, w4), a deep level and the penultimate map (B, width, h4, w4).
 
         Args:
-            features: s4, s8, s16, s32 -> (B, C, h, w); (h4, w4) is the size of s4.
+            features: level -> (B, C, h, w); (h4, w4) is the grid of stride 4.
         """
-        s4, s8, s16, s32 = (self.project[level](features[level]) for level in TEACHER_LEVELS)
-        deep = s16 + resize(s32, s16)
-        deep = self.join(torch.cat([branch(deep) for branch in self.pyramid], dim=1))
-        penultimate = self.decode(torch.cat([s4, resize(s8, s4), resize(deep, s4)], dim=1))
-        return StudentOutput(self.classifier(penultimate), {"s16": deep}, penultimate)
+        maps = {level: self.project[level](features[level]) for level in (*self.low, *self.deep)}
+        first, *others = (maps[level] for level in self.deep)
+        for other in others:
+            first = first + resize(other, grid(first))
+        deep = self.join(torch.cat([branch(first) for branch in self.pyramid], dim=1))
+        fine = at_stride_4((*self.low, self.name)[0], (*(maps[level] for level in self.low), deep)[0])
+        joined = [resize(f, fine) for f in (*(maps[level] for level in self.low), deep)]
+        penultimate = self.decode(torch.cat(joined, dim=1))
+        return StudentOutput(self.classifier(penultimate), {self.name: deep}, penultimate)
 
 
-def resize(x: Tensor, like: Tensor) -> Tensor:
-    """Resizes ``x`` (B, C, H, W) bilinearly to the size of ``like``, corners not aligned."""
-    return F.interpolate(x, like.shape[-2:], mode="bilinear", align_corners=False)
+def grid(f_BCHW: Tensor) -> tuple[int, int]:
+    """Height and width of a map, in cells."""
+    return f_BCHW.shape[-2], f_BCHW.shape[-1]
+
+
+def at_stride_4(level: str, f_BCHW: Tensor) -> tuple[int, int]:
+    """Height and width of the grid of stride 4, from the map of any level."""
+    height, width = grid(f_BCHW)
+    return height * stride(level) // 4, width * stride(level) // 4

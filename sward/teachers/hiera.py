@@ -1,4 +1,4 @@
-"""Frozen Hiera trunk of SAM 2, SAM 2.1 and MedSAM2, built from the `sam2` package's own class.
+"""Frozen Hiera trunk of SAM 2, SAM 2.1 and MedSAM2, built from the class of `sam2` (or of timm, `hiera_timm.py`).
 
 SAM 2.0 and 2.1 have the same trunks; MedSAM2 has the tiny one (512 px). The store holds the outputs of the four trunk
 stages (strides 4, 8, 16, 32), not those of the 256-channel neck, which can be computed from them. Importing `sam2`
@@ -9,14 +9,17 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor, nn
 
-from sward.contracts import TEACHER_LEVELS, Config
+from sward.contracts import Config
 from sward.digest import state_digest
+from sward.teachers.hiera_timm import TimmHiera
 from sward.teachers.trunk_names import TrunkMismatch, trunk_tensors
 
 __all__ = ["HieraConfig", "HieraTeacher", "TrunkMismatch", "trunk_tensors"]
+
+LEVELS = ("s4", "s8", "s16", "s32")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as SAM 2 normalises RGB in [0, 1]
 
 # Trunk sections of sam2's own yaml files; `pocket` is the small teacher that ships with this project.
@@ -48,6 +51,37 @@ class HieraConfig(Config):
         description="Expected digest of the loaded trunk tensors (null: any); stage 2 compares it too.",
     )
     autocast: bool = Field(False, description="Autocast to bfloat16; has an effect on GPUs only.")
+    implementation: Literal["sam2", "timm"] = Field(
+        "sam2",
+        description="Package whose code runs the trunk; timm needs no sam2, and gives the same features (on a CPU, to "
+        "the bit).",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out ``implementation: sam2``, the only one at first, so that older plans and runs stay as they are."""
+        values: dict[str, Any] = handler(self)
+        return {k: v for k, v in values.items() if (k, v) != ("implementation", "sam2")}
+
+    @property
+    def normalisation(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+        """(mean, std) of RGB in [0, 1] with which the trunks were trained."""
+        return MEAN, STD
+
+    @property
+    def package(self) -> str:
+        """Package whose code runs the trunk."""
+        return self.implementation
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """Levels that the teacher gives, shallow to deep."""
+        return LEVELS
+
+    def identity(self) -> dict[str, Any]:
+        """Fields that determine the features; None: known once the weights are loaded."""
+        fields = ("kind", "architecture", "digest", "autocast")
+        return {name: getattr(self, name) for name in fields} | {"levels": list(LEVELS)}
 
     def build(self, state: Mapping[str, Tensor]) -> "HieraTeacher":
         """Builds the frozen teacher and loads ``state`` strictly.
@@ -55,7 +89,7 @@ class HieraConfig(Config):
         Raises:
             TrunkMismatch: keys or shapes differ; names them and the architecture that they fit.
         """
-        trunk = make_trunk(self.architecture)
+        trunk = make_trunk(self.architecture, self.implementation)
         tensors = trunk_tensors(state)
         if problems := key_problems(trunk, tensors):
             fits = likely_architecture(tensors)
@@ -69,16 +103,21 @@ class HieraConfig(Config):
         return HieraTeacher(trunk, self.autocast)
 
 
-def make_trunk(architecture: str) -> nn.Module:
-    """Builds sam2's own Hiera class, randomly initialised.
+def make_trunk(architecture: str, implementation: Literal["sam2", "timm"] = "sam2") -> nn.Module:
+    """Builds a Hiera, randomly initialised: sam2's own class, or timm's.
 
     Raises:
         TrunkMismatch: the package sam2 is not installed.
     """
+    if implementation == "timm":
+        return TimmHiera(ARCHITECTURES[architecture])
     try:
         from sam2.modeling.backbones.hieradet import Hiera
     except ModuleNotFoundError as error:
-        raise TrunkMismatch("the teacher needs the package sam2; install it: pip install 'sward[teacher]'") from error
+        raise TrunkMismatch(
+            "the teacher needs the package sam2; install it: pip install 'sward[teacher]', or set "
+            "teacher.implementation: timm, which gives the same features without it"
+        ) from error
 
     return Hiera(**ARCHITECTURES[architecture])
 
@@ -113,7 +152,7 @@ class HieraTeacher(nn.Module):
     """Frozen Hiera trunk: always in eval mode, without gradients.
 
     Attributes:
-        trunk: sam2's Hiera.
+        trunk: Hiera of sam2, or of timm.
         autocast: whether the trunk runs in bfloat16 autocast on GPUs.
         channels: level -> channels, e.g. {"s4": 96, "s8": 192, "s16": 384, "s32": 768} for tiny.
     """
@@ -142,7 +181,10 @@ class HieraTeacher(nn.Module):
             raise ValueError(f"teacher input is {height}×{width}; sides must be multiples of 32: use {fit}")
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.autocast and images.is_cuda):
             outputs = self.trunk(images)
-        return {level: f.float() for level, f in zip(TEACHER_LEVELS, outputs, strict=True)}
+        return {level: f.float() for level, f in zip(LEVELS, outputs, strict=True)}
+
+    def require_size(self, size: tuple[int, int]) -> None:
+        """No-op: every size that a store may have, in multiples of 32, fits."""
 
     def digest(self) -> str:
         """Returns the sha256 over name, dtype, shape and bytes of the loaded trunk tensors."""
@@ -152,4 +194,4 @@ class HieraTeacher(nn.Module):
 def trunk_channels(trunk: nn.Module) -> dict[str, int]:
     """Returns level -> channels of a Hiera, shallow to deep; Hiera's own list runs from deep to shallow."""
     channels: list[int] = trunk.channel_list  # type: ignore[assignment]
-    return dict(zip(TEACHER_LEVELS, reversed(channels), strict=True))
+    return dict(zip(LEVELS, reversed(channels), strict=True))

@@ -9,8 +9,10 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from sward.contracts import TEACHER_LEVELS, Config, Student, StudentOutput
+from sward.contracts import Config, Student, StudentOutput
 from sward.students.resunetpp import Decoder, SummedASPP
+
+LEVELS = ("s4", "s8", "s16", "s32")  # each decoder doubles the grid: nothing else fits
 
 
 class ResUNetPPHeadConfig(Config):
@@ -32,7 +34,12 @@ class ResUNetPPHead(Student):
     def __init__(self, teacher_channels: dict[str, int], num_classes: int, width: int) -> None:
         super().__init__()
         self.num_classes = num_classes
-        widths = {level: width * 2**i for i, level in enumerate(TEACHER_LEVELS)}
+        if missing := [level for level in LEVELS if level not in teacher_channels]:
+            raise ValueError(
+                f"resunetpp-head reads {', '.join(LEVELS)}; the teacher has no {', '.join(missing)} (it has "
+                f"{list(teacher_channels)}): set head.network to {{kind: teacher-head}}, which reads any levels"
+            )
+        widths = {level: width * 2**i for i, level in enumerate(LEVELS)}
         self.channels, self.strides = {"s8": widths["s8"]}, {"s8": 8}
         self.project = nn.ModuleDict({k: nn.Conv2d(teacher_channels[k], w, 1) for k, w in widths.items()})
         w4, w8, w16, w32 = widths.values()
@@ -48,7 +55,7 @@ class ResUNetPPHead(Student):
             features: s4, s8, s16, s32 -> (B, C, h, w), each level twice the size of the next; (h4, w4) is the size of
                 s4.
         """
-        s4, s8, s16, s32 = (self.project[level](features[level]) for level in TEACHER_LEVELS)
+        s4, s8, s16, s32 = (self.project[level](features[level]) for level in LEVELS)
         f8 = self.up8(s8, self.up16(s16, self.bridge(s32)))
         penultimate = self.aspp(self.up4(s4, f8))
         return StudentOutput(self.classifier(penultimate), {"s8": f8}, penultimate)

@@ -35,7 +35,7 @@ def test_dense_mse_is_the_hint_with_a_bias_and_weight_one_and_what_is_stated_win
 
 
 def test_what_was_added_later_stands_in_a_saved_configuration_only_where_it_is_used():
-    assert FitNetConfig().model_dump() == {"alpha": 1.0, "level": "s32", "kind": "fitnet", "weight": 10.0}
+    assert FitNetConfig().model_dump() == {"alpha": 1.0, "level": "deepest", "kind": "fitnet", "weight": 10.0}
     dense = FitNetConfig(preset="dense_mse")
     assert dense.model_dump()["bias"] is True
     assert FitNetConfig.model_validate_json(dense.model_dump_json()) == dense
@@ -64,7 +64,7 @@ def test_a_student_without_the_level_gives_its_deepest():
 
 def test_a_level_the_store_lacks_is_named_with_the_ones_it_has():
     with pytest.raises(ValueError, match=r"reads s32; the store has \['s8', 's16'\].*sward extract"):
-        FitNetConfig().build({"s8": 4, "s16": 5}, {"s8": 3}, 2, 6)
+        FitNetConfig(level="s32").build({"s8": 4, "s16": 5}, {"s8": 3}, 2, 6)
     with pytest.raises(ValueError, match="declares no levels"):
         FitNetConfig().build({"s32": 4}, {}, 2, 6)
 

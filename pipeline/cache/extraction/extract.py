@@ -66,6 +66,8 @@ def extract(config: CacheConfig, progress: Progress = lambda done, total: None) 
     for note in dataset.notes:
         print(f"note: {note}", file=sys.stderr)
     teacher = load_teacher(config.teacher)
+    for size in {config.size, config.evaluation_size}:
+        teacher.require_size(size)
     wanted = wanted_records(config, dataset)
     found = full_identity(config, dataset, teacher.digest(), wanted)
     with explain_disk_errors(path), locked(path), clear_tmp_on_disk_error(path):

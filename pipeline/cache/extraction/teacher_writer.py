@@ -79,7 +79,7 @@ def render_record(record: Record, samples: Samples, size: tuple[int, int]) -> tu
 
 def provenance(config: CacheConfig, device: torch.device) -> dict[str, Any]:
     """Versions, device and batch size that made the bytes: information for people, never compared."""
-    names = ("sward", "torch", "sam2", "numpy", "pillow", "zarr")
+    names = ("sward", "torch", config.teacher.package, "numpy", "pillow", "zarr")
     return {
         "versions": {n: version(n) for n in names},
         "device": device_name(device),

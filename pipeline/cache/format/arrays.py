@@ -4,6 +4,7 @@ The store holds channels first, (3, H, W); rendering (`pipeline.views.render`) g
 """
 
 from pipeline.cache.format.codecs import ArraySpecs, Codec
+from sward.levels import grid_of
 
 
 def array_specs(codec: Codec, channels: dict[str, int], size: tuple[int, int]) -> ArraySpecs:
@@ -11,12 +12,11 @@ def array_specs(codec: Codec, channels: dict[str, int], size: tuple[int, int]) -
 
     Args:
         codec: of the feature levels.
-        channels: level -> number of channels; a level's name is its stride, such as ``s8``.
+        channels: level -> number of channels; levels are named as in `sward.levels`.
         size: (height, width) in pixels; multiples of 32.
     """
     height, width = size
     specs: ArraySpecs = {"image": ((3, height, width), "uint8"), "label": ((height, width), "uint8")}
     for level, c in channels.items():
-        stride = int(level[1:])
-        specs |= codec.arrays(level, (c, height // stride, width // stride))
+        specs |= codec.arrays(level, (c, *grid_of(level, size)))
     return specs

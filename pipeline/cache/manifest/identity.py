@@ -14,7 +14,6 @@ from typing import Any
 from pipeline.cache.config import CacheConfig
 from pipeline.cache.errors import CacheMismatch
 from pipeline.views import GENERATOR, RESIZE
-from sward.contracts import TEACHER_LEVELS
 
 SCHEMA = 1  # version of the identity fields
 REPACKED = "repacked.from"  # field with content id and precisions of the store that this one was encoded from
@@ -28,11 +27,7 @@ def identity_from_config(config: CacheConfig) -> dict[str, Any]:
         "schema": SCHEMA,
         "data.name": dataset_name(config.dataset),
         "data.split": config.split,
-        "teacher.kind": config.teacher.kind,
-        "teacher.architecture": config.teacher.architecture,
-        "teacher.digest": config.teacher.digest,
-        "teacher.levels": list(TEACHER_LEVELS),
-        "teacher.autocast": config.teacher.autocast,
+        **{f"teacher.{field}": value for field, value in config.teacher.identity().items()},
         "input.size": list(config.size),
         "input.eval_size": list(config.evaluation_size),
         "input.mean": list(config.mean),

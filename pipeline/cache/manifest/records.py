@@ -14,6 +14,7 @@ from pipeline.cache.manifest.inside import require_inside, require_inside_plan
 from pipeline.cache.manifest.sealed import read_sealed
 from pipeline.cache.manifest.shapes import PlanShape, ReceiptShape
 from pipeline.views import View
+from sward.levels import place
 
 RESTORE_PLAN = (
     "restore it from a copy of the store; without one, delete it if it is the newest of several (that cancels the "
@@ -101,7 +102,7 @@ def read_plans(path: Path) -> list[dict[str, Any]]:
     plans = [read_sealed(file, RESTORE_PLAN, PlanShape) for file in files]
     for plan, file in zip(plans, files, strict=True):
         require_inside_plan(plan, file)
-        plan["channels"] = dict(sorted(plan["channels"].items(), key=lambda item: int(item[0][1:])))
+        plan["channels"] = dict(sorted(plan["channels"].items(), key=lambda item: place(item[0])))
     return plans
 
 

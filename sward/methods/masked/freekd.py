@@ -2,12 +2,23 @@
 
 # B batch, T tokens, C channels, h w the sides at one wavelet level, 3 orientations of detail
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, Self
 
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from sward.contracts import BaseMethodConfig, Batch, Channels, Method, Prestage, PrestageConfig, StudentOutput
+from sward.contracts import (
+    HEAD_TENSORS,
+    BaseMethodConfig,
+    Batch,
+    Channels,
+    Method,
+    Prestage,
+    PrestageConfig,
+    StudentOutput,
+)
+from sward.levels import DEEPEST, LevelRule, of_rule
 from sward.methods.base import FeatureConfig, FeatureMethod, apply, conv, initialise, require, tensors
 from sward.methods.masked import haar
 from sward.methods.masked.mask_tokens import dice, draw, logits_with, masks, read_by_head
@@ -20,8 +31,10 @@ class FreeKDConfig(BaseMethodConfig):
     """Stages, weights (the authors'), and the pre-stage of the prompts."""
 
     kind: Literal["freekd"] = Field(default="freekd", description="Wavelet details under prompts learned beforehand.")
-    levels: tuple[Literal["s4", "s8", "s16", "s32"], ...] = Field(
-        default=("s32",), min_length=1, description="Teacher stages, each paired as by other methods; terms are summed."
+    levels: tuple[LevelRule, ...] = Field(
+        default=(DEEPEST,),
+        min_length=1,
+        description="Teacher stages, each paired as by other methods; terms are summed.",
     )
     weight: float = Field(default=1.0, gt=0, description="Weight of the details' distance.")
     mse_weight: float = Field(default=5.0, ge=0, description="Weight of the maps' mean squared difference.")
@@ -42,9 +55,13 @@ class FreeKDConfig(BaseMethodConfig):
     def uses_head(self) -> bool:
         return self.prompts == "learned"
 
+    def for_levels(self, levels: Sequence[str]) -> Self:
+        return self.model_copy(update={"levels": tuple(of_rule(level, levels) for level in self.levels)})
+
     def build(self, teacher: Channels, student: Channels, num_classes: int, penultimate: int) -> "FreeKD":
         """The method for this teacher and student. Raises ValueError where a level is missing."""
-        return FreeKD(self, teacher, tensors(student, num_classes, penultimate))
+        trunk = [name for name in teacher if name not in HEAD_TENSORS]
+        return FreeKD(self.for_levels(trunk), teacher, tensors(student, num_classes, penultimate))
 
 
 class FrequencyPrompts(Prestage):
@@ -145,7 +162,7 @@ class Stage(FeatureMethod):
     def __init__(
         self,
         config: FreeKDConfig,
-        level: Literal["s4", "s8", "s16", "s32"],
+        level: str,
         teacher_channels: dict[str, int],
         student_channels: dict[str, int],
     ) -> None:

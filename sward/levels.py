@@ -1,0 +1,58 @@
+"""Names of feature levels, and the only parser of them.
+
+A level is named by its stride in pixels: ``s16``. Where several maps share a stride, as in a plain vision transformer,
+``@`` and a block follow: ``s16@6`` is the map after the sixth block (of a pyramid, after the sixth stage). Blocks are
+counted from 1. ``deepest`` stands for the last level of whichever teacher a configuration meets.
+
+    >>> place("s16@6"), stride("s8"), deepest(["s4", "s16", "s8"])
+    ((16, 6), 8, 's16')
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Annotated
+
+from pydantic import Field
+
+PATTERN = r"s[1-9]\d*(@[1-9]\d*)?"
+DEEPEST = "deepest"
+Level = Annotated[str, Field(pattern=rf"^{PATTERN}$")]
+LevelRule = Annotated[str, Field(pattern=rf"^({DEEPEST}|{PATTERN})$")]
+
+
+def place(level: str) -> tuple[int, int]:
+    """Returns (stride in pixels, block) of a level; block 0: the name has none. Sorts levels from shallow to deep.
+
+    Raises:
+        ValueError: the name is not that of a level.
+    """
+    if not re.fullmatch(PATTERN, level):
+        raise ValueError(f"{level!r} is no level; expected a stride and, of several maps, a block: s16 or s16@6")
+    numbers = level[1:].split("@")
+    return int(numbers[0]), int(numbers[1]) if len(numbers) > 1 else 0
+
+
+def stride(level: str) -> int:
+    """Returns the stride of a level, in pixels."""
+    return place(level)[0]
+
+
+def grid_of(level: str, size: tuple[int, int]) -> tuple[int, int]:
+    """Returns (height, width) in cells of a level's map, of a view of ``size`` (height, width) in pixels."""
+    return size[0] // stride(level), size[1] // stride(level)
+
+
+def deepest(levels: Iterable[str]) -> str:
+    """Returns the level with the largest stride; of several, the one after the most blocks."""
+    return max(levels, key=place)
+
+
+def of_rule(level: str, levels: Iterable[str]) -> str:
+    """Returns ``level`` itself, or for ``deepest`` the deepest of ``levels``."""
+    return deepest(levels) if level == DEEPEST else level
+
+
+def of_stride(level: str, levels: Iterable[str]) -> str | None:
+    """Returns the deepest of ``levels`` that has the stride of ``level``; None if there is none."""
+    same = [name for name in levels if stride(name) == stride(level)]
+    return deepest(same) if same else None
