@@ -132,6 +132,8 @@ def link(model: type[BaseModel]) -> str:
 
 def default_text(field: FieldInfo) -> str:
     """Default of a field as YAML; groups by their kind or as the defaults of their table."""
+    if field.default_factory_takes_validated_data:
+        return "follows from other keys"
     value = field.get_default(call_default_factory=True)
     if field.is_required() or value is PydanticUndefined:
         return "**required**"
