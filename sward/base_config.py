@@ -11,6 +11,10 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    def __hash__(self) -> int:
+        """Hash of the values, also where a field is a dict."""
+        return hash(self.model_dump_json())
+
     @model_validator(mode="before")
     @classmethod
     def _no_truth_value_for_a_number(cls, values: Any) -> Any:
