@@ -9,8 +9,8 @@
       appended/plan.json          optional: tensors of a teacher head for every record (`manifest/appended.py`)
       zarr.json …                 metadata: any Zarr v3 reader opens the named arrays
 
-A unit is one shard of every array of a subset. Readers see it once its receipt exists, which `UnitWriter.commit`
-(`extraction/unit_writer.py`) writes last. Rows that no plan names (the end of a generation's last shard) hold no data.
+A unit is one shard of every array of a subset. Readers see it once its receipt exists, which `commit_unit`
+(`commit.py`) writes last. Rows that no plan names (the end of a generation's last shard) hold no data.
 An extension of the store adds a new plan, called a generation; plans and receipts are never changed.
 """
 

@@ -2,7 +2,7 @@
 
 The teacher runs in a thread of its own. A pool of threads renders ahead of it and encodes behind it, the calling thread
 appends to the shard files, and one more thread commits (sync, rename, receipt); so the teacher waits neither for cores
-nor for the disk. `UnitWriter.commit` is where a shard becomes visible to readers. The subclasses say where the records
+nor for the disk. `cache/commit.py` makes a shard visible to readers. The subclasses say where the records
 come from: `teacher_writer.py` (images and the teacher) and `tools/repack.py` (another store).
 
 Layouts: a rendered view is an image (H, W, 3) and a label (H, W), both uint8; the teacher gives levels (C, h, w)
@@ -19,9 +19,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
 import numpy as np
 
+from pipeline.cache.commit import commit_unit
 from pipeline.cache.config import CacheConfig
 from pipeline.cache.errors import ExtractionError
 from pipeline.cache.extraction.prefetch import pools, start_ahead
@@ -29,9 +29,7 @@ from pipeline.cache.extraction.statistics import LevelTally, Statistics, finite,
 from pipeline.cache.format.arrays import array_specs
 from pipeline.cache.format.compression import pack
 from pipeline.cache.format.shards import ShardWriter, shard_path
-from pipeline.cache.manifest.records import Record, Unit, compression_of, full_label_path, receipt_path
-from pipeline.cache.storage.mirror import write_receipt
-from pipeline.files import publish, write_atomic
+from pipeline.cache.manifest.records import Record, Unit, compression_of, full_label_path
 from pipeline.types import Arrays, Progress
 from pipeline.views import pixel_digest
 
@@ -200,7 +198,7 @@ class UnitWriter:
     def commit(
         self, unit: Unit, writers: dict[str, ShardWriter], files: dict[str, Path], facts: dict[str, Any]
     ) -> None:
-        """Sync the shard files, rename them, write the receipt: in this order, so a receipt means they are on disk."""
+        """Syncs the shard files, then makes them visible to readers (`cache/commit.py`)."""
         try:
             sums = {name: writer.close() for name, writer in writers.items()}
         except BaseException:
@@ -210,21 +208,13 @@ class UnitWriter:
         made = {"files": {str(final.relative_to(self.path)): sums[name] for name, final in finals.items()}} | facts
         if self.claim_or_confirm(unit, made):
             return
-        receipt: dict[str, Any] = {
-            "unit": unit.name,
-            "records": len(unit.records),
-            "records_digest": unit.digest(),
-            "provenance": self.provenance(),
-        } | made
-        for name, file in files.items():
-            publish(file, finals[name])
-        if unit.subset != "train":
-            for record in unit.records:
-                label, png = full_label_path(self.path, record.digest), self.full_label(record)
-                write_atomic(label, png)
-                sums_of_png = {"bytes": len(png), "crc32c": google_crc32c.value(png)}
-                receipt["files"][str(label.relative_to(self.path))] = sums_of_png
-        write_receipt(self.path, receipt_path(self.path, unit.name), receipt)
+        labels = {
+            full_label_path(self.path, record.digest): self.full_label(record)
+            for record in unit.records
+            if unit.subset != "train"
+        }
+        temporary = {file: finals[name] for name, file in files.items()}
+        commit_unit(self.path, unit, temporary, labels, {"provenance": self.provenance()} | made)
 
 
 def abandon(writers: dict[str, ShardWriter]) -> None:
