@@ -54,7 +54,7 @@ def norms(losses, parameters) -> dict[str, float]:
 
 @pytest.mark.parametrize("share", [0.5, {"x": 0.25, "y": 2.0}], ids=str)
 def test_at_a_measured_step_each_parts_gradient_is_its_share_of_the_tasks(share) -> None:
-    losses, parameters = losses_of(Objective(Scaled(), BalanceConfig(share=share)), student())
+    losses, parameters = losses_of(Objective(Scaled(), balance=BalanceConfig(share=share)), student())
     found = norms(losses, parameters)
     wanted = share if isinstance(share, dict) else {"x": share, "y": share}
     assert {k: found[k] / found["task"] for k in ("x", "y")} == pytest.approx(wanted, rel=1e-6)
@@ -67,12 +67,12 @@ def test_at_a_measured_step_each_parts_gradient_is_its_share_of_the_tasks(share)
 def test_how_large_the_methods_weights_are_does_not_matter() -> None:
     large, small = Scaled(), Scaled()
     small.weights = {"task": 2.0, "x.a": 3e-6, "x.b": 0.5e-6, "y.c": 1e-6}
-    a, b = (losses_of(Objective(method, BalanceConfig()), student())[0].total for method in (large, small))
+    a, b = (losses_of(Objective(method, balance=BalanceConfig()), student())[0].total for method in (large, small))
     torch.testing.assert_close(a, b, rtol=1e-5, atol=0)
 
 
 def test_norms_are_smoothed_and_factors_stay_between_measurements() -> None:
-    network, objective = student(), Objective(Scaled(), BalanceConfig(every=2, decay=0.75))
+    network, objective = student(), Objective(Scaled(), balance=BalanceConfig(every=2, decay=0.75))
     plain = Objective(Scaled())
     means: Tensor | None = None
     for step in range(5):
@@ -91,8 +91,8 @@ def test_norms_are_smoothed_and_factors_stay_between_measurements() -> None:
 
 
 def test_a_part_without_a_gradient_keeps_its_last_factor_and_has_one_before_any() -> None:
-    network, objective = student(), Objective(Scaled(), BalanceConfig(every=1))
-    late = Objective(Scaled(), BalanceConfig(every=1))
+    network, objective = student(), Objective(Scaled(), balance=BalanceConfig(every=1))
+    late = Objective(Scaled(), balance=BalanceConfig(every=1))
     losses_of(late, network, 100)  # y is 0 from step 100 on
     assert late.factors()["balance/y"] == 1
     losses_of(objective, network, 0)
@@ -103,12 +103,12 @@ def test_a_part_without_a_gradient_keeps_its_last_factor_and_has_one_before_any(
 
 
 def test_before_the_first_measurement_the_weights_are_the_methods() -> None:
-    objective = Objective(Scaled(), BalanceConfig())
+    objective = Objective(Scaled(), balance=BalanceConfig())
     assert objective.factors() == {"balance/x": 1, "balance/y": 1}
 
 
 def test_measuring_leaves_gradients_and_graph_alone() -> None:
-    network, objective = student(), Objective(Scaled(), BalanceConfig())
+    network, objective = student(), Objective(Scaled(), balance=BalanceConfig())
     losses, parameters = losses_of(objective, network)
     assert all(p.grad is None for p in (*parameters, *objective.parameters()))
     assert set(gradient_shares(losses, parameters)) == {"task", "x.a", "x.b", "y.c"}
@@ -117,10 +117,10 @@ def test_measuring_leaves_gradients_and_graph_alone() -> None:
 
 
 def test_the_means_are_a_buffer_and_without_balance_there_is_none() -> None:
-    network, objective = student(), Objective(Scaled(), BalanceConfig(every=2))
+    network, objective = student(), Objective(Scaled(), balance=BalanceConfig(every=2))
     for step in range(3):
         losses_of(objective, network, step)
-    restored = Objective(Scaled(), BalanceConfig(every=2))
+    restored = Objective(Scaled(), balance=BalanceConfig(every=2))
     restored.load_state_dict(objective.state_dict())
     a, b = (losses_of(o, network, 3)[0] for o in (objective, restored))
     assert torch.equal(a.total, b.total)
@@ -144,9 +144,9 @@ def test_a_combination_is_balanced_part_by_part_and_another_method_as_a_whole() 
 
 def test_configurations_that_cannot_be_balanced_are_refused() -> None:
     with pytest.raises(ValueError, match="Plain has no term of its own to balance; leave `balance` out"):
-        Objective(PlainConfig().build({}, {}, 2, 3), BalanceConfig())
+        Objective(PlainConfig().build({}, {}, 2, 3), balance=BalanceConfig())
     with pytest.raises(ValueError, match=r"balance\.share names \['x', 'z'\], the method's parts are \['x', 'y'\]"):
-        Objective(Scaled(), BalanceConfig(share={"x": 1, "z": 1}))
+        Objective(Scaled(), balance=BalanceConfig(share={"x": 1, "z": 1}))
     with pytest.raises(ValidationError, match="balance is set once, on the whole; remove it from at"):
         TypeAdapter(MethodConfig).validate_python(
             {"kind": "combined", "parts": {"at": {"kind": "at", "balance": "gradient"}}}

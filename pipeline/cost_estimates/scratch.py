@@ -25,8 +25,8 @@ def scratch_folder(folder: Path, size: int) -> Iterator[Path]:
     if (free := shutil.disk_usage(folder).free) < 2 * size:
         raise NotWritable(
             errno.ENOSPC,
-            f"too little room to measure the disk: {free / 1e9:.2f} GB are free there, {2 * size / 1e9:.2f} GB are "
-            "wanted; make room, or set store to a folder on another disk",
+            f"the disk is full, too little room to measure the disk: {free / 1e9:.2f} GB are free there, "
+            f"{2 * size / 1e9:.2f} GB are wanted; make room, or set store to a folder on another disk",
             folder,
         )
     with (

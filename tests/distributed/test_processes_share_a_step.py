@@ -172,7 +172,7 @@ def check_balance(rows, how):
     built = [method.build({"s8": 8}, alone.channels, 3, 32).double() for _ in students]
     for one in built:
         one.prepare(make_batch(one), {})
-    first, second = (Objective(one, BalanceConfig()).double() for one in built)
+    first, second = (Objective(one, balance=BalanceConfig()).double() for one in built)
     images = torch.randn(WHOLE, 3, 64, 64, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     batch = make_batch(built[0], WHOLE)
     batch.features = {k: f.double() for k, f in batch.features.items()}

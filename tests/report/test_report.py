@@ -194,7 +194,9 @@ def test_an_interrupted_run_has_a_page_with_its_curves_and_how_it_goes_on(compar
     folder = stopped(compared.run("SWARD"), tmp_path)
     text = write_report([folder], tmp_path / "page.html").read_text()
     assert "stopped at step 2 of 4, best validation dice" in text
-    assert f"continue it: sward train {folder}/config.yaml" in text
+    named = folder.with_name(compared.run("SWARD").name)  # the folder that its configuration names
+    assert f"continue it: mv {folder} {named}" in text
+    assert f"sward train {named}/config.yaml" in text
     assert "No run is finished yet" in text
     assert text.count('<svg role="img"') >= 4
     assert compared.json["content_id"] in text

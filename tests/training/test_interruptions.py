@@ -157,8 +157,11 @@ def files(folder):
 
 def test_what_a_kill_left_half_written_is_swept_by_the_next_run(cache, tmp_path):
     config = tiny_train(tmp_path, cache, steps=2, signal_every=0)
-    left = [config.folder / ".last.ckpt.0123456789abcdef.partial", config.folder / "predictions/.a.png.00.partial"]
-    kept = [config.folder / ".export.1.partial/.student.onnx.00.partial", config.folder / "my.partial"]
+    left = [
+        config.folder / ".last.ckpt.0123456789abcdef.partial",
+        config.folder / "predictions/.a.png.0123456789abcdef.partial",
+    ]
+    kept = [config.folder / ".export.1.partial/.student.onnx.0123456789abcdef.partial", config.folder / "my.partial"]
     for file in left + kept:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"half")

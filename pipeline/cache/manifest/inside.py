@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.cache.errors import StoreDamaged
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # of a unit, array, level, or digest: one part of a path
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]*")  # of a unit, array, level, or digest: one part of a path
 SUBSETS = ("train", "val", "test")
 
 

@@ -3,6 +3,7 @@
 Newer files carry a checksum, but those of earlier versions, and those that another program has written, do not.
 """
 
+import re
 from dataclasses import MISSING, fields
 from typing import Any, Literal
 
@@ -13,6 +14,9 @@ from pipeline.views import View
 
 VIEW = {f.name for f in fields(View)}
 NEEDED = {f.name for f in fields(View) if f.default is MISSING}
+
+
+LEVEL = re.compile(r"s\d+(@\d+)?")  # as `sward.levels` reads them
 
 
 class _Record(Shape):
@@ -53,8 +57,8 @@ class PlanShape(Shape):
     @field_validator("channels")
     @classmethod
     def _levels(cls, channels: dict[str, int]) -> dict[str, int]:
-        if wrong := [level for level in channels if not (level[:1] == "s" and level[1:].isdecimal())]:
-            raise ValueError(f"expected levels such as s8, found {wrong}")
+        if wrong := [level for level in channels if not LEVEL.fullmatch(level)]:
+            raise ValueError(f"expected levels such as s8 or s16@3, found {wrong}")
         return channels
 
 
