@@ -1,6 +1,5 @@
 """Fixtures for every test: where the real data sets and weights lie, if they do."""
 
-import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,15 +38,6 @@ def runs(cache: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     train(tiny_train(folder, cache, head=HEAD).head_run())
     return folder
-
-
-@pytest.fixture(autouse=True)
-def loggers() -> None:
-    """Loggers that libraries switch off when they set up logging (Prefect, exporters) work in the next test."""
-    logging.disable(logging.NOTSET)
-    for name in ("flows", *(name for name in logging.root.manager.loggerDict if name.split(".")[0] == "pipeline")):
-        logger = logging.getLogger(name)
-        logger.disabled, logger.propagate = False, True
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ with 8 bits, sums saturate on processors without VNNI.
 import logging
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,18 @@ from sward.contracts import Student
 CALIBRATION = 64  # at most this many training images, each in its first view
 
 
+@contextmanager
+def quiet_root() -> Iterator[None]:
+    """Holds back warnings of the root logger: onnxruntime advises to preprocess the model, which is done here."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+
+
 def quantise(source: Path, target: Path, store: Store) -> int:
     """Writes the int8 version of an exported student; returns the number of calibration images."""
     quantization = require_package("onnxruntime.quantization")
@@ -30,8 +43,7 @@ def quantise(source: Path, target: Path, store: Store) -> int:
 
     images = list(calibration(store))
     prepared = target.with_suffix(".prepared")
-    logging.getLogger("root").setLevel(logging.ERROR)  # it advises to preprocess the model, which is done here
-    with warnings.catch_warnings():
+    with quiet_root(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # onnxruntime calls deprecated functions of onnx
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
         quantization.quantize_static(
