@@ -97,27 +97,6 @@ def _match(split: str, rule: Matched, ids: list[str]) -> Membership:
     return pairs
 
 
-def assign_folds(groups: dict[str, str], rule: Folds) -> dict[str, int]:
-    """Fold of every id: groups from large to small, each to the fold with the fewest images so far.
-
-    Groups of one size come in the order of their hash, so the result does not depend on the order of the ids.
-
-    Args:
-        groups: id -> the group (sequence, or the image itself) that is kept whole.
-        rule: number of folds and seed.
-    """
-    members: dict[str, list[str]] = {}
-    for i in sorted(groups):
-        members.setdefault(groups[i], []).append(i)
-    folds: dict[str, int] = {}
-    sizes = [0] * rule.count
-    for name in sorted(shuffled(list(members), rule.seed), key=lambda name: -len(members[name])):
-        smallest = sizes.index(min(sizes))
-        sizes[smallest] += len(members[name])
-        folds |= dict.fromkeys(members[name], smallest)
-    return folds
-
-
 def distinct(ids: list[str], images: Found) -> list[str]:
     """``ids`` without those whose image has the same bytes as that of an earlier id (in text order)."""
     first: dict[str, str] = {}
