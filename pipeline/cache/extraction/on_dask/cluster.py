@@ -17,13 +17,12 @@ import torch
 from distributed import Client, Nanny, Scheduler, Security, SpecCluster
 
 from pipeline.cache.config import CacheConfig, DaskRunner
-from pipeline.cache.errors import ClusterLost
+from pipeline.cache.errors import KEPT, ClusterLost
 from pipeline.cache.extraction.on_dask.worker import forget
 from pipeline.devices import cores, resolve_device
 
 TICK = 1.0  # seconds between checks of the workers
 IN_FLIGHT = 2  # units that a worker computes at a time
-KEPT = "what is finished is kept: the same command continues"
 # Ctrl-C in a terminal reaches the workers too; they ignore it, and the process that started them stops them.
 IGNORE_SIGINT = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 SETTINGS = {
