@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.views import View, render
+from pipeline.augmented_views import View, render
 from sward.pixels import at_size, normaliser, resize
 
 LENGTH = st.integers(1, 90)

@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from pipeline.augmented_views import ViewsConfig
 from pipeline.cache.format.codecs import FP16, CodecConfig
 from pipeline.cache.format.compression import Compression
 from pipeline.devices import cores
-from pipeline.views import ViewsConfig
 from sward.contracts import Config
 from sward.levels import stride
 from sward.teachers import TeacherConfig

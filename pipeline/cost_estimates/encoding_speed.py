@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.augmented_views import View
 from pipeline.cache.config import CacheConfig
 from pipeline.cache.extraction.unit_writer import Encoded, UnitWriter
 from pipeline.cache.format.arrays import array_specs
@@ -18,7 +19,6 @@ from pipeline.cache.manifest.records import Record, Unit
 from pipeline.cost_estimates.scratch import scratch_folder
 from pipeline.devices import cores
 from pipeline.types import Arrays
-from pipeline.views import View
 from sward import seeds
 from sward.contracts import Channels
 from sward.levels import grid_of

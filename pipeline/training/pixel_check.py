@@ -10,11 +10,11 @@ Cost: a sha256 of 4 bytes per pixel, in the reading threads, once per record and
 
 import numpy as np
 
+from pipeline.augmented_views import pixel_digest
 from pipeline.cache.errors import StoreDamaged
 from pipeline.cache.manifest.records import Record
 from pipeline.cache.store import Store
 from pipeline.types import Arrays
-from pipeline.views import pixel_digest
 
 
 class PixelCheck:

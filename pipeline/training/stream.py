@@ -13,6 +13,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
+from pipeline.augmented_views import ViewsConfig, adjust_colours, photometric_factors
 from pipeline.cache.manifest.records import Record
 from pipeline.cache.store import Store
 from pipeline.training.batch_order import Order
@@ -20,7 +21,6 @@ from pipeline.training.device_copies import Copies, Sent
 from pipeline.training.pixel_check import PixelCheck
 from pipeline.training.profiling.parts import part
 from pipeline.types import Arrays
-from pipeline.views import ViewsConfig, adjust_colours, photometric_factors
 from sward.contracts import HEAD_TENSORS, Batch, Student
 from sward.pixels import normaliser
 

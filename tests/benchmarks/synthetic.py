@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.augmented_views import View
 from pipeline.cache.config import CacheConfig
 from pipeline.cache.extraction.record_plan import make_plan
 from pipeline.cache.format.arrays import array_specs
@@ -14,7 +15,6 @@ from pipeline.cache.manifest.records import Record, Unit, plan_units, read_plans
 from pipeline.cache.manifest.zarr_metadata import ensure_metadata
 from pipeline.cache.store import Store
 from pipeline.files import write_json
-from pipeline.views import View
 from sward import seeds
 
 CHANNELS = {"s4": 96, "s8": 192, "s16": 384, "s32": 768}

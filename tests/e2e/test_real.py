@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from sam2.modeling.backbones.hieradet import Hiera
 
+from pipeline.augmented_views import render
 from pipeline.cache.config import CacheConfig
 from pipeline.cache.extraction.extract import extract
 from pipeline.cache.store import Store
@@ -17,7 +18,6 @@ from pipeline.config import load_config
 from pipeline.datasets import load_dataset, read_image, read_label
 from pipeline.training.config import TrainConfig
 from pipeline.training.loop import train
-from pipeline.views import render
 from pipeline.weights import load_teacher, read_state
 from sward.teachers.hiera import MEAN, STD
 

@@ -4,12 +4,12 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from pipeline.augmented_views import draw
 from pipeline.cache.config import CacheConfig
 from pipeline.cache.manifest import identity
 from pipeline.cache.manifest.records import WITHDRAW, Record, compression_of, plan_units, read_plans, record_to_json
 from pipeline.cache.manifest.sealed import write_sealed
 from pipeline.datasets import Dataset, image_size
-from pipeline.views import draw
 
 Plans = list[dict[str, Any]]  # a store's plans, oldest first: plan/0000.json, then one per extension
 

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from pipeline.augmented_views import render
 from pipeline.cache.config import CacheConfig
 from pipeline.cache.extraction.timing import note
 from pipeline.cache.extraction.unit_writer import Batch, Encoded, UnitWriter
 from pipeline.cache.manifest.records import Record, Unit
 from pipeline.datasets import Sample, read_image, read_label
-from pipeline.views import render
 from sward.pixels import normaliser
 
 Samples = dict[tuple[str, str], Sample]  # by (subset, digest)

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.augmented_views import pixel_digest
 from pipeline.cache.commit import commit_unit
 from pipeline.cache.config import CacheConfig
 from pipeline.cache.errors import ExtractionError
@@ -31,7 +32,6 @@ from pipeline.cache.format.compression import pack
 from pipeline.cache.format.shards import ShardWriter, shard_path
 from pipeline.cache.manifest.records import Record, Unit, compression_of, full_label_path
 from pipeline.types import Arrays, Progress
-from pipeline.views import pixel_digest
 
 Batch = tuple[Record, ...]
 

@@ -1,6 +1,6 @@
 """Shapes and dtypes of a record's stored arrays: image, label, and those of each feature level.
 
-The store holds channels first, (3, H, W); rendering (`pipeline.views.render`) gives images channels last, (H, W, 3).
+The store holds channels first, (3, H, W); rendering (`augmented_views.render`) gives images channels last, (H, W, 3).
 """
 
 from pipeline.cache.format.codecs import ArraySpecs, Codec

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.augmented_views import GENERATOR, RESIZE
 from pipeline.cache.config import CacheConfig
 from pipeline.cache.errors import CacheMismatch
-from pipeline.views import GENERATOR, RESIZE
 
 SCHEMA = 1  # version of the identity fields
 REPACKED = "repacked.from"  # field with content id and precisions of the store that this one was encoded from

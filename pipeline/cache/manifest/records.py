@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.augmented_views import View
 from pipeline.cache.manifest.identity import digest
 from pipeline.cache.manifest.inside import require_inside, require_inside_plan
 from pipeline.cache.manifest.sealed import read_sealed
 from pipeline.cache.manifest.shapes import PlanShape, ReceiptShape
-from pipeline.views import View
 from sward.levels import place
 
 RESTORE_PLAN = (

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
+from pipeline.augmented_views import View
 from pipeline.documents import Shape
-from pipeline.views import View
 
 VIEW = {f.name for f in fields(View)}
 NEEDED = {f.name for f in fields(View) if f.default is MISSING}

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pipeline.augmented_views import pixel_digest
 from pipeline.cache.config import CacheConfig
 from pipeline.cache.errors import StoreDamaged
 from pipeline.cache.extraction.teacher_writer import Samples, render_record
@@ -21,7 +22,6 @@ from pipeline.cache.tools.verify_statistics import wrong_statistics
 from pipeline.config import validate
 from pipeline.datasets import DatasetError, load_dataset
 from pipeline.devices import resolve_device
-from pipeline.views import pixel_digest
 from pipeline.weights import WeightsError, load_teacher
 from sward import seeds
 from sward.pixels import normaliser

@@ -9,8 +9,8 @@ import torch
 from faults import content
 from tiny import tiny_cache, tiny_weights, tree
 
+from pipeline.cache import commit
 from pipeline.cache.errors import ExtractionError
-from pipeline.cache.extraction import unit_writer as units
 from pipeline.cache.extraction.extract import extract
 from pipeline.cache.extraction.on_dask.claims import CallFolder
 from pipeline.cache.extraction.on_dask.scheduler import DaskExtraction
@@ -94,7 +94,7 @@ def test_other_bytes_than_the_receipts_are_refused(scene, tmp_path):
 def test_other_bytes_are_refused_while_the_first_worker_is_still_publishing(scene, tmp_path, monkeypatch):
     first, same, other = scene.computed(), scene.computed(), scene.computed(scene.other(tmp_path))
     with monkeypatch.context() as patched:
-        patched.setattr(units, "publish", lambda *names: (_ for _ in ()).throw(ConnectionError("the worker died")))
+        patched.setattr(commit, "publish", lambda *names: (_ for _ in ()).throw(ConnectionError("the worker died")))
         with pytest.raises(ConnectionError):
             first()
     with pytest.raises(ExtractionError, match="different bytes"):

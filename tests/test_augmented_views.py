@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.views import View, ViewsConfig, adjust_colours, draw, pixel_digest, render
+from pipeline.augmented_views import View, ViewsConfig, adjust_colours, draw, pixel_digest, render
 from sward import seeds
 
 CONFIG = ViewsConfig(count=4, zoom=(1.0, 2.0), rot90=True)
