@@ -5,27 +5,24 @@ are the same for all rows. The teacher's own row is a head trained on the cached
 an interrupted comparison continues with the same command.
 """
 
-import os
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from pipeline import console
 from pipeline.cache.store import Store
-from pipeline.documents import Comparison, DocumentError, read_document
 from pipeline.experiments.compare_config import TEACHER, CompareConfig, TeacherRow, row_labels
+from pipeline.experiments.comparison_files import last_saved, relate_folders, save
 from pipeline.experiments.fresh import set_aside
 from pipeline.experiments.settings import with_settings
 from pipeline.experiments.tune import tune
-from pipeline.files import write_atomic, write_json
+from pipeline.files import write_json
 from pipeline.report.report import write_report
 from pipeline.results.nearest_mask import copied_masks
 from pipeline.results.power import power_text
-from pipeline.results.results_table import cells, comparison_csv, comparison_markdown, conclusions, header, markdown
+from pipeline.results.results_table import cells, conclusions, header, markdown
 from pipeline.results.rows import Row
 from pipeline.results.runs import RunError, evaluate_elsewhere, load_run, require_store
 from pipeline.results.step_costs import add_costs
@@ -33,7 +30,7 @@ from pipeline.results.summary import lookup_row, summarise
 from pipeline.training.config import HeadFit, TrainableConfig, TrainConfig
 from pipeline.training.loop import train
 from pipeline.training.setup import open_store
-from pipeline.yaml_files import dump_yaml
+from sward.students.saved import WEIGHTS
 from sward.teachers.head import TeacherHeadConfig
 
 
@@ -84,9 +81,16 @@ def compare(config: CompareConfig, fresh: bool = False) -> str:
     if config.nearest:
         comparison["rows"].append(nearest_row(config, comparison))
     save(config, comparison)
-    report = write_report([config.folder], config.folder / "report.html")
     lines = [markdown(header(comparison), cells(comparison)), "", f"table: {config.folder / 'comparison.md'}"]
-    return "\n".join([*lines, f"report: {report}", "", *conclusions(comparison)])
+    return "\n".join([*lines, report(config, rows), "", *conclusions(comparison)])
+
+
+def report(config: CompareConfig, rows: list[PlannedRow]) -> str:
+    """Writes the report and says where; leaves it out where runs were brought here without their students."""
+    folders = [run.folder for row in rows for run in row.configs]
+    if bare := [folder.name for folder in folders if not (folder / WEIGHTS).is_file()]:
+        return f"no report: {len(bare)} of {len(folders)} runs have results but no {WEIGHTS} ({bare[0]} …)"
+    return f"report: {write_report([config.folder], config.folder / 'report.html')}"
 
 
 def planned_rows(config: CompareConfig) -> list[PlannedRow]:
@@ -198,20 +202,6 @@ def train_or_reuse(config: TrainConfig, fresh: bool = False) -> None:
         train(config, lambda step, steps, logged: show(step, steps, logged.get("loss")))
 
 
-def relate_folders(folder: Path, rows: list[dict[str, Any]]) -> None:
-    """Makes the paths of run folders relative to the folder of the results, in place."""
-    for row in rows:
-        for run in row["runs"]:
-            run["folder"] = Path(os.path.relpath(run["folder"], folder)).as_posix()
-
-
-def last_saved(config: CompareConfig) -> dict[str, Any] | None:
-    """The last comparison; None if there is none, or its file is damaged: it is about to be written again."""
-    with suppress(FileNotFoundError, DocumentError):
-        return read_document(config.folder / "comparison.json", Comparison)
-    return None
-
-
 def measure_steps(
     before: dict[str, Any] | None, rows: list[PlannedRow], store: Store, comparison: dict[str, Any]
 ) -> None:
@@ -225,20 +215,6 @@ def add_paper(config: CompareConfig, comparison: dict[str, Any]) -> None:
     comparison["deviations"] = config.deviations
     for row in comparison["rows"]:
         row["paper"] = {metric: value / 100 for metric, value in config.paper.get(row["label"], {}).items()}
-
-
-def save(config: CompareConfig, comparison: dict[str, Any]) -> None:
-    """Writes the resolved configurations and the tables."""
-    folder = config.folder
-    texts = {
-        "config.yaml": dump_yaml(config.model_dump(mode="json")),
-        "cache.yaml": dump_yaml(config.train.cache.model_dump(mode="json")),
-        "comparison.csv": comparison_csv(comparison),
-        "comparison.md": comparison_markdown(comparison),
-    }
-    for name, text in texts.items():
-        write_atomic(folder / name, text)
-    write_json(folder / "comparison.json", comparison)
 
 
 def saved_power(config: CompareConfig, seeds: int) -> str:

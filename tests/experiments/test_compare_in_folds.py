@@ -14,6 +14,8 @@ from pipeline.experiments.compare import compare
 from pipeline.experiments.compare_config import CompareConfig
 from pipeline.experiments.settings import with_settings
 from pipeline.files import read_json, write_json
+from pipeline.maintenance.kept_runs import keep, restore
+from pipeline.results.details_table import details_cells, details_header
 from pipeline.results.results_table import caption
 from pipeline.results.rows import Row
 from pipeline.results.runs import load_run
@@ -125,6 +127,40 @@ def test_the_power_of_the_saved_runs_is_told_and_more_seeds_find_less(config, ca
     assert later <= now
     assert planned <= found
     assert found > now
+
+
+def test_a_second_table_tells_missed_lesions_sizes_boundaries_calibration_and_the_external_set(config, comparison):
+    assert details_header(comparison)[-1] == "other mDice %"
+    lines = {line[0]: line for line in details_cells(comparison)}
+    assert set(lines) == {"student alone", "longer", "KD", "nearest mask, copied"}
+    row = comparison["rows"][0]
+    runs = [load_run(config.folder / run["folder"]) for run in row["runs"]]
+    images = [line for run in runs for line in run.evaluation["per_image"] if line["size"] > 0]
+    missed = sum(line["dice"] == 0 for line in images) / len(images)
+    assert lines["student alone"][1] == f"{100 * missed:.1f}"
+    calibration = [sum(r.metrics["ece"] * len(r.evaluation["per_image"]) for r in runs[k : k + 3]) / 11 for k in (0, 3)]
+    assert lines["student alone"][7].startswith(f"{100 * sum(calibration) / 2:.2f}")
+    assert " ECE % |" in (config.folder / "comparison.md").read_text()
+
+
+def test_kept_results_continue_on_another_machine_without_weights_and_give_the_same_numbers(
+    config, comparison, tmp_path
+):
+    runs = config.folder.parent.parent / "runs"
+    kept, elsewhere = tmp_path / "kept", tmp_path / "runs"
+    assert keep(runs, kept) == len(list(runs.glob("*/run.json")))
+    assert keep(runs, kept) == 0
+    assert {file.parent.name.split("-")[0] for file in kept.glob("*/student.safetensors")} == {"teacher"}
+    restore(kept, elsewhere)
+    before = {p: p.stat().st_mtime_ns for p in elsewhere.glob("*/*")}
+    train = config.train.model_copy(update={"runs": str(elsewhere)})
+    text = compare(config.model_copy(update={"train": train, "out": str(tmp_path / "out")}))
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert "no report: 18 of 18 runs have results but no student.safetensors" in text
+    again = read_json(tmp_path / "out/study/comparison.json")
+    for row, same in zip(comparison["rows"], again["rows"], strict=True):
+        for name in ("metrics", "difference", "parameters", "strata", "external"):
+            assert row.get(name) == same.get(name)
 
 
 def test_fresh_sets_aside_what_another_commit_made_and_trains_it_again(config, comparison):
