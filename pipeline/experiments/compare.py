@@ -17,7 +17,7 @@ from pipeline.experiments.compare_config import TEACHER, CompareConfig, TeacherR
 from pipeline.experiments.comparison_files import last_saved, relate_folders, save
 from pipeline.experiments.fresh import set_aside
 from pipeline.experiments.settings import with_settings
-from pipeline.experiments.tune import tune
+from pipeline.experiments.tune import Chosen, tune, tuning_folds
 from pipeline.files import write_json
 from pipeline.report.report import write_report
 from pipeline.results.nearest_mask import copied_masks
@@ -64,8 +64,8 @@ def compare(config: CompareConfig, fresh: bool = False) -> str:
         RunError: a run that would be reused or resumed comes from another store.
     """
     run_one = partial(train_or_reuse, fresh=fresh)
-    config, store = tuned(config, run_one), open_store(in_fold(config.train, config))
-    rows = planned_rows(config)
+    store = open_store(in_fold(config.train, config))
+    rows = planned_rows(config, tuned(config, store.folds, run_one))
     started = [c.folder for row in rows for c in row.configs if (c.folder / "run.json").is_file()]
     require_store(started, store.content_id)
     for run in [*heads(config), *running_order(rows)]:
@@ -93,8 +93,13 @@ def report(config: CompareConfig, rows: list[PlannedRow]) -> str:
     return f"report: {write_report([config.folder], config.folder / 'report.html')}"
 
 
-def planned_rows(config: CompareConfig) -> list[PlannedRow]:
-    """Plans the rows of the table: the teacher's, then all methods of each student."""
+def planned_rows(config: CompareConfig, chosen: Chosen | None = None) -> list[PlannedRow]:
+    """Plans the rows of the table: the teacher's, then all methods of each student.
+
+    Args:
+        config: rows, seeds, folds.
+        chosen: tuned settings of each fold's runs; None: as configured.
+    """
     rows = [teacher_row(config, config.teacher)] if config.teacher else []
     students: dict[str, TrainableConfig] = {**config.students} or {"": config.train.student}
     for name, student in students.items():
@@ -102,7 +107,8 @@ def planned_rows(config: CompareConfig) -> list[PlannedRow]:
         baseline = labels[config.baseline]
         for method, label in labels.items():
             common = {"student": student, "method": config.methods[method]} | own_optimizer(config, method)
-            configs = seeded(config, label, config.seeds, common, config.changes.get(method, {}))
+            runs = seeded(config, label, config.seeds, common)
+            configs = tuple(with_row_settings(config, run, method, chosen) for run in runs)
             rows.append(PlannedRow(label, baseline if label != baseline else None, configs))
     return rows
 
@@ -143,30 +149,44 @@ def in_fold(run: TrainConfig, config: CompareConfig) -> TrainConfig:
     return in_folds(run, config)[0]
 
 
-def seeded(
-    config: CompareConfig, label: str, seeds: list[int], common: dict[str, Any], changes: dict[str, Any]
-) -> tuple[TrainConfig, ...]:
+def with_row_settings(config: CompareConfig, run: TrainConfig, method: str, chosen: Chosen | None) -> TrainConfig:
+    """The run with the settings in which its row differs from the others: configured ones, then tuned ones."""
+    changes = config.changes.get(method, {}) | ((chosen or {}).get(run.fold, {}).get(method, {}))
+    return with_settings(run, changes, method) if changes else run
+
+
+def seeded(config: CompareConfig, label: str, seeds: list[int], common: dict[str, Any]) -> list[TrainConfig]:
     """Configurations of a row, one per seed and fold, each named after label, seed and fold."""
     name = re.sub(r"[^A-Za-z0-9.]+", "-", label).strip("-") or "row"
     base = config.train.model_copy(update=common)
     runs = [base.model_copy(update={"seed": s, "name": f"{name}-seed{s}"}) for s in seeds]
-    return tuple(with_settings(p, changes, label) if changes else p for run in runs for p in in_folds(run, config))
+    return [planned for run in runs for planned in in_folds(run, config)]
 
 
-def tuned(config: CompareConfig, run_one: Callable[[TrainConfig], None]) -> CompareConfig:
-    """The comparison with every row's tuned settings, which are saved in tuning.json."""
+def tuned(config: CompareConfig, parts: int, run_one: Callable[[TrainConfig], None]) -> Chosen:
+    """Tunes every row, and saves trials and choices in tuning.json.
+
+    Args:
+        config: the comparison.
+        parts: number of parts of its cross-validation; 0 for any other split.
+        run_one: trains a configuration, or finds it finished.
+
+    Returns:
+        Fold -> label -> settings; empty without ``tune``.
+    """
     if config.tune is None:
-        return config
-    fold = config.folds[0] if config.tune.fold is None and config.folds else config.tune.fold
-    trying = config.model_copy(update={"folds": [] if fold is None else [fold], "seeds": [config.tune.seed]})
-    for head in heads(trying):
-        run_one(head)
-    rows = {row.label: row.configs[0] for row in planned_rows(trying) if row.label in config.methods}
-    found = tune(config.tune, rows, run_one)
-    write_json(config.folder / "tuning.json", {"fold": fold, "seed": config.tune.seed, "rows": found})
-    return config.model_copy(
-        update={"changes": {label: config.changes.get(label, {}) | f["chosen"] for label, f in found.items()}}
-    )
+        return {}
+    found, chosen = [], Chosen()
+    for fold, served in tuning_folds(config.tune.fold, config.folds, parts).items():
+        trying = config.model_copy(update={"folds": [] if fold is None else [fold], "seeds": [config.tune.seed]})
+        for head in heads(trying):
+            run_one(head)
+        rows = {row.label: row.configs[0] for row in planned_rows(trying) if row.label in config.methods}
+        trials = tune(config.tune, rows, run_one)
+        found.append({"fold": fold, "for": served, "rows": trials})
+        chosen |= {test: {label: row["chosen"] for label, row in trials.items()} for test in served}
+    write_json(config.folder / "tuning.json", {"seed": config.tune.seed, "tuned": found})
+    return chosen
 
 
 def test_elsewhere(config: CompareConfig, run: TrainConfig) -> None:

@@ -13,6 +13,7 @@ from pipeline.config import ConfigError
 from pipeline.experiments.compare import compare
 from pipeline.experiments.compare_config import CompareConfig
 from pipeline.experiments.settings import with_settings
+from pipeline.experiments.tune import tuning_folds
 from pipeline.files import read_json, write_json
 from pipeline.maintenance.kept_runs import keep, restore
 from pipeline.results.details_table import details_cells, details_header
@@ -20,6 +21,7 @@ from pipeline.results.results_table import caption
 from pipeline.results.rows import Row
 from pipeline.results.runs import load_run
 from pipeline.results.summary import summarise
+from pipeline.training.setup import open_store
 
 
 @pytest.fixture(scope="module")
@@ -73,19 +75,37 @@ def test_every_image_is_tested_once_a_seed(config, comparison):
 
 
 def test_every_row_was_tuned_with_as_many_trials_and_runs_what_validation_chose(config, comparison):
-    tuning = read_json(config.folder / "tuning.json")
-    assert tuning["fold"] == 0
-    for label, found in tuning["rows"].items():
-        assert len(found["trials"]) == 2
-        best = max(found["trials"], key=lambda trial: trial["best_val"])
-        assert found["chosen"] == best["settings"]
-        run = next(row for row in comparison["rows"] if row["label"] == label)["runs"][0]
-        settings = load_run(config.folder / run["folder"]).config
-        if label == "KD":
-            assert settings.method.weight == found["chosen"]["method.weight"]
-        else:
-            assert settings.optimizer.lr == found["chosen"]["optimizer.lr"]
-        assert settings.steps == (3 if label == "longer" else 2)
+    for tuned in read_json(config.folder / "tuning.json")["tuned"]:
+        for label, found in tuned["rows"].items():
+            assert len(found["trials"]) == 2
+            best = max(found["trials"], key=lambda trial: trial["best_val"])
+            assert found["chosen"] == best["settings"]
+            row = next(row for row in comparison["rows"] if row["label"] == label)
+            runs = [
+                load_run(config.folder / run["folder"]).config for run in row["runs"] if run["fold"] in tuned["for"]
+            ]
+            assert len(runs) == 2 * len(tuned["for"])
+            for run in runs:
+                value = run.method.weight if label == "KD" else run.optimizer.lr
+                assert value == found["chosen"]["method.weight" if label == "KD" else "optimizer.lr"]
+                assert run.steps == (3 if label == "longer" else 2)
+
+
+def test_no_setting_is_chosen_on_images_that_it_is_tested_on(config, comparison):
+    tuning = read_json(config.folder / "tuning.json")["tuned"]
+    assert sorted(fold for tuned in tuning for fold in tuned["for"]) == config.folds
+    store = open_store(config.train.model_copy(update={"fold": 0}))
+    for tuned in tuning:
+        chose = {record.id for record in store.of_fold(tuned["fold"]).records["val"]}
+        for fold in tuned["for"]:
+            assert chose.isdisjoint(record.id for record in store.of_fold(fold).records["test"])
+
+
+def test_one_fold_chooses_for_all_but_the_fold_that_tests_its_validation_images():
+    assert tuning_folds(None, [0, 1, 2, 3, 4], 5) == {0: [0, 2, 3, 4], 1: [1]}
+    assert tuning_folds(4, [0, 1, 2, 3, 4], 5) == {4: [1, 2, 3, 4], 0: [0]}
+    assert tuning_folds(None, [2], 5) == {2: [2]}
+    assert tuning_folds(None, [], 0) == {None: [None]}
 
 
 def test_a_difference_has_one_interval_a_corrected_p_and_a_verdict(comparison):
