@@ -7,8 +7,9 @@ from typing import Any
 
 from pipeline.plain_text import no_formula, one_line
 
-NAMES = {"dice": "mDice", "iou": "mIoU", "miou": "mIoU", "macc": "mAcc"}
+NAMES = {"dice": "mDice", "iou": "mIoU", "miou": "class mIoU", "macc": "mAcc"}
 NONE = "–"
+DETAILS = ("seeds", "p (Holm)", "parameters", "extra", "peak MB", "reads")  # columns that few readers need
 
 
 def shown_metrics(comparison: dict[str, Any]) -> tuple[str, ...]:
