@@ -16,8 +16,8 @@ from flows.server_outage import publish_artifact
 from flows.task import artifact_key, log_config, sward
 from pipeline.config import load_config
 from pipeline.documents import RUN, Facts, read_document
-from pipeline.results.metric_names import in_unit, named
 from pipeline.training.config import TrainConfig
+from sward.metrics.names import in_unit, named
 
 
 @flow(name="train-student", flow_run_name=run_name, on_cancellation=[log_cancellation])

@@ -8,8 +8,7 @@ import yaml
 
 from pipeline.export.check import Check
 from pipeline.export.speed import Speed
-from pipeline.results.metric_names import KNOWN, in_unit, named
-from pipeline.results.results_table import NAMES
+from sward.metrics.names import KNOWN, NAMES, in_unit, named
 
 Metrics = dict[str, float]
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from pipeline.report.charts import COLOURS, Chart, plain, tag
 from pipeline.report.metric_charts import name_rows
-from pipeline.results.results_table import NAMES, interval, is_paired, points
+from pipeline.results.results_table import interval, is_paired, points
+from sward.metrics.names import NAMES
 
 VERDICTS = ("better", "worse", "equivalent", "not distinguishable")
 MARGIN = 1.25  # of the largest plotted value, to the edge of the axis

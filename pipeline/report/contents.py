@@ -20,6 +20,7 @@ from pipeline.report.tsne import space_charts
 from pipeline.results import cost_account, results_table
 from pipeline.results.recount import disagreements, per_class, recount_all
 from pipeline.results.results_table import NONE
+from sward.metrics.names import NAMES
 
 
 @dataclass
@@ -134,7 +135,7 @@ def add_counts(found: ReportContents, rows: Rows, store: Store) -> None:
     wrong = disagreements(rows, counted)
     found.remarks += wrong
     if counted:
-        names = ", ".join(dict.fromkeys(results_table.NAMES[m] for m in next(iter(counted.values()))[0].metrics))
+        names = ", ".join(dict.fromkeys(NAMES[m] for m in next(iter(counted.values()))[0].metrics))
         if not wrong:
             found.agreement = f"Counted again from the saved predictions of every run, {names} are the same."
         about = "IoU in per cent, over all pixels, mean over seeds; share: of the labelled pixels."
@@ -151,7 +152,7 @@ def run_header(comparison: dict[str, Any]) -> list[str]:
     return [
         "",
         "seed",
-        *(f"{results_table.NAMES[m]} %" for m in results_table.shown_metrics(comparison)),
+        *(f"{NAMES[m]} %" for m in results_table.shown_metrics(comparison)),
         "seconds",
         "identity",
         "folder",

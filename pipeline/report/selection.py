@@ -10,11 +10,11 @@ from pipeline.cache.store import Store
 from pipeline.documents import Comparison, StudentCard, read_document
 from pipeline.files import Busy, locked
 from pipeline.paths import read_path, with_urls
-from pipeline.results.results_table import NAMES
 from pipeline.results.rows import Row
 from pipeline.results.runs import RunError, SavedRun, command_to_continue, load_run, read_run, require_store, run_facts
 from pipeline.results.summary import summarise
 from pipeline.training.evaluate import headline
+from sward.metrics.names import NAMES
 
 COMPARE = "delete it and run `sward compare` again, which keeps the finished runs"
 Rows = dict[str, list[SavedRun]]  # label -> runs by seed

@@ -1,8 +1,7 @@
 """Names and units of all metrics, for tables, reports, model cards and Prefect alike."""
 
-from pipeline.results.results_table import NAMES
-
-NONE = "undefined"
+NAMES = {"dice": "mDice", "iou": "mIoU", "miou": "class mIoU", "macc": "mAcc"}  # metrics that tables of results show
+UNDEFINED = "undefined"
 PER_CENT = NAMES | {"boundary_f": "boundary F", "ece": "ECE"}  # saved as fractions, shown in per cent
 PIXELS = {"hd95": "HD95", "hd95_penalised": "HD95, misses counted"}
 COUNTS = {"hd95_undefined": "images whose HD95 is undefined"}
@@ -18,7 +17,7 @@ def named(metric: str) -> str:
 def in_unit(metric: str, value: float | None) -> str:
     """A value in the unit that ``named`` states; `undefined` for None."""
     if value is None:
-        return NONE
+        return UNDEFINED
     if metric in PER_CENT:
         return f"{100 * value:.2f}"
     return f"{value:.1f}" if metric in PIXELS else f"{value:g}"
