@@ -15,7 +15,7 @@ from pipeline.cache.store import Store
 from pipeline.files import atomic
 from pipeline.prediction_files import prediction_file
 from pipeline.training.batch_order import Order
-from pipeline.training.compile import uncompiled
+from pipeline.training.device.compile import uncompiled
 from pipeline.training.stream import Stream
 from sward.contracts import Batch, Student
 from sward.metrics import SegmentationMetrics

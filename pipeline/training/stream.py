@@ -17,7 +17,7 @@ from pipeline.augmented_views import ViewsConfig, adjust_colours, photometric_fa
 from pipeline.cache.manifest.records import Record
 from pipeline.cache.store import Store
 from pipeline.training.batch_order import Order
-from pipeline.training.device_copies import Copies, Sent
+from pipeline.training.device.copies import Copies, Sent
 from pipeline.training.pixel_check import PixelCheck
 from pipeline.training.profiling.parts import part
 from pipeline.types import Arrays
