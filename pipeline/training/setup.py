@@ -175,7 +175,7 @@ def setup(
         {k: (m.to(fabric.device), s.to(fabric.device)) for k, (m, s) in store.statistics().items()},
     )
     trained = [p for m in (student, objective) for p in m.parameters() if p.requires_grad]
-    optimizer = build_optimizer(config.optimizer, trained)
+    optimizer = build_optimizer(config.optimizer, trained, fabric.device)
     mean = running_mean(student, config.ema)
     student, optimizer = fabric.setup(student, optimizer)
     teacher_channels = store.channels | head.channels
