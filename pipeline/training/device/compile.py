@@ -35,8 +35,12 @@ def compile_student(student: nn.Module, device: torch.device) -> None:
 
 
 def uncompiled(student: nn.Module) -> AbstractContextManager[Any]:
-    """Context in which the student runs uncompiled, because evaluation images differ in shape."""
-    if student._compiled_call_impl is None:  # importing the compiler takes a second
+    """Context in which the student runs uncompiled, because evaluation images differ in shape.
+
+    Args:
+        student: the compiled module, or one that holds it, such as Fabric's wrapper.
+    """
+    if all(m._compiled_call_impl is None for m in student.modules()):  # importing the compiler takes a second
         return nullcontext()
     return torch.compiler.set_stance("force_eager")
 

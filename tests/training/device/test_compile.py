@@ -9,7 +9,8 @@ from tiny import tiny_cache, tiny_train
 from torch import nn
 
 from pipeline.cache.extraction.extract import extract
-from pipeline.training.compile import CannotCompile, compile_student
+from pipeline.training.device.compile import CannotCompile, compile_student, uncompiled
+from pipeline.training.distributed.fabric import Fabric
 from pipeline.training.config import HeadFit, TrainConfig
 from pipeline.training.loop import train
 from sward.contracts import Student, StudentOutput
@@ -95,3 +96,26 @@ def test_without_a_compiler_a_run_says_so_before_it_begins(monkeypatch):
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
     with pytest.raises(CannotCompile, match=r"needs a C\+\+ compiler.*leave `compile` out"):
         compile_student(Small(), CPU)
+
+
+def test_a_compiled_student_is_evaluated_uncompiled_also_in_fabrics_wrapper():
+    """At the ninth image size a compiled student would stop at the compiler's limit."""
+    student = Small()
+    student._compiled_call_impl = student._call_impl  # as `compile` leaves it, without building kernels
+    wrapped = Fabric(accelerator="cpu", devices=1).setup(student)
+    for module in (student, wrapped):
+        with uncompiled(module):
+            assert torch._dynamo.eval_frame._stance.stance == "force_eager"
+    with uncompiled(Fabric(accelerator="cpu", devices=1).setup(Small())):
+        assert torch._dynamo.eval_frame._stance.stance == "default"
+
+
+@pytest.mark.slow
+def test_a_compiled_student_in_fabrics_wrapper_is_evaluated_at_twelve_sizes():
+    student = Small()
+    compile_student(student, CPU)
+    wrapped = Fabric(accelerator="cpu", devices=1).setup(student)
+    wrapped(torch.randn(2, 3, 32, 32))
+    with torch.no_grad(), uncompiled(wrapped.eval()):
+        for side in range(32, 80, 4):
+            wrapped(torch.randn(1, 3, side, side))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipeline.training.device_copies import Copies
+from pipeline.training.device.copies import Copies
 
 
 def test_on_a_cpu_nothing_is_copied():
