@@ -1,4 +1,4 @@
-"""Saved results are one experiment each: runs of one commit without uncommitted changes, one set of versions, one store."""
+"""Saved results are one experiment each: runs of one commit without uncommitted changes, and one set of versions."""
 
 from pathlib import Path
 
