@@ -6,6 +6,7 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 from prefect.client.schemas import FlowRun
+from prefect.exceptions import FailedRun
 from prefect.flows import Flow
 from prefect.logging.loggers import flow_run_logger
 from prefect.states import Failed, State
@@ -35,11 +36,14 @@ def with_cause(flow: Callable[P, T]) -> Callable[P, T | State[Any]]:
 
 
 def is_unexpected(record: logging.LogRecord) -> bool:
-    """Filter of Prefect's logs: False for a traceback of an expected error, whose message is the run's state."""
-    return not (record.exc_info and isinstance(record.exc_info[1], EXPECTED))
+    """Filter of Prefect's logs: False for a traceback of an expected error, whose message is the run's state.
+
+    Prefect's engine raises FailedRun for a failed state that a flow returns.
+    """
+    return not (record.exc_info and isinstance(record.exc_info[1], (*EXPECTED, FailedRun)))
 
 
-for name in ("prefect.flow_runs", "prefect.task_runs"):
+for name in ("prefect.engine", "prefect.flow_runs", "prefect.task_runs"):
     logging.getLogger(name).addFilter(is_unexpected)
 
 
