@@ -14,9 +14,7 @@ from sward.objective import Losses, NonFiniteError
 
 
 @part("gradient clipping")
-def clip(
-    run: TrainingRun, batch: Batch, step: int, losses: Losses, output: StudentOutput, asked: bool = False
-) -> bool:
+def clip(run: TrainingRun, batch: Batch, step: int, losses: Losses, output: StudentOutput, asked: bool = False) -> bool:
     """Limits the gradient's norm, and stops the run if loss or gradient is not finite, before a weight changes.
 
     Loss, norm and the processes' stop requests are read together, so that a step waits for the device only once.

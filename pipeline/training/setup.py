@@ -14,8 +14,8 @@ from pipeline.memory import keep_freed_memory
 from pipeline.paths import read_path
 from pipeline.training.batch_order import Order
 from pipeline.training.checkpoint import CheckpointMismatch
-from pipeline.training.device.compile import compile_student
 from pipeline.training.config import TrainConfig, build_trainable
+from pipeline.training.device.compile import compile_student
 from pipeline.training.distributed.fabric import Fabric, make_fabric
 from pipeline.training.optimizer import build_optimizer, running_mean
 from pipeline.training.prestages.prestage import run_prestages

@@ -45,7 +45,8 @@ class Sward(Method):
         The paired trunk levels and the store's statistics of them (MWAD), labels (PDR). With beta 0 nothing of the
         teacher.
     Random draws:
-        Window offsets: ``seeds.integers(2, side, seed, "offsets", step, level)``.
+        Window offsets: ``seeds.integers(2, side, seed, "offsets", step, level)``. With ``mwad.window_share`` below 1
+        the compared windows: the first of ``seeds.permutation(N, seed, "windows", step, level)``.
     Parameters and buffers:
         Those of ``mwad`` and ``pdr``, under these names; see `sward.mwad.projections`.
     """

@@ -2,8 +2,8 @@
 
 Measured with SAM 2's Hiera-T on colonoscopy frames, relative to float32, autocast changes s4, s8, s16, s32 by 1.0, 2.3,
 3.1 and 3.8 %; with patch embedding and the projections between stages in float32 (about 1 % of the FLOPs) by 0.4, 1.2,
-1.7 and 2.0 %. TF32, which cuDNN uses in convolutions unless told otherwise, would change a float32 teacher's s32 by 0.3 %,
-more than a half-precision store's tolerance, for a patch embedding that takes 0.2 % of the FLOPs.
+1.7 and 2.0 %. TF32, which cuDNN uses in convolutions unless told otherwise, would change a float32 teacher's s32 by
+0.3 %, more than a half-precision store's tolerance, for a patch embedding that takes 0.2 % of the FLOPs.
 """
 
 from collections.abc import Iterator
@@ -48,4 +48,4 @@ def keep_float32(layer: nn.Module) -> None:
         with torch.autocast(x.device.type, enabled=False):
             return forward(x.float(), *rest, **named)
 
-    layer.forward = wide  # type: ignore[method-assign]
+    layer.forward = wide

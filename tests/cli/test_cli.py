@@ -165,7 +165,9 @@ def test_both_stages_from_the_command_line(cache_yaml, tmp_path, capsys):
     assert "17 records, 17 computed now; content id" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("verb", "remedy"), [("extract", "batch_size=1"), ("train", "bf16-mixed"), ("predict", "--tile")])
+@pytest.mark.parametrize(
+    ("verb", "remedy"), [("extract", "batch_size=1"), ("train", "bf16-mixed"), ("predict", "--tile")]
+)
 def test_a_full_gpu_is_an_error_of_the_user_with_what_to_do(verb, remedy, monkeypatch, cache_yaml, capsys):
     import torch
 

@@ -1,6 +1,6 @@
 """Runs all checks on a device; writes gpu-check.json and gpu-check.md; exit status 1 if one fails.
 
-    PYTHONPATH=tests python -m gpu_check --device cuda --out build/gpu-check
+PYTHONPATH=tests python -m gpu_check --device cuda --out build/gpu-check
 """
 
 import argparse
@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from gpu_check import stores, training
 from gpu_check.bench import Bench, Facts, require
-
 from pipeline.devices import cores, device_name, resolve_device
 from pipeline.training.run_folder import commit, versions
 

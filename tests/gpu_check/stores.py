@@ -1,8 +1,8 @@
 """Checks of stage 1 and of reading: codecs, extraction and verification across devices, pinned buffers under load."""
 
 import torch
-from gpu_check.bench import Bench, Facts, relative, require
 
+from gpu_check.bench import Bench, Facts, relative, require
 from pipeline.cache.format.batch_codecs import encode_batch
 from pipeline.cache.format.codecs import CODECS
 from pipeline.cache.store import Store

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 from contracts.test_methods import make_batch, make_output, prepared
-from gpu_check.bench import Bench, Facts, losses, relative, require, same_weights
 from table import CONFIGS, EXAMPLES
 
+from gpu_check.bench import Bench, Facts, losses, relative, require, same_weights
 from pipeline.training import loop
 from pipeline.training.loop import Interrupted, train
 from sward.contracts import Batch, StudentOutput
@@ -45,7 +45,7 @@ def fused(bench: Bench) -> Facts:
     """MWAD's fused terms and gradients are those of the plain ones, at odd sizes and with masks."""
     method = prepared("sward").to(bench.device)
     worst = 0.0
-    for (t, s), (H, W) in zip(method.mwad.pairs, ((13, 19), (8, 8), (5, 9), (3, 2)), strict=False):
+    for (t, _), (H, W) in zip(method.mwad.pairs, ((13, 19), (8, 8), (5, 9), (3, 2)), strict=False):
         stage = method.mwad.stages[t]
         f_t = torch.randn(2, stage.phi.in_channels, H, W, device=bench.device)
         f_s = torch.randn(2, stage.theta_s.in_channels, H, W, device=bench.device, requires_grad=True)

@@ -41,7 +41,9 @@ def test_records_as_stored_are_read_ahead_and_equal_those_read_one_batch_at_a_ti
     ahead, read = threading.Semaphore(0), stream._read
     monkeypatch.setattr(stream, "_read", lambda records, *rest: ahead.release() or read(records, *rest))
     for number, (batch, wanted) in enumerate(zip(stream.stored_batches(chosen), expected, strict=True)):
-        assert number or (ahead.acquire(timeout=60) and ahead.acquire(timeout=60))  # a second one, before it is asked for
+        assert number or (
+            ahead.acquire(timeout=60) and ahead.acquire(timeout=60)
+        )  # a second one, before it is asked for
         assert batch.ids == wanted.ids
         assert torch.equal(batch.images, wanted.images)
         assert all(torch.equal(batch.features[level], wanted.features[level]) for level in LEVELS)

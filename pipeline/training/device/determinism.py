@@ -7,6 +7,7 @@ them; cross-entropy gets its own (`sward.task.pixel_cross_entropy`). On a CPU ev
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -26,13 +27,16 @@ def repeatable(wanted: bool) -> Iterator[None]:
     os.environ.setdefault(WORKSPACE, ":4096:8")
     before, cudnn = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic
     warned = torch.is_deterministic_algorithms_warn_only_enabled()
-    filled = torch.utils.deterministic.fill_uninitialized_memory
+    settings: Any = torch.utils.deterministic
+    filled = settings.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.deterministic = True
-    torch.utils.deterministic.fill_uninitialized_memory = False  # all that is allocated here is written before it is read
+    torch.utils.deterministic.fill_uninitialized_memory = (
+        False  # all that is allocated here is written before it is read
+    )
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before, warn_only=warned)
         torch.backends.cudnn.deterministic = cudnn
-        torch.utils.deterministic.fill_uninitialized_memory = filled
+        settings.fill_uninitialized_memory = filled

@@ -65,7 +65,9 @@ def test_statistics_are_those_of_each_record():
 
 
 @pytest.mark.parametrize(("value", "message"), [(float("nan"), "NaN or infinite"), (7e4, "exceeds fp16's 65504")])
-def test_what_cannot_be_stored_stops_the_extraction_with_the_samples_name(tmp_path, on_device, monkeypatch, value, message):
+def test_what_cannot_be_stored_stops_the_extraction_with_the_samples_name(
+    tmp_path, on_device, monkeypatch, value, message
+):
     from sward.teachers.hiera import HieraTeacher
 
     forward = HieraTeacher.forward

@@ -9,9 +9,9 @@ from tiny import tiny_cache, tiny_train
 from torch import nn
 
 from pipeline.cache.extraction.extract import extract
+from pipeline.training.config import HeadFit, TrainConfig
 from pipeline.training.device.compile import CannotCompile, compile_student, uncompiled
 from pipeline.training.distributed.fabric import Fabric
-from pipeline.training.config import HeadFit, TrainConfig
 from pipeline.training.loop import train
 from sward.contracts import Student, StudentOutput
 

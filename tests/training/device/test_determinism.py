@@ -32,7 +32,9 @@ def test_the_cross_entropy_of_a_run_uses_no_cuda_kernel_that_adds_in_any_order()
     found = {}
     for wanted in (False, True):
         with fake_cuda() as trace, repeatable(wanted):
-            pixel_cross_entropy(at_labels_size(empty(2, 2, 8, 8), empty(2, 32, 32)), empty(2, 32, 32, dtype=torch.int64))
+            pixel_cross_entropy(
+                at_labels_size(empty(2, 2, 8, 8), empty(2, 32, 32)), empty(2, 32, 32, dtype=torch.int64)
+            )
         found[wanted] = trace.unrepeatable()
     assert [name.split(".")[1] for name in found[False]] == ["nll_loss2d_forward", "upsample_bilinear2d"]
     assert found[True] == []
