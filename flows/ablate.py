@@ -47,7 +47,8 @@ def ablate_student(config: Path, overrides: dict[str, Any] | None = None) -> dic
     checked = load_config(CompareConfig, config, settings)
     open_store(checked.train)  # an unusable store fails here once, instead of in every point
     log_config(checked)
-    points = running_order(planned_rows(checked))
+    # tuned rows are known only after their trials, which `sward compare` trains with them
+    points = running_order(planned_rows(checked)) if checked.tune is None else []
     for first in (heads(checked), points):  # the head first, because methods read it
         wait({submit(point, checked.folder / "configs"): point for point in unfinished(first)})
     if failed := unfinished(points):

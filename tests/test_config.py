@@ -231,3 +231,11 @@ def test_a_preset_set_over_stated_values_resets_its_group():
     override(values, "method.mwad.preset=paper")
     override(values, "method.mwad.gain=2")
     assert values == {"method": {"mwad": {"preset": "paper", "gain": 2}, "beta": 2.0}}
+
+
+@pytest.mark.parametrize(
+    "setting", ["std=[0.2,0,0.2]", "std=[0.2,-1,0.2]", "mean=[.nan,0,0]", "mean=[123.7,116.3,103.5]"]
+)
+def test_a_normalisation_that_is_none_or_in_another_unit_is_refused(cache_yaml, setting):
+    with pytest.raises(ConfigError, match=r"(std|mean)\.\d: Input should be"):
+        load_config(CacheConfig, cache_yaml, [setting])

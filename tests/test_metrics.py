@@ -8,6 +8,7 @@ import torch
 
 from sward.compat import import_torchvision_safely
 from sward.metrics import (
+    CalibrationBins,
     SegmentationMetrics,
     boundary,
     boundary_distances,
@@ -211,3 +212,44 @@ def test_mistakes_name_the_image_and_the_remedy() -> None:
     with pytest.raises(ValueError, match="at least 2 classes"):
         SegmentationMetrics(num_classes=1)
     assert metrics.per_image == []
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_the_calibration_error_is_torchmetrics_over_all_counted_pixels(classes):
+    import_torchvision_safely()
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    metrics, every = SegmentationMetrics(classes), []
+    for seed in range(3):
+        _, label = draw(seed, classes)
+        logits = torch.randn(classes, *label.shape, generator=torch.Generator().manual_seed(seed))
+        every.append((logits, label))
+        confidence, prediction = logits.softmax(0).max(0)
+        metrics.update(prediction, label, str(seed), confidence)
+    probabilities = torch.stack([z.softmax(0) for z, _ in every])
+    labels = torch.stack([label for _, label in every])
+    wanted = multiclass_calibration_error(probabilities, labels, classes, n_bins=15, norm="l1", ignore_index=255)
+    assert metrics.compute()["ece"] == pytest.approx(float(wanted), abs=1e-6)
+
+
+def test_the_calibration_error_of_parts_is_that_of_the_whole_and_absent_without_confidences():
+    confidence, right = torch.rand(1000), torch.rand(1000) > 0.3
+    whole, parts = CalibrationBins(), [CalibrationBins(), CalibrationBins()]
+    whole.add(confidence, right)
+    parts[0].add(confidence[:400], right[:400])
+    parts[1].add(confidence[400:], right[400:])
+    assert CalibrationBins.merged(parts).error() == pytest.approx(whole.error(), abs=1e-12)
+    metrics = SegmentationMetrics(2)
+    metrics.update(*draw(0, 2), "frame")
+    assert "ece" not in metrics.compute()
+
+
+def test_a_missed_lesion_counts_the_diagonal_in_the_penalised_hd95():
+    metrics, label = SegmentationMetrics(2), torch.zeros(30, 40).long()
+    metrics.update(label, label, "nothing there")
+    label = label.clone()
+    label[5:10, 5:10] = 1
+    row = metrics.update(torch.zeros_like(label), label, "missed")
+    assert math.isnan(row["hd95"])
+    assert row["hd95_penalised"] == 50.0
+    assert metrics.compute()["hd95_penalised"] == 25.0

@@ -54,6 +54,8 @@ class DaskRunner(Config):
 RunnerConfig = Annotated[LocalRunner | DaskRunner, Field(discriminator="kind")]
 
 
+Mean = Annotated[float, Field(ge=0, le=1)]  # 0..255 would be another unit
+Deviation = Annotated[float, Field(gt=0, le=1)]
 LARGEST = 8192  # pixels a side: one record's features are gigabytes
 
 
@@ -73,11 +75,11 @@ class CacheConfig(Config):
         None,
         description="(height, width) of validation and test views, in pixels; multiples of 32. Default: size.",
     )
-    mean: tuple[float, float, float] = Field(
+    mean: tuple[Mean, Mean, Mean] = Field(
         default_factory=lambda known: teachers_own(known)[0],
         description="Mean of RGB in [0, 1] that normalisation subtracts; default: the teacher's own.",
     )
-    std: tuple[float, float, float] = Field(
+    std: tuple[Deviation, Deviation, Deviation] = Field(
         default_factory=lambda known: teachers_own(known)[1],
         description="Standard deviation of RGB in [0, 1] that normalisation divides by; default: the teacher's.",
     )

@@ -22,6 +22,7 @@ from pipeline.datasets.problems import DatasetError, Problem
 from pipeline.datasets.procedural import Procedural
 from pipeline.datasets.split_rules import Split, Subset
 from pipeline.datasets.text_files import TextError, read_text
+from pipeline.yaml_files import read_yaml_text
 from sward.contracts import Config
 
 Patterns = str | dict[Subset, str]
@@ -133,7 +134,7 @@ def read_card(dataset: str | Path) -> Card:
     """
     path = paths.read_path(find_card(dataset))
     try:
-        values = yaml.safe_load(read_text(path))
+        values = read_yaml_text(read_text(path))
         if is_too_large(values):
             raise yaml.YAMLError("its aliases (*name), written out, are too many values; remove them")
         return Card.model_validate(values)

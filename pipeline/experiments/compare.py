@@ -5,27 +5,24 @@ are the same for all rows. The teacher's own row is a head trained on the cached
 an interrupted comparison continues with the same command.
 """
 
-import os
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from pipeline import console
 from pipeline.cache.store import Store
-from pipeline.documents import Comparison, DocumentError, read_document
 from pipeline.experiments.compare_config import TEACHER, CompareConfig, TeacherRow, row_labels
+from pipeline.experiments.comparison_files import last_saved, relate_folders, save
 from pipeline.experiments.fresh import set_aside
 from pipeline.experiments.settings import with_settings
-from pipeline.experiments.tune import tune
-from pipeline.files import write_atomic, write_json
+from pipeline.experiments.tune import Chosen, tune, tuning_folds
+from pipeline.files import write_json
 from pipeline.report.report import write_report
 from pipeline.results.nearest_mask import copied_masks
 from pipeline.results.power import power_text
-from pipeline.results.results_table import cells, comparison_csv, comparison_markdown, conclusions, header, markdown
+from pipeline.results.results_table import cells, conclusions, header, markdown
 from pipeline.results.rows import Row
 from pipeline.results.runs import RunError, evaluate_elsewhere, load_run, require_store
 from pipeline.results.step_costs import add_costs
@@ -33,7 +30,7 @@ from pipeline.results.summary import lookup_row, summarise
 from pipeline.training.config import HeadFit, TrainableConfig, TrainConfig
 from pipeline.training.loop import train
 from pipeline.training.setup import open_store
-from pipeline.yaml_files import dump_yaml
+from sward.students.saved import WEIGHTS
 from sward.teachers.head import TeacherHeadConfig
 
 
@@ -67,8 +64,8 @@ def compare(config: CompareConfig, fresh: bool = False) -> str:
         RunError: a run that would be reused or resumed comes from another store.
     """
     run_one = partial(train_or_reuse, fresh=fresh)
-    config, store = tuned(config, run_one), open_store(in_fold(config.train, config))
-    rows = planned_rows(config)
+    store = open_store(in_fold(config.train, config))
+    rows = planned_rows(config, tuned(config, store.folds, run_one))
     started = [c.folder for row in rows for c in row.configs if (c.folder / "run.json").is_file()]
     require_store(started, store.content_id)
     for run in [*heads(config), *running_order(rows)]:
@@ -84,13 +81,25 @@ def compare(config: CompareConfig, fresh: bool = False) -> str:
     if config.nearest:
         comparison["rows"].append(nearest_row(config, comparison))
     save(config, comparison)
-    report = write_report([config.folder], config.folder / "report.html")
     lines = [markdown(header(comparison), cells(comparison)), "", f"table: {config.folder / 'comparison.md'}"]
-    return "\n".join([*lines, f"report: {report}", "", *conclusions(comparison)])
+    return "\n".join([*lines, report(config, rows), "", *conclusions(comparison)])
 
 
-def planned_rows(config: CompareConfig) -> list[PlannedRow]:
-    """Plans the rows of the table: the teacher's, then all methods of each student."""
+def report(config: CompareConfig, rows: list[PlannedRow]) -> str:
+    """Writes the report and says where; leaves it out where runs were brought here without their students."""
+    folders = [run.folder for row in rows for run in row.configs]
+    if bare := [folder.name for folder in folders if not (folder / WEIGHTS).is_file()]:
+        return f"no report: {len(bare)} of {len(folders)} runs have results but no {WEIGHTS} ({bare[0]} …)"
+    return f"report: {write_report([config.folder], config.folder / 'report.html')}"
+
+
+def planned_rows(config: CompareConfig, chosen: Chosen | None = None) -> list[PlannedRow]:
+    """Plans the rows of the table: the teacher's, then all methods of each student.
+
+    Args:
+        config: rows, seeds, folds.
+        chosen: tuned settings of each fold's runs; None: as configured.
+    """
     rows = [teacher_row(config, config.teacher)] if config.teacher else []
     students: dict[str, TrainableConfig] = {**config.students} or {"": config.train.student}
     for name, student in students.items():
@@ -98,7 +107,8 @@ def planned_rows(config: CompareConfig) -> list[PlannedRow]:
         baseline = labels[config.baseline]
         for method, label in labels.items():
             common = {"student": student, "method": config.methods[method]} | own_optimizer(config, method)
-            configs = seeded(config, label, config.seeds, common, config.changes.get(method, {}))
+            runs = seeded(config, label, config.seeds, common)
+            configs = tuple(with_row_settings(config, run, method, chosen) for run in runs)
             rows.append(PlannedRow(label, baseline if label != baseline else None, configs))
     return rows
 
@@ -139,30 +149,44 @@ def in_fold(run: TrainConfig, config: CompareConfig) -> TrainConfig:
     return in_folds(run, config)[0]
 
 
-def seeded(
-    config: CompareConfig, label: str, seeds: list[int], common: dict[str, Any], changes: dict[str, Any]
-) -> tuple[TrainConfig, ...]:
+def with_row_settings(config: CompareConfig, run: TrainConfig, method: str, chosen: Chosen | None) -> TrainConfig:
+    """The run with the settings in which its row differs from the others: configured ones, then tuned ones."""
+    changes = config.changes.get(method, {}) | ((chosen or {}).get(run.fold, {}).get(method, {}))
+    return with_settings(run, changes, method) if changes else run
+
+
+def seeded(config: CompareConfig, label: str, seeds: list[int], common: dict[str, Any]) -> list[TrainConfig]:
     """Configurations of a row, one per seed and fold, each named after label, seed and fold."""
     name = re.sub(r"[^A-Za-z0-9.]+", "-", label).strip("-") or "row"
     base = config.train.model_copy(update=common)
     runs = [base.model_copy(update={"seed": s, "name": f"{name}-seed{s}"}) for s in seeds]
-    return tuple(with_settings(p, changes, label) if changes else p for run in runs for p in in_folds(run, config))
+    return [planned for run in runs for planned in in_folds(run, config)]
 
 
-def tuned(config: CompareConfig, run_one: Callable[[TrainConfig], None]) -> CompareConfig:
-    """The comparison with every row's tuned settings, which are saved in tuning.json."""
+def tuned(config: CompareConfig, parts: int, run_one: Callable[[TrainConfig], None]) -> Chosen:
+    """Tunes every row, and saves trials and choices in tuning.json.
+
+    Args:
+        config: the comparison.
+        parts: number of parts of its cross-validation; 0 for any other split.
+        run_one: trains a configuration, or finds it finished.
+
+    Returns:
+        Fold -> label -> settings; empty without ``tune``.
+    """
     if config.tune is None:
-        return config
-    fold = config.folds[0] if config.tune.fold is None and config.folds else config.tune.fold
-    trying = config.model_copy(update={"folds": [] if fold is None else [fold], "seeds": [config.tune.seed]})
-    for head in heads(trying):
-        run_one(head)
-    rows = {row.label: row.configs[0] for row in planned_rows(trying) if row.label in config.methods}
-    found = tune(config.tune, rows, run_one)
-    write_json(config.folder / "tuning.json", {"fold": fold, "seed": config.tune.seed, "rows": found})
-    return config.model_copy(
-        update={"changes": {label: config.changes.get(label, {}) | f["chosen"] for label, f in found.items()}}
-    )
+        return {}
+    found, chosen = [], Chosen()
+    for fold, served in tuning_folds(config.tune.fold, config.folds, parts).items():
+        trying = config.model_copy(update={"folds": [] if fold is None else [fold], "seeds": [config.tune.seed]})
+        for head in heads(trying):
+            run_one(head)
+        rows = {row.label: row.configs[0] for row in planned_rows(trying) if row.label in config.methods}
+        trials = tune(config.tune, rows, run_one)
+        found.append({"fold": fold, "for": served, "rows": trials})
+        chosen |= {test: {label: row["chosen"] for label, row in trials.items()} for test in served}
+    write_json(config.folder / "tuning.json", {"seed": config.tune.seed, "tuned": found})
+    return chosen
 
 
 def test_elsewhere(config: CompareConfig, run: TrainConfig) -> None:
@@ -198,20 +222,6 @@ def train_or_reuse(config: TrainConfig, fresh: bool = False) -> None:
         train(config, lambda step, steps, logged: show(step, steps, logged.get("loss")))
 
 
-def relate_folders(folder: Path, rows: list[dict[str, Any]]) -> None:
-    """Makes the paths of run folders relative to the folder of the results, in place."""
-    for row in rows:
-        for run in row["runs"]:
-            run["folder"] = Path(os.path.relpath(run["folder"], folder)).as_posix()
-
-
-def last_saved(config: CompareConfig) -> dict[str, Any] | None:
-    """The last comparison; None if there is none, or its file is damaged: it is about to be written again."""
-    with suppress(FileNotFoundError, DocumentError):
-        return read_document(config.folder / "comparison.json", Comparison)
-    return None
-
-
 def measure_steps(
     before: dict[str, Any] | None, rows: list[PlannedRow], store: Store, comparison: dict[str, Any]
 ) -> None:
@@ -225,20 +235,6 @@ def add_paper(config: CompareConfig, comparison: dict[str, Any]) -> None:
     comparison["deviations"] = config.deviations
     for row in comparison["rows"]:
         row["paper"] = {metric: value / 100 for metric, value in config.paper.get(row["label"], {}).items()}
-
-
-def save(config: CompareConfig, comparison: dict[str, Any]) -> None:
-    """Writes the resolved configurations and the tables."""
-    folder = config.folder
-    texts = {
-        "config.yaml": dump_yaml(config.model_dump(mode="json")),
-        "cache.yaml": dump_yaml(config.train.cache.model_dump(mode="json")),
-        "comparison.csv": comparison_csv(comparison),
-        "comparison.md": comparison_markdown(comparison),
-    }
-    for name, text in texts.items():
-        write_atomic(folder / name, text)
-    write_json(folder / "comparison.json", comparison)
 
 
 def saved_power(config: CompareConfig, seeds: int) -> str:

@@ -13,7 +13,8 @@ from pydantic import Field, TypeAdapter, model_validator
 from pipeline.cache.format.codecs import CODECS, CodecConfig, array_bytes
 from pipeline.cache.manifest.identity import dataset_name
 from pipeline.cache.store import Store
-from pipeline.experiments.compare import relate_folders, train_or_reuse
+from pipeline.experiments.compare import train_or_reuse
+from pipeline.experiments.comparison_files import relate_folders
 from pipeline.experiments.quality_page import quality_markdown, write_page
 from pipeline.files import write_atomic, write_json
 from pipeline.paths import expand

@@ -1,4 +1,7 @@
-"""Equal tuning of every row of a comparison: the same number of trials, chosen on validation images of one fold."""
+"""Equal tuning of every row of a comparison: the same number of trials, chosen on validation images.
+
+One fold's validation images choose for all folds but the one that tests them, which is tuned by its own.
+"""
 
 import itertools
 from collections.abc import Callable, Mapping
@@ -12,13 +15,17 @@ from pipeline.training.config import TrainConfig
 from sward.contracts import Config
 
 Grid = dict[str, list[Any]]
+Chosen = dict[int | None, dict[str, dict[str, Any]]]  # fold -> label of a row -> its settings
 
 
 class TuneConfig(Config):
     """Grids of settings, tried for every row on one fold and seed."""
 
     fold: int | None = Field(
-        None, ge=0, description="Fold whose validation images choose; null: the first of the folds."
+        None,
+        ge=0,
+        description="Fold whose validation images choose; null: the first of the folds. The fold that tests these "
+        "images is tuned by its own validation images.",
     )
     seed: int = Field(0, ge=0, description="Seed of the trials.")
     grid: Grid = Field(description="Dotted name -> values, e.g. {optimizer.lr: [1.0e-3, 2.0e-3]}; all combinations.")
@@ -42,6 +49,22 @@ class TuneConfig(Config):
         if len(set(counts.values())) > 1:
             wrong.append(f"tune gives rows different numbers of trials: {counts}; equal tuning needs the same for all")
         return wrong
+
+
+def tuning_folds(fold: int | None, folds: list[int], parts: int) -> dict[int | None, list[int | None]]:
+    """Fold whose validation images choose -> folds that take its settings; none of them tests these images.
+
+    Args:
+        fold: the fold that chooses; None: the first of ``folds``.
+        folds: those of the comparison; empty: one split.
+        parts: of the cross-validation; fold k tests part k and validates part k + 1 (the last one part 0).
+    """
+    if not folds:
+        return {fold: [None]}
+    first = folds[0] if fold is None else fold
+    testing = (first + 1) % parts
+    found: dict[int | None, list[int | None]] = {first: [other for other in folds if other != testing]}
+    return found | ({testing: [testing]} if testing in folds else {})
 
 
 def tune(

@@ -112,9 +112,23 @@ def to_onnx(graph: Graph, metadata: dict[str, Any]) -> bytes:
     model = made.model_proto  # type: ignore[union-attr]  # None only if the exporter writes a file
     for node in model.graph.node:
         del node.metadata_props[:]  # stack traces with paths of this machine
+    own_scales(model)
     embed(model, metadata)
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()
+
+
+def own_scales(model: Any) -> None:
+    """Gives every Resize node a copy of its scales, in place: onnxruntime's conversion to float16 cannot share them."""
+    constants = {constant.name: constant for constant in model.graph.initializer}
+    seen: set[str] = set()
+    for node in model.graph.node:
+        if node.op_type == "Resize" and (name := node.input[2]) in constants:
+            if name in seen:
+                same = model.graph.initializer.add()
+                same.CopyFrom(constants[name])
+                node.input[2] = same.name = f"{node.name}_scales"
+            seen.add(name)
 
 
 def embed(model: Any, metadata: dict[str, Any]) -> None:

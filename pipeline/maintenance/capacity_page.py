@@ -74,8 +74,9 @@ ASSUMPTIONS = f"""
 - Bytes: features, image, label and shard indices, uncompressed, 16 records per shard. Full-size evaluation labels
   (PNG), plan and receipts are extra.
 - Checking decodes every file once, in one process with {THREADS} threads, before the first view.
-- Not included: start-up, listing, planning, the last shard's sync, failures. Encoding is counted on the cores, although an
-  extraction on a GPU encodes there, so real ones need fewer cores. A plan is one JSON file; for 10⁷ records and more, use several stores.
+- Not included: start-up, listing, planning, the last shard's sync, failures. Encoding is counted on the cores, although
+  an extraction on a GPU encodes there, so real ones need fewer cores. A plan is one JSON file; for 10⁷ records and
+  more, use several stores.
 """
 
 

@@ -121,7 +121,7 @@ def measure(net: PocketNet, images: Tensor, labels: Tensor) -> dict[str, float]:
     metrics = SegmentationMetrics(2)
     for i in range(len(images)):
         logits = net(normalise(images[i : i + 1]))[0]
-        metrics.update(full_prediction(logits, labels[i].shape), labels[i].numpy().astype(np.uint8), str(i))
+        metrics.update(full_prediction(logits, labels[i].shape)[0], labels[i].numpy().astype(np.uint8), str(i))
     return {k: round(v, 4) for k, v in metrics.compute().items() if k in ("dice", "iou")}
 
 

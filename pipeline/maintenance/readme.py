@@ -15,7 +15,8 @@ from typing import Any
 from pipeline.experiments.quality_page import quality_markdown
 from pipeline.files import read_json, write_atomic, write_json
 from pipeline.paths import data_root
-from pipeline.results.results_table import NONE, cells, comparison_csv, comparison_markdown, header
+from pipeline.results.details_table import comparison_markdown
+from pipeline.results.results_table import NONE, cells, comparison_csv, header
 from pipeline.results.runs import RunError
 
 README, DOCS, RESULTS = Path("README.md"), Path("docs"), Path("results")

@@ -176,11 +176,6 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in [padded[0], rule, *padded[1:]])
 
 
-def comparison_markdown(comparison: dict[str, Any]) -> str:
-    """The comparison's table and caption as Markdown."""
-    return f"{markdown(header(comparison), cells(comparison))}\n\n{caption(comparison)}\n"
-
-
 def comparison_csv(comparison: dict[str, Any]) -> str:
     """The comparison as CSV: one line per run, with every metric unrounded."""
     metrics = list(comparison["rows"][0]["metrics"])

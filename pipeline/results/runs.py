@@ -16,10 +16,11 @@ from pydantic import TypeAdapter
 
 from pipeline.config import load_config
 from pipeline.documents import RUN, Evaluation, Facts, read_document, read_log
+from pipeline.files import read_json
 from pipeline.prediction_files import find_prediction
 from pipeline.training.config import TrainableConfig, TrainConfig, build_trainable
 from sward.contracts import Student
-from sward.students.saved import SavedStudentError, read_student, untrained
+from sward.students.saved import CARD, WEIGHTS, SavedStudentError, read_student, untrained
 
 EVALUATE = "restore the file from a copy, or move the folder {folder} away and train the run again"
 NAME = re.compile(r"[A-Za-z0-9._-]+")  # of runs, as `TrainConfig.name` takes it
@@ -121,6 +122,21 @@ def load_student(folder: str | Path) -> tuple[Student, dict[str, Any]]:
         return read_student(folder, rebuild)
     except SavedStudentError as error:
         raise RunError(str(error)) from error
+
+
+def describe_student(folder: str | Path) -> tuple[Student, dict[str, Any]]:
+    """Loads the student saved by a run; where a run's results were kept without its weights, an untrained one.
+
+    Returns:
+        The student, for its shape and size, and the contents of student.json.
+
+    Raises:
+        RunError: the folder has no student.json, or what it has is damaged.
+    """
+    if (Path(folder) / WEIGHTS).is_file() or not (Path(folder) / CARD).is_file():
+        return load_student(folder)
+    card = read_json(Path(folder) / CARD)
+    return rebuild(card), card
 
 
 def rebuild(card: dict[str, Any]) -> Student:

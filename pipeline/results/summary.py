@@ -12,7 +12,7 @@ from pipeline.cache.manifest.identity import dataset_name
 from pipeline.documents import Metrics, read_document
 from pipeline.results.differences import correct, difference, ranks
 from pipeline.results.rows import Row
-from pipeline.results.runs import RunError, SavedRun, load_student, number, require_store
+from pipeline.results.runs import RunError, SavedRun, describe_student, number, require_store
 from pipeline.training.evaluate import headline
 from sward.metrics import PER_IMAGE
 
@@ -31,7 +31,7 @@ def summarise(name: str, rows: Sequence[Row], margin: float = 0.02) -> dict[str,
     require_one_head(every)
     if len({run.evaluation["subset"] for row in rows for run in row.runs}) > 1:
         raise RunError("some runs were evaluated on val, others on test; train them again from one store")
-    card = load_student(first.path)[1]
+    card = describe_student(first.path)[1]
     metric = headline(len(card["classes"]))
     lines = [summarise_row(row, rows, metric) for row in rows]
     correct(lines, margin)
@@ -174,7 +174,7 @@ def lookup_row(evaluations: Sequence[dict[str, Any]], comparison: dict[str, Any]
 
 def count_parameters(run: SavedRun) -> tuple[int, int]:
     """Counts trainable parameters of the student, and of the method's adapters (discarded after training)."""
-    student, card = load_student(run.path)
+    student, card = describe_student(run.path)
     with torch.random.fork_rng(devices=[]):
         method = run.config.method.build(
             card["teacher_channels"], student.channels, len(card["classes"]), student.classifier.in_channels

@@ -204,3 +204,11 @@ def test_only_a_few_large_pictures_are_decoded_at_once(make_set: MakeSet, monkey
     most[0] = 0
     check_all(card, "random")
     assert most[0] <= 2
+
+
+def test_a_key_that_a_card_gives_twice_is_refused_with_both_lines(make_set: MakeSet) -> None:
+    card = make_set()
+    text = card.read_text()
+    card.write_text(text + "images: other/{id}.png\n")
+    with pytest.raises(DatasetError, match=rf"'images' is given twice, in lines \d+ and {len(text.splitlines()) + 1}"):
+        read_card(card)

@@ -13,11 +13,15 @@ from pipeline.config import ConfigError
 from pipeline.experiments.compare import compare
 from pipeline.experiments.compare_config import CompareConfig
 from pipeline.experiments.settings import with_settings
+from pipeline.experiments.tune import tuning_folds
 from pipeline.files import read_json, write_json
+from pipeline.maintenance.kept_runs import keep, restore
+from pipeline.results.details_table import details_cells, details_header
 from pipeline.results.results_table import caption
 from pipeline.results.rows import Row
 from pipeline.results.runs import load_run
 from pipeline.results.summary import summarise
+from pipeline.training.setup import open_store
 
 
 @pytest.fixture(scope="module")
@@ -71,19 +75,37 @@ def test_every_image_is_tested_once_a_seed(config, comparison):
 
 
 def test_every_row_was_tuned_with_as_many_trials_and_runs_what_validation_chose(config, comparison):
-    tuning = read_json(config.folder / "tuning.json")
-    assert tuning["fold"] == 0
-    for label, found in tuning["rows"].items():
-        assert len(found["trials"]) == 2
-        best = max(found["trials"], key=lambda trial: trial["best_val"])
-        assert found["chosen"] == best["settings"]
-        run = next(row for row in comparison["rows"] if row["label"] == label)["runs"][0]
-        settings = load_run(config.folder / run["folder"]).config
-        if label == "KD":
-            assert settings.method.weight == found["chosen"]["method.weight"]
-        else:
-            assert settings.optimizer.lr == found["chosen"]["optimizer.lr"]
-        assert settings.steps == (3 if label == "longer" else 2)
+    for tuned in read_json(config.folder / "tuning.json")["tuned"]:
+        for label, found in tuned["rows"].items():
+            assert len(found["trials"]) == 2
+            best = max(found["trials"], key=lambda trial: trial["best_val"])
+            assert found["chosen"] == best["settings"]
+            row = next(row for row in comparison["rows"] if row["label"] == label)
+            runs = [
+                load_run(config.folder / run["folder"]).config for run in row["runs"] if run["fold"] in tuned["for"]
+            ]
+            assert len(runs) == 2 * len(tuned["for"])
+            for run in runs:
+                value = run.method.weight if label == "KD" else run.optimizer.lr
+                assert value == found["chosen"]["method.weight" if label == "KD" else "optimizer.lr"]
+                assert run.steps == (3 if label == "longer" else 2)
+
+
+def test_no_setting_is_chosen_on_images_that_it_is_tested_on(config, comparison):
+    tuning = read_json(config.folder / "tuning.json")["tuned"]
+    assert sorted(fold for tuned in tuning for fold in tuned["for"]) == config.folds
+    store = open_store(config.train.model_copy(update={"fold": 0}))
+    for tuned in tuning:
+        chose = {record.id for record in store.of_fold(tuned["fold"]).records["val"]}
+        for fold in tuned["for"]:
+            assert chose.isdisjoint(record.id for record in store.of_fold(fold).records["test"])
+
+
+def test_one_fold_chooses_for_all_but_the_fold_that_tests_its_validation_images():
+    assert tuning_folds(None, [0, 1, 2, 3, 4], 5) == {0: [0, 2, 3, 4], 1: [1]}
+    assert tuning_folds(4, [0, 1, 2, 3, 4], 5) == {4: [1, 2, 3, 4], 0: [0]}
+    assert tuning_folds(None, [2], 5) == {2: [2]}
+    assert tuning_folds(None, [], 0) == {None: [None]}
 
 
 def test_a_difference_has_one_interval_a_corrected_p_and_a_verdict(comparison):
@@ -125,6 +147,40 @@ def test_the_power_of_the_saved_runs_is_told_and_more_seeds_find_less(config, ca
     assert later <= now
     assert planned <= found
     assert found > now
+
+
+def test_a_second_table_tells_missed_lesions_sizes_boundaries_calibration_and_the_external_set(config, comparison):
+    assert details_header(comparison)[-1] == "other mDice %"
+    lines = {line[0]: line for line in details_cells(comparison)}
+    assert set(lines) == {"student alone", "longer", "KD", "nearest mask, copied"}
+    row = comparison["rows"][0]
+    runs = [load_run(config.folder / run["folder"]) for run in row["runs"]]
+    images = [line for run in runs for line in run.evaluation["per_image"] if line["size"] > 0]
+    missed = sum(line["dice"] == 0 for line in images) / len(images)
+    assert lines["student alone"][1] == f"{100 * missed:.1f}"
+    calibration = [sum(r.metrics["ece"] * len(r.evaluation["per_image"]) for r in runs[k : k + 3]) / 11 for k in (0, 3)]
+    assert lines["student alone"][7].startswith(f"{100 * sum(calibration) / 2:.2f}")
+    assert " ECE % |" in (config.folder / "comparison.md").read_text()
+
+
+def test_kept_results_continue_on_another_machine_without_weights_and_give_the_same_numbers(
+    config, comparison, tmp_path
+):
+    runs = config.folder.parent.parent / "runs"
+    kept, elsewhere = tmp_path / "kept", tmp_path / "runs"
+    assert keep(runs, kept) == len(list(runs.glob("*/run.json")))
+    assert keep(runs, kept) == 0
+    assert {file.parent.name.split("-")[0] for file in kept.glob("*/student.safetensors")} == {"teacher"}
+    restore(kept, elsewhere)
+    before = {p: p.stat().st_mtime_ns for p in elsewhere.glob("*/*")}
+    train = config.train.model_copy(update={"runs": str(elsewhere)})
+    text = compare(config.model_copy(update={"train": train, "out": str(tmp_path / "out")}))
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert "no report: 18 of 18 runs have results but no student.safetensors" in text
+    again = read_json(tmp_path / "out/study/comparison.json")
+    for row, same in zip(comparison["rows"], again["rows"], strict=True):
+        for name in ("metrics", "difference", "parameters", "strata", "external"):
+            assert row.get(name) == same.get(name)
 
 
 def test_fresh_sets_aside_what_another_commit_made_and_trains_it_again(config, comparison):

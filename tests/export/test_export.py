@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnxruntime import InferenceSession
 from PIL import Image
 from pydantic import TypeAdapter
 
@@ -198,3 +199,17 @@ def test_an_onnx_file_without_our_metadata_is_refused(exported, tmp_path):
 def test_a_saved_program_runs_without_this_code(exported):
     loaded = torch.export.load(exported[1] / "student.pt2").module()
     assert loaded(torch.zeros(2, 3, 96, 160)).shape == (2, 2, 96, 160)
+
+
+def test_onnxruntimes_own_conversion_to_float16_takes_the_exported_file(exported):
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    _, folder = exported
+    file = next(path for path in folder.glob("*.onnx") if "int8" not in path.name)
+    images = np.random.default_rng(0).standard_normal((1, 3, 64, 64)).astype(np.float32)
+    half = convert_float_to_float16(onnx.load(file), keep_io_types=True)
+    found, wanted = (
+        InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, {"images": images})[0]
+        for model in (half.SerializeToString(), file.read_bytes())
+    )
+    assert np.abs(found - wanted).max() < 0.02 * np.abs(wanted).max()

@@ -27,16 +27,14 @@ def repeatable(wanted: bool) -> Iterator[None]:
     os.environ.setdefault(WORKSPACE, ":4096:8")
     before, cudnn = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic
     warned = torch.is_deterministic_algorithms_warn_only_enabled()
-    settings: Any = torch.utils.deterministic
-    filled = settings.fill_uninitialized_memory
+    memory: Any = torch.utils.deterministic  # torch's stubs leave its setting out
+    filled = memory.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.deterministic = True
-    torch.utils.deterministic.fill_uninitialized_memory = (
-        False  # all that is allocated here is written before it is read
-    )
+    memory.fill_uninitialized_memory = False  # all that is allocated here is written before it is read
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before, warn_only=warned)
         torch.backends.cudnn.deterministic = cudnn
-        settings.fill_uninitialized_memory = filled
+        memory.fill_uninitialized_memory = filled
