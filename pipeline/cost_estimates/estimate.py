@@ -13,7 +13,7 @@ import torch
 
 from pipeline.cache.config import CacheConfig
 from pipeline.cache.extraction.record_plan import wanted_records
-from pipeline.cache.extraction.teacher_writer import Samples, render_record
+from pipeline.cache.extraction.teacher_writer import Samples, render_twice
 from pipeline.cache.format.arrays import array_specs
 from pipeline.cache.format.codecs import CODECS, array_bytes
 from pipeline.cache.manifest.appended import APPENDED
@@ -35,6 +35,7 @@ from pipeline.datasets import Dataset, load_dataset
 from pipeline.devices import cores, resolve_device
 from pipeline.paths import is_url, write_path
 from pipeline.training.config import TrainConfig
+from pipeline.types import Size
 from pipeline.weights import load_teacher
 from sward.contracts import Channels
 from sward.levels import grid_of
@@ -124,15 +125,14 @@ def estimate_costs(config: CacheConfig, train: TrainConfig | None = None, budget
     records = wanted_records(config, dataset)
     counts = {s: sum(r.subset == s for r in records) for s in ("train", "val", "test")}
     evaluated, shards = counts["val"] + counts["test"], sum(-(-n // config.shard_records) for n in counts.values())
-    sizes = {
-        c: (record_bytes(c, channels, config.size), record_bytes(c, channels, config.evaluation_size)) for c in CODECS
-    }
+    evaluating = at_evaluation_size(config)
+    both = [(each.size, each.teachers_size_of("train")) for each in (config, evaluating)]
+    sizes = {c: (record_bytes(c, channels, *both[0]), record_bytes(c, channels, *both[1])) for c in CODECS}
     need = demand_of(config, train, channels, dataset, counts["train"])
-    pieces = {codec: read_pieces(codec, need, config.size) for codec in CODECS}
+    pieces = {codec: read_pieces(codec, need, config) for codec in CODECS}
     target = existing(write_path(config.store))
     disk = measure_disk(target, pieces, need.workers)
-    shapes = level_shapes(need, config.size)
-    evaluating = config.model_copy(update={"size": config.evaluation_size})
+    shapes = level_shapes(need, config)
     pace = measure_pace(config, teacher, dataset, target, disk.write)
     slower = pace if evaluating.size == config.size else measure_pace(evaluating, teacher, dataset, target, disk.write)
     return CostEstimate(
@@ -163,11 +163,11 @@ def measure_pace(config: CacheConfig, teacher: Any, dataset: Dataset, target: Pa
     """
     encode, append = measure_encoding(target, config, teacher.channels)
     return StageTimes(
-        measure_teacher(teacher, config.size, config.batch_size, config.device),
+        measure_teacher(teacher, config.teachers_size_of("train"), config.batch_size, config.device),
         encode,
         measure_rendering(config, dataset),
         append,
-        write * record_bytes(config.codec.kind, teacher.channels, config.size),
+        write * record_bytes(config.codec.kind, teacher.channels, config.size, config.teachers_size_of("train")),
         **thread_counts(config),
     )
 
@@ -181,29 +181,40 @@ def demand_of(
     return demands.measure(train, channels, len(dataset.classes), config.size)
 
 
-def record_bytes(codec: str, channels: Channels, size: tuple[int, int]) -> int:
-    """Bytes of one stored record, image and label included."""
-    return sum(array_bytes(*spec) for spec in array_specs(CODECS[codec], channels, size).values())
+def at_evaluation_size(config: CacheConfig) -> CacheConfig:
+    """The configuration with validation and test views in place of training views, also for the teacher."""
+    own = {"size": config.teachers_size_of("val")} if config.teacher.size else {}
+    teacher = config.teacher.model_copy(update=own)
+    return config.model_copy(update={"size": config.evaluation_size, "teacher": teacher})
 
 
-def read_pieces(codec: str, need: ReadDemand, size: tuple[int, int]) -> Pieces:
+def record_bytes(codec: str, channels: Channels, size: Size, teachers: Size | None = None) -> int:
+    """Bytes of one stored record, image and label included; ``size`` and ``teachers`` as in ``array_specs``."""
+    return sum(array_bytes(*spec) for spec in array_specs(CODECS[codec], channels, size, teachers).values())
+
+
+def read_pieces(codec: str, need: ReadDemand, config: CacheConfig) -> Pieces:
     """Bytes of each array of a record that the student or method reads."""
-    specs = array_specs(CODECS[codec], need.tensors, size)
+    size = config.teachers_size_of("train")
+    specs = array_specs(CODECS[codec], need.tensors, config.size, size)
     for name, c in need.head.items():
         specs |= APPENDED.arrays(name, (c, size[0] // 4, size[1] // 4))
     return [array_bytes(*spec) for spec in specs.values()]
 
 
-def level_shapes(need: ReadDemand, size: tuple[int, int]) -> dict[str, tuple[int, int, int]]:
-    return {level: (c, *grid_of(level, size)) for level, c in need.tensors.items()}
+def level_shapes(need: ReadDemand, config: CacheConfig) -> dict[str, tuple[int, int, int]]:
+    return {level: (c, *grid_of(level, config.teachers_size_of("train"))) for level, c in need.tensors.items()}
 
 
 def measure_rendering(config: CacheConfig, dataset: Dataset) -> float:
     """Seconds per view to decode and render it on one core, measured while the other threads do the same."""
     first = wanted_records(config, Dataset(dataset.card, dataset.split, dataset.samples[:1]))[0]
     samples: Samples = {(s.subset, s.digest): s for s in dataset.samples[:1]}
-    size, threads = config.size_of(first.subset), max(1, min(config.threads, cores()))
-    return median_seconds(lambda: render_record(first, samples, size), threads=threads)
+    sizes, threads = (
+        (config.size_of(first.subset), config.teachers_size_of(first.subset)),
+        max(1, min(config.threads, cores())),
+    )
+    return median_seconds(lambda: render_twice(first, samples, *sizes), threads=threads)
 
 
 def thread_counts(config: CacheConfig) -> dict[str, int]:
