@@ -64,6 +64,8 @@ class CostEstimate:
         source: (height, width) of the first image in pixels.
         choices: views that fit the budget, per codec; empty without a budget.
         url: URL of the store; None for a local one.
+        size, teachers_size: (height, width) of a training view in pixels, for the student and for the teacher.
+        view_bytes: codec -> bytes of one stored training view.
     """
 
     records: dict[str, int]
@@ -83,6 +85,9 @@ class CostEstimate:
     source: tuple[int, int] = (0, 0)
     choices: list[Choice] = field(default_factory=list)
     url: str | None = None
+    size: Size = (0, 0)
+    teachers_size: Size = (0, 0)
+    view_bytes: dict[str, int] = field(default_factory=dict)
 
     @property
     def total_records(self) -> int:
@@ -153,6 +158,9 @@ def estimate_costs(config: CacheConfig, train: TrainConfig | None = None, budget
         source=records[0].image_size,
         choices=choices(budget, sizes, counts["train"] // config.views.count, evaluated) if budget else [],
         url=config.store if is_url(config.store) else None,
+        size=config.size,
+        teachers_size=config.teachers_size_of("train"),
+        view_bytes={codec: training for codec, (training, _) in sizes.items()},
     )
 
 
