@@ -13,7 +13,6 @@ import torch
 
 from pipeline.cache.config import CacheConfig
 from pipeline.cache.extraction.record_plan import wanted_records
-from pipeline.cache.extraction.teacher_writer import Samples, render_twice
 from pipeline.cache.format.arrays import array_specs
 from pipeline.cache.format.codecs import CODECS, array_bytes
 from pipeline.cache.manifest.appended import APPENDED
@@ -26,9 +25,10 @@ from pipeline.cost_estimates.calibration import (
     measure_decoding,
     measure_disk,
     measure_teacher,
-    median_seconds,
 )
 from pipeline.cost_estimates.encoding_speed import measure_encoding
+from pipeline.cost_estimates.first_view import first_view, measure_rendering
+from pipeline.cost_estimates.half_precision import HalfPrecision, measure_half_precision
 from pipeline.cost_estimates.student_speed import ReadDemand
 from pipeline.cost_estimates.throughput import StageTimes, break_even
 from pipeline.datasets import Dataset, load_dataset
@@ -66,6 +66,7 @@ class CostEstimate:
         url: URL of the store; None for a local one.
         size, teachers_size: (height, width) of a training view in pixels, for the student and for the teacher.
         view_bytes: codec -> bytes of one stored training view.
+        half: the teacher in bfloat16 against float32.
     """
 
     records: dict[str, int]
@@ -88,6 +89,7 @@ class CostEstimate:
     size: Size = (0, 0)
     teachers_size: Size = (0, 0)
     view_bytes: dict[str, int] = field(default_factory=dict)
+    half: HalfPrecision | None = None
 
     @property
     def total_records(self) -> int:
@@ -161,6 +163,7 @@ def estimate_costs(config: CacheConfig, train: TrainConfig | None = None, budget
         size=config.size,
         teachers_size=config.teachers_size_of("train"),
         view_bytes={codec: training for codec, (training, _) in sizes.items()},
+        half=measure_half_precision(teacher, first_view(config, dataset), config.device),
     )
 
 
@@ -171,7 +174,7 @@ def measure_pace(config: CacheConfig, teacher: Any, dataset: Dataset, target: Pa
     """
     encode, append = measure_encoding(target, config, teacher.channels)
     return StageTimes(
-        measure_teacher(teacher, config.teachers_size_of("train"), config.batch_size, config.device),
+        measure_teacher(teacher, config.teachers_size_of("train"), config.batch_size, config.device, config.codec),
         encode,
         measure_rendering(config, dataset),
         append,
@@ -212,17 +215,6 @@ def read_pieces(codec: str, need: ReadDemand, config: CacheConfig) -> Pieces:
 
 def level_shapes(need: ReadDemand, config: CacheConfig) -> dict[str, tuple[int, int, int]]:
     return {level: (c, *grid_of(level, config.teachers_size_of("train"))) for level, c in need.tensors.items()}
-
-
-def measure_rendering(config: CacheConfig, dataset: Dataset) -> float:
-    """Seconds per view to decode and render it on one core, measured while the other threads do the same."""
-    first = wanted_records(config, Dataset(dataset.card, dataset.split, dataset.samples[:1]))[0]
-    samples: Samples = {(s.subset, s.digest): s for s in dataset.samples[:1]}
-    sizes, threads = (
-        (config.size_of(first.subset), config.teachers_size_of(first.subset)),
-        max(1, min(config.threads, cores())),
-    )
-    return median_seconds(lambda: render_twice(first, samples, *sizes), threads=threads)
 
 
 def thread_counts(config: CacheConfig) -> dict[str, int]:

@@ -7,6 +7,7 @@ import math
 
 from pipeline.cost_estimates.budget import ENOUGH, recommend
 from pipeline.cost_estimates.estimate import CostEstimate
+from pipeline.cost_estimates.half_precision import HalfPrecision
 
 # Upper bound of the saving by a cache, from published FLOPs: (teacher + 3 × student) / (3 × student), forward passes.
 CEILINGS = {"Hiera-L → DeepLab MobileNetV3": 7.0, "Hiera-T → UNeXt": 5.0, "Hiera-T → ResUNet++": 1.15}
@@ -22,6 +23,7 @@ def describe(p: CostEstimate) -> list[str]:
         f"free disk      {p.free_bytes / 1e9:.1f} GB: {room(p)}",
         f"teacher        {p.teacher_seconds * 1e3:.1f} ms per view here; "
         f"extraction {duration(p.extraction_seconds)} ({p.view_seconds * 1e3:.1f} ms per view, rendered and written)",
+        *precision_lines(p.half),
         "",
         *codec_table(p),
         "",
@@ -41,6 +43,18 @@ def view_line(p: CostEstimate) -> list[str]:
     own, sizes = p.teachers_size, f"{p.size[0]}×{p.size[1]} pixels"
     sizes += f", {own[0]}×{own[1]} for the teacher" if own != p.size else ""
     return [f"a view         {sizes}: {p.view_bytes[p.codec] / 1e6:.3g} MB as {p.codec}"]
+
+
+def precision_lines(half: HalfPrecision | None) -> list[str]:
+    """A line with what bfloat16 gains and changes in the teacher."""
+    if half is None:
+        return []
+    plain, reduced = half.seconds
+    errors = ", ".join(f"{level} {error:.1e}" for level, error in half.errors.items())
+    return [
+        f"bfloat16       {reduced * 1e3:.1f} ms per view in the teacher instead of {plain * 1e3:.1f} "
+        f"({plain / reduced:.2f}×; teacher.autocast: true); error {errors}"
+    ]
 
 
 def room(p: CostEstimate) -> str:
