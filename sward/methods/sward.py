@@ -62,6 +62,7 @@ class Sward(Method):
         super().__init__()
         self.weights = {"task": config.alpha}
         self.mwad = self.pdr = None
+        self.label_terms = ("aux", "separation", "compactness")
         self._last: tuple[dict[str, Tensor], dict[str, tuple[int, ...]], int, int] | None = None
         if config.beta > 0:
             teacher_channels = {k: c for k, c in teacher_channels.items() if k not in HEAD_TENSORS}
