@@ -13,8 +13,8 @@ from pipeline.cache.store import Store
 from pipeline.memory import keep_freed_memory
 from pipeline.paths import read_path
 from pipeline.training.checkpoint import CheckpointMismatch
-from pipeline.training.compile import compile_student
 from pipeline.training.config import TrainConfig
+from pipeline.training.device.compile import compile_student
 from pipeline.training.distributed.fabric import Fabric, make_fabric
 from pipeline.training.inputs.orders import require_something_to_learn, training_orders
 from pipeline.training.inputs.student import initial_student
@@ -178,7 +178,7 @@ def setup(
         {k: (m.to(fabric.device), s.to(fabric.device)) for k, (m, s) in store.statistics().items()},
     )
     trained = [p for m in (student, objective) for p in m.parameters() if p.requires_grad]
-    optimizer = build_optimizer(config.optimizer, trained)
+    optimizer = build_optimizer(config.optimizer, trained, fabric.device)
     mean = running_mean(student, config.ema)
     student, optimizer = fabric.setup(student, optimizer)
     teacher_channels = store.channels | head.channels

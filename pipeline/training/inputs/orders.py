@@ -94,6 +94,11 @@ def require_something_to_learn(config: TrainConfig, method: Method) -> None:
     """Raises ValueError if a run without labels has a method that needs them for all it does."""
     if config.labels.fraction:
         return
+    if config.method.balance is not None:
+        raise ValueError(
+            "labels is 0, and method.balance scales the method's terms by the gradient of the task loss, which is 0 "
+            "then; leave `balance` out"
+        )
     terms = method.weights.keys() - {"task", *method.label_terms}
     stages = [part for part in method.modules() if isinstance(part, Method) and isinstance(part.prestage(), Prestage)]
     if not terms or stages:

@@ -162,6 +162,7 @@ def test_pretraining_changes_the_encoder(cache, tmp_path):
     [
         ({"labels": 0, "method": {"kind": "plain"}}, "learns from labels alone"),
         ({"labels": 0, "method": {"kind": "sward", "beta": 0}}, "learns from labels alone"),
+        ({"labels": 0, "method": {"kind": "sward", "balance": "gradient"}}, "leave `balance` out"),
         ({"labels": 0.5, "unlabelled": 0.9, "batch_size": 4}, "takes 36 records without labels a step, found 6"),
     ],
 )
@@ -362,7 +363,7 @@ def test_a_resumed_run_with_few_labels_is_the_uninterrupted_one(cache, tmp_path,
         calls.append(run)
         if len(calls) == 4:
             raise RuntimeError("killed")
-        real(run, *rest)
+        return real(run, *rest)
 
     monkeypatch.setattr(loop, "clip", stop_at_four)
     again = config.model_copy(update={"name": "cut"})
