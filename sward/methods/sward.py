@@ -64,6 +64,7 @@ class Sward(Method):
         super().__init__()
         self.weights = {"task": config.alpha}
         self.mwad = self.pdr = None
+        self.label_terms = ("aux", "separation", "compactness")
         self._last: tuple[dict[str, Tensor], dict[str, tuple[int, ...]], int, int] | None = None
         if config.beta > 0:
             self.mwad = MWAD(trunk(teacher_channels), student_channels, config.mwad, num_classes)
