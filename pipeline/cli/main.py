@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import console
+from pipeline.cli.missing_packages import install_hint
 from pipeline.cli.result_verbs import add_result_verbs
 from pipeline.cli.store_verbs import Run, a_path, add_plan, add_store_verbs
 from pipeline.paths import read_path, with_urls
@@ -39,6 +40,9 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if isinstance(error, BrokenPipeError) and without_reader():
             return 141  # 128 + SIGPIPE, as other programs end
+        if isinstance(error, ModuleNotFoundError) and (hint := install_hint(error)):
+            console.say(f"sward {args.verb}: {hint}", file=sys.stderr)
+            return 1
         if not any(kind.__name__ in EXPECTED for kind in type(error).__mro__):
             raise
         console.say(f"sward {args.verb}: {with_urls(error)}", file=sys.stderr)
