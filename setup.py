@@ -1,4 +1,4 @@
-"""Adds to the wheel what the checkout has beside its packages: cards, split lists, configurations, the pocket teacher."""
+"""Adds to the wheel what the checkout has beside its packages: cards, split lists, configurations, pocket teacher."""
 
 from pathlib import Path
 from shutil import copyfile

@@ -15,6 +15,7 @@ from typing import Any
 from pipeline import console
 from pipeline.cli.missing_packages import install_hint
 from pipeline.cli.result_verbs import add_result_verbs
+from pipeline.cli.start_verbs import add_start_verbs
 from pipeline.cli.store_verbs import Run, a_path, add_plan, add_store_verbs
 from pipeline.paths import read_path, with_urls
 
@@ -83,6 +84,7 @@ def parser() -> argparse.ArgumentParser:
         )
         return sub
 
+    add_start_verbs(verb)
     add_plan(configured)
     extract_verb = configured("extract", extract, "Stage 1: create, continue or extend a feature store.")
     extract_verb.add_argument(
