@@ -17,6 +17,7 @@ from pipeline.cli.missing_packages import install_hint
 from pipeline.cli.result_verbs import add_result_verbs
 from pipeline.cli.start_verbs import add_start_verbs
 from pipeline.cli.store_verbs import Run, a_path, add_plan, add_store_verbs
+from pipeline.cli.suggesting_parser import SuggestingParser
 from pipeline.paths import read_path, with_urls
 
 # Bases of errors whose message is meant for the user; others are bugs. By name, so that --help imports no torch.
@@ -28,7 +29,12 @@ def main(arguments: list[str] | None = None) -> int:
 
     0: done; 1: refused or failed; 2: wrong usage; 130: stopped and resumable; 141: the reader of the output is gone.
     """
-    args = parser().parse_args(arguments)
+    root = parser()
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what could come next
+        import argcomplete
+
+        argcomplete.autocomplete(root)
+    args = root.parse_args(arguments)
     try:
         status = args.run(args) or 0
         sys.stdout.flush()
@@ -63,7 +69,7 @@ def without_reader() -> bool:
 
 def parser() -> argparse.ArgumentParser:
     """Builds the parser of all verbs and their arguments."""
-    root = argparse.ArgumentParser(
+    root = SuggestingParser(
         prog="sward",
         description="Distil a frozen Hiera encoder into small students, from a cache of its features.",
         epilog="Details of a verb: sward VERB --help",
