@@ -17,7 +17,6 @@ from pipeline.cli.missing_packages import install_hint
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OWN = {"sward", "pipeline", "flows"}
-OTHER_NAMES = {"mlflow": "mlflow-skinny"}  # the client alone provides the module; not installed beside our pins
 WITHOUT_EXTRA = {"pipeline/maintenance"}  # writes files of the checkout, in the environment of `make`
 
 
@@ -43,7 +42,7 @@ def test_every_package_that_is_imported_is_declared():
     installed = packages_distributions()
     missing = {}
     for module, files in imported().items():
-        names = {OTHER_NAMES.get(module, "")} | {canonical(n) for n in installed.get(module, [module])}
+        names = {canonical(n) for n in installed.get(module, [module])}
         if not names & declared and not all(f.startswith(tuple(WITHOUT_EXTRA)) for f in files):
             missing[module] = files[:3]
     assert not missing
