@@ -69,12 +69,9 @@ def _root(verb: str) -> type["BaseModel"]:
     from pipeline.experiments.quality import QualityConfig
     from pipeline.training.config import TrainConfig
 
-    return {
-        "plan": CacheConfig,
-        "extract": CacheConfig,
-        "compare": CompareConfig,
-        "quality": QualityConfig,
-    }.get(verb, TrainConfig)
+    files: dict[str, type[BaseModel]] = {"plan": CacheConfig, "extract": CacheConfig}
+    files |= {"compare": CompareConfig, "quality": QualityConfig}
+    return files.get(verb, TrainConfig)
 
 
 def plain(value: Any) -> Any:

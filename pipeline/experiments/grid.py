@@ -31,7 +31,7 @@ def with_grid(values: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"grid.{name}: none of the methods {list(methods)} has this setting")
     rows = {label: list(_combinations(grid, fields[label])) for label in methods}
     base = values.get("baseline") or plain_row(methods)
-    if base not in rows:
+    if not isinstance(base, str) or base not in rows:
         raise ValueError(f"baseline is {base!r}; the methods are {list(methods)}")
     return values | _written_out(values, rows, base) | {"baseline": _label(base, rows[base][0]), "grid": {}}
 
