@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipeline.paths import expand
+from pipeline.paths import config_path, expand
 from pipeline.yaml_files import dump_yaml, read_yaml_text
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -119,7 +119,7 @@ def read_yaml(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
         chain = " includes ".join(str(file) for file in [*within, path])
         raise ConfigError(f"{chain}, which never ends; `cache:`, `train:` and `student:` must name other files")
     try:
-        values = read_yaml_text(path.read_text(encoding="utf-8-sig"))
+        values = read_yaml_text(config_path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(
             f"cannot read the configuration {path}: {error.strerror}; give the path of a YAML file"

@@ -1,5 +1,6 @@
 """Terminal output: a progress bar with rate and remaining time (plain lines without a terminal), and result lines."""
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,11 @@ from pipeline.plain_text import one_line, printable
 
 Show = Callable[..., None]
 QUIET_SECONDS = 10  # minimum time between progress lines without a terminal
+
+
+def width() -> int:
+    """Columns of the terminal; 100 where there is none, as in a file."""
+    return shutil.get_terminal_size((100, 24)).columns
 
 
 def say(text: object, file: TextIO | None = None) -> None:

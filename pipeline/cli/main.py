@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import console
+from pipeline.cli.missing_packages import install_hint
 from pipeline.cli.result_verbs import add_result_verbs
+from pipeline.cli.start_verbs import add_start_verbs
 from pipeline.cli.store_verbs import Run, a_path, add_plan, add_store_verbs
+from pipeline.cli.suggesting_parser import SuggestingParser
 from pipeline.paths import read_path, with_urls
 
 # Bases of errors whose message is meant for the user; others are bugs. By name, so that --help imports no torch.
@@ -32,8 +35,13 @@ def main(arguments: list[str] | None = None) -> int:
 
     0: done; 1: refused or failed; 2: wrong usage; 130: stopped and resumable; 141: the reader of the output is gone.
     """
+    root = parser()
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what could come next
+        import argcomplete
+
+        argcomplete.autocomplete(root)
     try:
-        return run_verb(parser().parse_args(arguments))
+        return run_verb(root.parse_args(arguments))
     except KeyboardInterrupt as stop:
         console.say(f"\nstopped; {stop}" if str(stop) else STOPPED, file=sys.stderr)
         return 130
@@ -48,6 +56,9 @@ def run_verb(args: argparse.Namespace) -> int:
     except Exception as error:
         if isinstance(error, BrokenPipeError) and without_reader():
             return 141  # 128 + SIGPIPE, as other programs end
+        if isinstance(error, ModuleNotFoundError) and (hint := install_hint(error)):
+            console.say(f"sward {args.verb}: {hint}", file=sys.stderr)
+            return 1
         if not any(kind.__name__ in EXPECTED for kind in type(error).__mro__):
             raise
         console.say(f"sward {args.verb}: {explained(error, args.verb)}", file=sys.stderr)
@@ -76,7 +87,7 @@ def without_reader() -> bool:
 
 def parser() -> argparse.ArgumentParser:
     """Builds the parser of all verbs and their arguments."""
-    root = argparse.ArgumentParser(
+    root = SuggestingParser(
         prog="sward",
         description="Distil a frozen Hiera encoder into small students, from a cache of its features.",
         epilog="Details of a verb: sward VERB --help",
@@ -97,6 +108,7 @@ def parser() -> argparse.ArgumentParser:
         )
         return sub
 
+    add_start_verbs(verb)
     add_plan(configured)
     extract_verb = configured("extract", extract, "Stage 1: create, continue or extend a feature store.")
     extract_verb.add_argument(

@@ -110,7 +110,9 @@ class TrainConfig(Config):
     devices: int = Field(
         1, ge=1, description="Processes per machine (one per GPU); they split each batch and give the same result."
     )
-    nodes: int = Field(1, ge=1, description="Machines; with more than one, start torchrun on each (see README).")
+    nodes: int = Field(
+        1, ge=1, description="Machines; with more than one, start torchrun on each (docs/how-to/several-gpus.md)."
+    )
     precision: Literal["32-true", "bf16-mixed"] = Field(
         "32-true", description="Precision of Lightning Fabric; losses stay in float32."
     )
