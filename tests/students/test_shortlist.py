@@ -67,7 +67,8 @@ def test_the_table_has_every_student_with_its_number_of_parameters():
 def test_a_training_config_takes_a_student_by_its_path(tmp_path):
     file = tmp_path / "train.yaml"
     file.write_text(
-        "name: small\ncache: configs/quickstart/cache.yaml\nstudent: configs/students/segformer-mit-b0.yaml\nsteps: 10\n"
+        "name: small\ncache: configs/quickstart/cache.yaml\n"
+        "student: configs/students/segformer-mit-b0.yaml\nsteps: 10\n"
     )
     assert load_config(TrainConfig, file).student == shortlist()["segformer-mit-b0"]
     chosen = load_config(TrainConfig, file, ["student=configs/students/linknet-starnet-s1.yaml"])
