@@ -24,6 +24,7 @@ OUT_OF_MEMORY = {  # verb -> what makes it take less memory of the GPU
     "train": "lower batch_size (accumulate: 2 keeps the step's size), set precision: bf16-mixed, or prefetch: 1",
     "predict": "use tiles (--tile 1024), or --device cpu",
 }
+STOPPED = "\nstopped; what is finished is kept, the same command continues"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,16 +32,19 @@ def main(arguments: list[str] | None = None) -> int:
 
     0: done; 1: refused or failed; 2: wrong usage; 130: stopped and resumable; 141: the reader of the output is gone.
     """
-    args = parser().parse_args(arguments)
     try:
-        status = args.run(args) or 0
+        return run_verb(parser().parse_args(arguments))
+    except KeyboardInterrupt as stop:
+        console.say(f"\nstopped; {stop}" if str(stop) else STOPPED, file=sys.stderr)
+        return 130
+
+
+def run_verb(args: argparse.Namespace) -> int:
+    """Runs the verb of parsed arguments; returns the exit status, with the reason printed where it is not 0."""
+    try:
+        status: int = args.run(args) or 0
         sys.stdout.flush()
         return status
-    except KeyboardInterrupt as stop:
-        console.say(
-            f"\nstopped; {str(stop) or 'what is finished is kept, the same command continues'}", file=sys.stderr
-        )
-        return 130
     except Exception as error:
         if isinstance(error, BrokenPipeError) and without_reader():
             return 141  # 128 + SIGPIPE, as other programs end
