@@ -144,6 +144,7 @@ def elsewhere(config: CacheConfig, made: CostEstimate) -> list[str]:
         codec=made.codec,
         architecture=config.teacher.architecture,
         shard_records=config.shard_records,
+        zoom=config.zoom,
     )
     return table(EXTRACTION_HEAD, [extraction_row(Capacity(work, machine)) for machine in MACHINES])
 

@@ -26,6 +26,7 @@ from pipeline.training.teacher.online import OnlineTeacher
 from pipeline.types import TrainProgress
 from sward import seeds
 from sward.contracts import Channels, Method, Student
+from sward.levels import TeacherChannels
 from sward.objective import Objective
 
 REMEDY = """Set `cache.store` to the right store, or rebuild it with `sward extract`.
@@ -206,7 +207,8 @@ def build_method(config: TrainConfig, store: Store, student: Student, head: Head
         ValueError: one of them lacks a tensor that the method reads; says what to do.
         HeadMissing: the missing tensor is one of the teacher's head.
     """
-    teacher, ready = store.channels | head.channels, config.method.for_steps(config.steps)
+    ready = config.method.for_steps(config.steps)
+    teacher = TeacherChannels(store.channels | head.channels, config.cache.zoom)
     try:
         return ready.build(teacher, student.channels, len(store.classes), student.classifier.in_channels)
     except ValueError as error:

@@ -91,7 +91,8 @@ class MWADConfig(PresetConfig):
     pairing: Literal["auto", "stride", "order"] | list[tuple[str, str]] = Field(
         default="auto",
         description="(L) Pairs of levels: 'stride' (equal ones); 'order' (from the deepest upwards); 'auto' (by stride "
-        "if every level of the shorter list has a partner, else by order); or a list of [teacher, student].",
+        "if every level of the shorter list has a partner, else by order); or a list of [teacher, student]. With "
+        "`teacher.size`, strides are those of the cells on the student's image.",
     )
     antialias: bool = Field(default=False, description="(M) Antialiasing of the bilinear resize to the common grid.")
 

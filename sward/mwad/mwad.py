@@ -45,7 +45,7 @@ class MWAD(nn.Module):
         prepared: () bool buffer, True once ``prepare`` has run or if the configuration does not need it.
 
     Args:
-        teacher_channels: teacher level -> channels, shallow to deep.
+        teacher_channels: teacher level -> channels, shallow to deep; ``TeacherChannels`` if it has its own size.
         student_channels: student level -> channels, shallow to deep.
         config: settings of MWAD.
         num_classes: number of classes of the labels, needed by ``teacher_proj: aux``.
@@ -65,7 +65,7 @@ class MWAD(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config = config or MWADConfig()
-        self.pairs = pair_levels(list(teacher_channels), list(student_channels), config.pairing)
+        self.pairs = pair_levels(teacher_channels, list(student_channels), config.pairing)
         self.sides = config.window if isinstance(config.window, list) else [config.window] * len(self.pairs)
         if len(self.sides) != len(self.pairs):
             raise ValueError(
