@@ -69,8 +69,7 @@ def explained(error: Exception, verb: str) -> str:
     """The error's message for people; of a full GPU with what to do, because torch's own message is about torch."""
     if type(error).__name__ != "OutOfMemoryError":
         return with_urls(error)
-    remedy = OUT_OF_MEMORY.get(verb, OUT_OF_MEMORY["train"])
-    asked = ". ".join(str(error).split(". ")[:2])
+    remedy, asked = OUT_OF_MEMORY.get(verb, OUT_OF_MEMORY["train"]), ". ".join(str(error).split(". ")[:2])
     return f"the GPU's memory is full ({asked}); {remedy}, use a GPU with more memory, or end other programs on it"
 
 
