@@ -68,8 +68,8 @@ def page() -> str:
         "|---|---|--:|--:|--:|--:|",
     ]
     note = (
-        f"One image of {SIZE[0]}×{SIZE[1]}, {CLASSES} classes. GMAC counts convolutions and matrix products. Latency is "
-        f"the median in one thread of a shared machine ({found['machine']}); `python -m "
+        f"One image of {SIZE[0]}×{SIZE[1]}, {CLASSES} classes. GMAC counts convolutions and matrix products. "
+        f"Latency is the median in one thread of a shared machine ({found['machine']}); `python -m "
         "pipeline.maintenance.students_page` measures on yours and writes this page."
     )
     return "\n".join([INTRO, *head, *rows, "", note, ""])
