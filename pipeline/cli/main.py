@@ -25,6 +25,7 @@ OUT_OF_MEMORY = {  # verb -> what makes it take less memory of the GPU
     "train": "lower batch_size (accumulate: 2 keeps the step's size), set precision: bf16-mixed, or prefetch: 1",
     "predict": "use tiles (--tile 1024), or --device cpu",
 }
+STOPPED = "\nstopped; what is finished is kept, the same command continues"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,16 +38,19 @@ def main(arguments: list[str] | None = None) -> int:
         import argcomplete
 
         argcomplete.autocomplete(root)
-    args = root.parse_args(arguments)
     try:
-        status = args.run(args) or 0
+        return run_verb(root.parse_args(arguments))
+    except KeyboardInterrupt as stop:
+        console.say(f"\nstopped; {stop}" if str(stop) else STOPPED, file=sys.stderr)
+        return 130
+
+
+def run_verb(args: argparse.Namespace) -> int:
+    """Runs the verb of parsed arguments; returns the exit status, with the reason printed where it is not 0."""
+    try:
+        status: int = args.run(args) or 0
         sys.stdout.flush()
         return status
-    except KeyboardInterrupt as stop:
-        console.say(
-            f"\nstopped; {str(stop) or 'what is finished is kept, the same command continues'}", file=sys.stderr
-        )
-        return 130
     except Exception as error:
         if isinstance(error, BrokenPipeError) and console.without_reader():
             return 141  # 128 + SIGPIPE, as other programs end
@@ -63,8 +67,7 @@ def explained(error: Exception, verb: str) -> str:
     """The error's message for people; of a full GPU with what to do, because torch's own message is about torch."""
     if type(error).__name__ != "OutOfMemoryError":
         return with_urls(error)
-    remedy = OUT_OF_MEMORY.get(verb, OUT_OF_MEMORY["train"])
-    asked = ". ".join(str(error).split(". ")[:2])
+    remedy, asked = OUT_OF_MEMORY.get(verb, OUT_OF_MEMORY["train"]), ". ".join(str(error).split(". ")[:2])
     return f"the GPU's memory is full ({asked}); {remedy}, use a GPU with more memory, or end other programs on it"
 
 

@@ -55,6 +55,9 @@ class Card(Config):
         default="masks/{id}.png",
         description="Pattern of the masks, with {id} (and {class}: a folder a class); or a COCO .json; or per subset.",
     )
+    unlabelled: str = Field(
+        default="", description="Pattern of images without masks, for training, e.g. frames/*.png; empty: none."
+    )
     encoding: Encoding = Field(description="What the values in the masks mean.")
     several_masks: Literal["error", "union"] = Field(
         default="error", description="Several masks of one image: an error, or parts of one label (union)."
