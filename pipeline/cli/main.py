@@ -5,9 +5,7 @@ Heavy modules are imported inside the verbs, so that `sward --help` answers at o
 
 import argparse
 import os
-import select
 import sys
-from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -54,7 +52,7 @@ def run_verb(args: argparse.Namespace) -> int:
         sys.stdout.flush()
         return status
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and without_reader():
+        if isinstance(error, BrokenPipeError) and console.without_reader():
             return 141  # 128 + SIGPIPE, as other programs end
         if isinstance(error, ModuleNotFoundError) and (hint := install_hint(error)):
             console.say(f"sward {args.verb}: {hint}", file=sys.stderr)
@@ -71,17 +69,6 @@ def explained(error: Exception, verb: str) -> str:
         return with_urls(error)
     remedy, asked = OUT_OF_MEMORY.get(verb, OUT_OF_MEMORY["train"]), ". ".join(str(error).split(". ")[:2])
     return f"the GPU's memory is full ({asked}); {remedy}, use a GPU with more memory, or end other programs on it"
-
-
-def without_reader() -> bool:
-    """Whether the reader of the output (`head`, a pager) has ended; what is still to be printed is then dropped."""
-    with suppress(OSError, ValueError):  # the output is no file of the system, as in tests
-        state = select.poll()
-        state.register(sys.stdout.fileno(), select.POLLOUT)
-        if any(event & select.POLLERR for _, event in state.poll(0)):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return True
-    return False
 
 
 def parser() -> argparse.ArgumentParser:
