@@ -1,5 +1,13 @@
 """The `sward` command."""
 
-from pipeline.cli.main import main
+import os
+import sys
 
-__all__ = ["main"]
+try:  # the imports take most of a second
+    from pipeline.cli.main import main
+    from pipeline.cli.process import run_process
+except KeyboardInterrupt:
+    print("\nstopped before it began; the same command starts it", file=sys.stderr, flush=True)
+    os._exit(130)  # nothing is open yet
+
+__all__ = ["main", "run_process"]

@@ -1,7 +1,5 @@
 """``python -m pipeline.cli``: the `sward` command."""
 
-import sys
+from pipeline.cli import run_process
 
-from pipeline.cli import main
-
-sys.exit(main())
+run_process()

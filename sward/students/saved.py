@@ -29,8 +29,8 @@ REPAIR = "copy both files again from the run that wrote them"
 SLACK = 10_000_000  # values that building allocates beside the parameters
 Pixels = TypeVar("Pixels", np.ndarray, Tensor)
 Side = Annotated[int, Field(ge=1, le=1 << 16)]
-Value = Annotated[float, Field(allow_inf_nan=False)]
-Spread = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Value = Annotated[float, Field(ge=0, le=1)]  # 0..255 would be another unit
+Spread = Annotated[float, Field(gt=0, le=1)]
 
 
 class SavedStudentError(ValueError):

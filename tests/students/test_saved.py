@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 import sward
 from sward.pixels import at_size, normaliser, resize
 from sward.students import ResUNetPPConfig, SavedStudentError, build_student, load
+from sward.students.saved import Preprocessing
 
 CARD = {
     "student": {"kind": "resunetpp"},
@@ -107,3 +108,11 @@ def test_broken_files_are_refused(folder):
     (folder / "student.json").write_text("{")
     with pytest.raises(SavedStudentError, match="no card of a student"):
         load(folder)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"mean": [123.7, 116.3, 103.5]}, {"std": [58.4, 57.1, 57.4]}, {"std": [0.2, 0, 0.2]}]
+)
+def test_a_card_with_a_normalisation_in_another_unit_is_refused(changed):
+    with pytest.raises(ValueError, match="Input should be"):
+        Preprocessing.model_validate(CARD | changed)
