@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+AUTOCAST = ("cpu", "cuda")  # device types with bfloat16 autocast; others, like `meta` for shapes, compute as they are
+
 
 @contextmanager
 def teacher_precision(device: torch.device, bfloat16: bool) -> Iterator[None]:
@@ -20,7 +22,7 @@ def teacher_precision(device: torch.device, bfloat16: bool) -> Iterator[None]:
     before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     try:
-        if bfloat16 and device.type in ("cpu", "cuda"):
+        if bfloat16 and device.type in AUTOCAST:
             with torch.autocast(device.type, torch.bfloat16):
                 yield
         else:
@@ -43,7 +45,7 @@ def keep_float32(layer: nn.Module) -> None:
     forward = layer.forward
 
     def wide(x: torch.Tensor, *rest: Any, **named: Any) -> Any:
-        if not torch.is_autocast_enabled(x.device.type):
+        if x.device.type not in AUTOCAST or not torch.is_autocast_enabled(x.device.type):
             return forward(x, *rest, **named)
         with torch.autocast(x.device.type, enabled=False):
             return forward(x.float(), *rest, **named)

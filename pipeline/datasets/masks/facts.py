@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 from pipeline.datasets.masks.values import count_values
 
@@ -84,6 +83,8 @@ def _solid(grey: np.ndarray) -> dict[int, int]:
 
 def _band(grey: np.ndarray) -> tuple[int, int]:
     """The median value and the size of smooth areas away from black and white; noise of a JPEG makes none."""
+    from scipy import ndimage  # training imports this module without looking at masks
+
     if min(grey.shape) < BAND:
         return 0, 0
     low, high = ndimage.minimum_filter(grey, BAND), ndimage.maximum_filter(grey, BAND)
