@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pipeline.cache.manifest.identity import digest
 from pipeline.cache.manifest.records import Record
 from pipeline.cache.store import Store
-from pipeline.datasets import frame_sequences
 from pipeline.training.batch_order import Order
 from pipeline.training.config import TrainConfig
 from pipeline.training.inputs.labels import labelled_part
@@ -71,6 +70,8 @@ def sequences_of(config: TrainConfig, records: list[Record]) -> Mapping[str, str
     """
     if config.labels.by == "image" or config.labels.fraction in (0, 1):
         return {}
+    from pipeline.datasets import frame_sequences  # brings scipy, which most runs do without
+
     labelled = [r for r in records if r.labelled]
     table = {r.id: r.group for r in labelled if r.group is not None} or frame_sequences(config.cache.dataset)
     if absent := sorted({r.id for r in labelled} - table.keys()):
