@@ -23,8 +23,9 @@ $(READY): pyproject.toml constraints.txt
 quickstart: $(READY)   ## both stages on the embedded default, a table, and a report
 	$(BIN)/sward quickstart
 
-test: $(READY) check   ## the fast tests
-	$(BIN)/python -m pytest
+# One thread a process: torch's own threads would only wait for each other.
+test: $(READY) check   ## the fast tests, on up to four cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: $(READY)        ## read-only: format, lint, types, import contract
 	$(BIN)/ruff check .
