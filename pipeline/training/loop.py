@@ -24,6 +24,7 @@ from pipeline.training.device.determinism import repeatable
 from pipeline.training.distributed import processes
 from pipeline.training.distributed.collectives import average_gradients, backward_and_average
 from pipeline.training.distributed.read_only_folder import ReadOnlyRunFolder
+from pipeline.training.inputs.student import require_same_encoder
 from pipeline.training.optimizer import learning_rate
 from pipeline.training.profiling.parts import part
 from pipeline.training.profiling.profile import profiling
@@ -71,6 +72,7 @@ def train(
     folder = (RunFolder if first_process else ReadOnlyRunFolder)(config.folder)
     if folder.finished_from(store):
         require_same_head(config, store, folder)
+        require_same_encoder(config, folder)
         return folder.path
     processes.require(config)
     if config.processes > 1 and profile_steps:

@@ -17,7 +17,7 @@ from pipeline.training.config import TrainConfig
 from pipeline.training.device.compile import compile_student
 from pipeline.training.distributed.fabric import Fabric, make_fabric
 from pipeline.training.inputs.orders import require_something_to_learn, training_orders
-from pipeline.training.inputs.student import initial_student
+from pipeline.training.inputs.student import encoder_source, initial_student
 from pipeline.training.optimizer import build_optimizer, running_mean
 from pipeline.training.prestages.prestage import run_prestages
 from pipeline.training.run_folder import RunFolder
@@ -172,7 +172,7 @@ def setup(
     reading = (fabric.device, config.workers, config.prefetch, head.network, online)
     stream = Stream(store, order, tensors, *reading, orders.unlabelled, orders.hidden)
     objective = Objective(method, config.task, config.method.balance).to(fabric.device)
-    sources = ({"head": head.digest} if head.digest else {}) | orders.sources
+    sources = ({"head": head.digest} if head.digest else {}) | orders.sources | encoder_source(config)
     sources |= run_prestages(config, stream, method, head, progress)
     method.prepare(
         stream.calibration_batch(min(16, len(order.records))),

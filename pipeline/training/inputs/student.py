@@ -1,10 +1,15 @@
-"""The student that a run begins with."""
+"""The student that a run begins with, and the file that its encoder's weights came from."""
 
 import logging
+from pathlib import Path
 
 from pipeline.cache.store import Store
+from pipeline.training.checkpoint import CheckpointMismatch
 from pipeline.training.config import TrainConfig, build_trainable
+from pipeline.training.run_folder import RunFolder
 from sward.contracts import Student
+from sward.digest import state_digest
+from sward.students.encoders import is_file, read_tensors
 from sward.students.initial import load_initial
 from sward.students.saved import untrained
 
@@ -24,3 +29,33 @@ def initial_student(config: TrainConfig, store: Store) -> Student:
         for line in left:
             log.warning("%s: %s", config.name, line)
     return student
+
+
+def encoder_source(config: TrainConfig) -> dict[str, str]:
+    """Digest of the tensors in the file that ``student.encoder_weights`` names, as a source of the run; {} without.
+
+    Raises:
+        ValueError: the file is missing or cannot be read.
+    """
+    named = getattr(config.student, "encoder_weights", None)
+    if config.init or not named or not is_file(named):
+        return {}
+    return {"encoder": state_digest(read_tensors(Path(named)))}
+
+
+def require_same_encoder(config: TrainConfig, folder: RunFolder) -> None:
+    """Checks that a finished run began with the encoder weights that a new run would read.
+
+    Raises:
+        CheckpointMismatch: the file has other weights now.
+    """
+    try:
+        now = encoder_source(config).get("encoder")
+    except ValueError:
+        return  # a new run could not read them either
+    then = folder.read_facts().get("sources", {}).get("encoder")
+    if now and now != then:
+        raise CheckpointMismatch(
+            f"{folder.path} began with encoder weights of digest {str(then)[:12]}, but the file that "
+            f"student.encoder_weights names now has {now[:12]}; restore it, or remove {folder.path} to train again"
+        )
