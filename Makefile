@@ -5,12 +5,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export DO_NOT_TRACK := 1
 
-.PHONY: setup help quickstart test check docs pages e2e outages prefect clean
+.PHONY: setup help quickstart test check docs pages e2e outages gpu-check prefect clean
 
 setup: $(READY)        ## a virtual environment with everything (the default)
 
 help:                  ## this list
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*##/ {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*##/ {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # torch first: sam2 builds against the installed one (its own build environment would fetch a second, CUDA, torch).
 $(READY): pyproject.toml constraints.txt
@@ -46,6 +46,9 @@ e2e: $(READY)          ## a real Prefect server and workers on loopback, both de
 
 outages: $(READY)      ## servers, workers and processes killed under Prefect, Dask, DDP and at an S3 server; half an hour
 	$(BIN)/python -m pytest -m slow tests/flows/test_outages.py tests/cache tests/training tests/export/test_export.py tests/e2e
+
+gpu-check: $(READY)    ## what only a GPU can show, on one: ten minutes, build/gpu-check/gpu-check.json and .md
+	PYTHONPATH=tests $(BIN)/python -m gpu_check --device cuda --out build/gpu-check
 
 prefect: $(READY)      ## server, pools, deployments and workers on loopback (Ctrl-C stops the workers)
 	$(BIN)/python -m flows.local_server

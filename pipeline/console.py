@@ -91,7 +91,8 @@ def run_lines(folder: Path) -> list[str]:
     """Lines with the test metrics of a finished run and the path of its student."""
     facts = read_document(folder / "run.json", Facts, RUN)
     metrics = "  ".join(f"{k} {v:.4f}" for k, v in facts["test"].items() if v is not None)
-    return [f"{folder}: {facts['subset']} {metrics}", f"student: {folder / 'student.safetensors'}"]
+    trained = f"trained on {facts['device']}, {facts['threads']} threads"
+    return [f"{folder}: {facts['subset']} {metrics}", f"student: {folder / 'student.safetensors'}; {trained}"]
 
 
 def profile_lines(folder: Path) -> list[str]:

@@ -1,6 +1,7 @@
-"""Resolves `device: auto` in the same way for both stages, counts CPU cores, and waits for a device."""
+"""Resolves `device: auto` in the same way for both stages, names devices, counts CPU cores, waits for a device."""
 
 import os
+import platform
 
 import torch
 
@@ -18,6 +19,11 @@ def resolve_device(name: str) -> torch.device:
     if name not in known:
         raise ValueError(f"device: expected auto or one of {', '.join(known)}, found {name}; set device: auto")
     return torch.device(name)
+
+
+def device_name(device: torch.device) -> str:
+    """Display name of the GPU or processor."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
 
 
 def cores() -> int:

@@ -41,6 +41,7 @@ class Facts(RunState):
     commit: str | None
     versions: dict[str, str]
     threads: int
+    device: str = ""
     sources: dict[str, str] = {}
     test: dict[str, float | None] = {}
     subset: str = ""

@@ -6,6 +6,8 @@ segmentation-models-pytorch's ``DiceLoss(mode="multiclass")`` and ``FocalLoss(mo
 
 # B batch, K classes, h w of the logits, H W of the labels
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
@@ -71,16 +73,40 @@ def cross_entropy(logits: Tensor, labels: Tensor, class_weights: tuple[float, ..
     """
     logits = at_labels_size(logits, labels)
     if class_weights is None:
-        total = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
+        total = pixel_cross_entropy(logits, labels, reduction="sum")
         return sum_over_ranks(total) / sum_over_ranks((labels != IGNORE).sum()).clamp_min(1)
     if len(class_weights) != logits.shape[1]:
         raise ValueError(
             f"task.class_weights has {len(class_weights)} weights, found {logits.shape[1]} classes; give one each"
         )
     weight_K = logits.new_tensor(class_weights)
-    total = F.cross_entropy(logits, labels, weight_K, ignore_index=IGNORE, reduction="sum")
+    total = pixel_cross_entropy(logits, labels, weight_K, "sum")
     mass = weight_K[labels[labels != IGNORE]].sum()
     return sum_over_ranks(total) / sum_over_ranks(mass).clamp_min(torch.finfo(weight_K.dtype).tiny)
+
+
+def pixel_cross_entropy(
+    logits: Tensor, labels: Tensor, weight_K: Tensor | None = None, reduction: Literal["sum", "none"] = "none"
+) -> Tensor:
+    """Cross-entropy of every pixel, (B, H, W) or (n,), 0 where the label is ``IGNORE``; or its sum.
+
+    With torch's deterministic algorithms the label's log probability is selected by comparison, because torch's own
+    loss has no repeatable kernel on CUDA.
+
+    Args:
+        logits: (B, K, H, W) or (n, K).
+        labels: (B, H, W) or (n,) int64.
+        weight_K: weight of each class; None: all 1.
+        reduction: 'none' or 'sum'.
+    """
+    if not torch.are_deterministic_algorithms_enabled():
+        return F.cross_entropy(logits, labels, weight_K, ignore_index=IGNORE, reduction=reduction)
+    classes = torch.arange(logits.shape[1], device=logits.device).view(-1, *[1] * (labels.ndim - 1))
+    loss = -logits.log_softmax(1)
+    if weight_K is not None:
+        loss = loss * weight_K.view(classes.shape)
+    chosen = torch.where(labels.unsqueeze(1) == classes, loss, 0.0)
+    return chosen.sum() if reduction == "sum" else chosen.sum(1)
 
 
 def dice(logits: Tensor, labels: Tensor, eps: float = 1e-7) -> Tensor:

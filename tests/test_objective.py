@@ -1,7 +1,10 @@
 """The objective: cross-entropy, weighting, the finite check; and the relational monitors."""
 
+import inspect
 import math
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -163,3 +166,13 @@ def test_gradient_shares_are_the_weighted_norms_over_their_sum() -> None:
     losses.total.backward()  # the graph is kept
     assert p.grad is not None
     assert gradient_shares(Losses(p.sum(), {}, {"none": torch.tensor(1.0)}), [p]) == {"none": 0.0}
+
+
+def test_the_message_about_a_loss_that_is_not_finite_names_only_precisions_that_a_run_may_have():
+    from typing import get_args
+
+    from pipeline.training.config import TrainConfig
+
+    text = Path(inspect.getfile(Objective)).read_text()
+    named = set(re.findall(r"(?:bf)?16-\w+|32-true", text))
+    assert named == set(get_args(TrainConfig.model_fields["precision"].annotation))

@@ -18,7 +18,12 @@ from pipeline.cli.store_verbs import Run, a_path, add_plan, add_store_verbs
 from pipeline.paths import read_path, with_urls
 
 # Bases of errors whose message is meant for the user; others are bugs. By name, so that --help imports no torch.
-EXPECTED = ("ValueError", "OSError", "ExtractionError", "NonFiniteError")
+EXPECTED = ("ValueError", "OSError", "ExtractionError", "NonFiniteError", "OutOfMemoryError")
+OUT_OF_MEMORY = {  # verb -> what makes it take less memory of the GPU
+    "extract": "lower batch_size (--set batch_size=1), or set teacher.autocast: true",
+    "train": "lower batch_size (accumulate: 2 keeps the step's size), set precision: bf16-mixed, or prefetch: 1",
+    "predict": "use tiles (--tile 1024), or --device cpu",
+}
 STOPPED = "\nstopped; what is finished is kept, the same command continues"
 
 
@@ -45,8 +50,17 @@ def run_verb(args: argparse.Namespace) -> int:
             return 141  # 128 + SIGPIPE, as other programs end
         if not any(kind.__name__ in EXPECTED for kind in type(error).__mro__):
             raise
-        console.say(f"sward {args.verb}: {with_urls(error)}", file=sys.stderr)
+        console.say(f"sward {args.verb}: {explained(error, args.verb)}", file=sys.stderr)
         return 1
+
+
+def explained(error: Exception, verb: str) -> str:
+    """The error's message for people; of a full GPU with what to do, because torch's own message is about torch."""
+    if type(error).__name__ != "OutOfMemoryError":
+        return with_urls(error)
+    remedy = OUT_OF_MEMORY.get(verb, OUT_OF_MEMORY["train"])
+    asked = ". ".join(str(error).split(". ")[:2])
+    return f"the GPU's memory is full ({asked}); {remedy}, use a GPU with more memory, or end other programs on it"
 
 
 def without_reader() -> bool:

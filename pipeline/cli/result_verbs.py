@@ -67,6 +67,9 @@ def add_student_verbs(verb: Verb) -> None:
         help="Values that become black and white, for grey images of more than 8 bits, e.g. 0 4095 for 12-bit data "
         "(default: 0 65535 if an image uses that range, else it is refused).",
     )
+    predict_verb.add_argument(
+        "--device", default="auto", help="Device of the student: auto, cpu, cuda … (default: auto)."
+    )
     export_verb = verb(
         "export", export, "Export a run's student to ONNX or torch.export, checked against torch, with a model card."
     )
@@ -106,7 +109,7 @@ def predict(args: argparse.Namespace) -> int:
     from pipeline.prediction.predict import predict as run
 
     window = tuple(args.window) if args.window else None
-    done = run(args.source, args.images, args.out, args.tile, args.probabilities, window)
+    done = run(args.source, args.images, args.out, args.tile, args.probabilities, window, args.device)
     console.say(f"{len(done.written)} images predicted: {args.out}")
     if done.shrunk:
         console.say(

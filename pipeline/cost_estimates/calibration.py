@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.cache.format.codecs import CODECS, ArraySpecs, array_bytes
+from pipeline.cache.extraction.device_encoding import DeviceEncoder
+from pipeline.cache.format.codecs import CODECS, ArraySpecs, Codec, array_bytes
 from pipeline.cache.storage.disk_ranges import File, Span, read_spans
 from pipeline.cost_estimates.scratch import scratch_folder
 from pipeline.devices import resolve_device, wait_for
@@ -155,11 +156,29 @@ def random_parts(arrays: ArraySpecs, device: torch.device) -> dict[str, torch.Te
     return made
 
 
-def measure_teacher(teacher: Any, size: tuple[int, int], batch_size: int, device: str) -> float:
-    """Seconds per view in the teacher, in batches as in an extraction."""
+def measure_teacher(
+    teacher: Any, size: tuple[int, int], batch_size: int, device: str, codec: Codec | None = None
+) -> float:
+    """Seconds per view in the teacher, in batches as in an extraction.
+
+    With ``codec``, on a GPU, until the encoded features are in host memory, as an extraction encodes them there.
+    """
     where = resolve_device(device)
     images, teacher = torch.zeros(batch_size, 3, *size, device=where), teacher.to(where)
-    return median_seconds(lambda: float(list(teacher(images).values())[-1].sum())) / batch_size
+    encode = encoder_on(where, codec) if codec else None
+
+    def batch() -> None:
+        features = teacher(images)
+        if encode:
+            encode(features).wait()
+        wait_for(where)
+
+    return median_seconds(batch) / batch_size
+
+
+def encoder_on(device: torch.device, codec: Codec) -> DeviceEncoder | None:
+    """What encodes an extraction's features on their device; None on a CPU, where threads do."""
+    return DeviceEncoder(codec, device) if device.type == "cuda" else None
 
 
 def median_seconds(call: Callable[[], Any], repeats: int = 5, budget: float = 2.0, threads: int = 1) -> float:

@@ -5,11 +5,14 @@ The speeds are measured (`calibration.py`) on this machine, on the disk where th
 
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from pipeline.cache.config import CacheConfig
 from pipeline.cache.extraction.record_plan import wanted_records
@@ -29,6 +32,7 @@ from pipeline.cost_estimates.calibration import (
     median_seconds,
 )
 from pipeline.cost_estimates.encoding_speed import measure_encoding
+from pipeline.cost_estimates.half_precision import HalfPrecision, measure_half_precision
 from pipeline.cost_estimates.student_speed import ReadDemand
 from pipeline.cost_estimates.throughput import StageTimes, break_even
 from pipeline.datasets import Dataset, load_dataset
@@ -38,6 +42,7 @@ from pipeline.training.config import TrainConfig
 from pipeline.weights import load_teacher
 from sward.contracts import Channels
 from sward.levels import grid_of
+from sward.pixels import normaliser
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,7 @@ class CostEstimate:
         source: (height, width) of the first image in pixels.
         choices: views that fit the budget, per codec; empty without a budget.
         url: URL of the store; None for a local one.
+        half: the teacher in bfloat16 against float32.
     """
 
     records: dict[str, int]
@@ -82,6 +88,7 @@ class CostEstimate:
     source: tuple[int, int] = (0, 0)
     choices: list[Choice] = field(default_factory=list)
     url: str | None = None
+    half: HalfPrecision | None = None
 
     @property
     def total_records(self) -> int:
@@ -153,6 +160,7 @@ def estimate_costs(config: CacheConfig, train: TrainConfig | None = None, budget
         source=records[0].image_size,
         choices=choices(budget, sizes, counts["train"] // config.views.count, evaluated) if budget else [],
         url=config.store if is_url(config.store) else None,
+        half=measure_half_precision(teacher, first_view(config, dataset), config.device),
     )
 
 
@@ -163,7 +171,7 @@ def measure_pace(config: CacheConfig, teacher: Any, dataset: Dataset, target: Pa
     """
     encode, append = measure_encoding(target, config, teacher.channels)
     return StageTimes(
-        measure_teacher(teacher, config.size, config.batch_size, config.device),
+        measure_teacher(teacher, config.size, config.batch_size, config.device, config.codec),
         encode,
         measure_rendering(config, dataset),
         append,
@@ -200,10 +208,20 @@ def level_shapes(need: ReadDemand, size: tuple[int, int]) -> dict[str, tuple[int
 
 def measure_rendering(config: CacheConfig, dataset: Dataset) -> float:
     """Seconds per view to decode and render it on one core, measured while the other threads do the same."""
+    return median_seconds(first_rendering(config, dataset), threads=max(1, min(config.threads, cores())))
+
+
+def first_rendering(config: CacheConfig, dataset: Dataset) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
+    """A function that renders the first view of the data set's first sample: image (H, W, 3) and label, uint8."""
     first = wanted_records(config, Dataset(dataset.card, dataset.split, dataset.samples[:1]))[0]
     samples: Samples = {(s.subset, s.digest): s for s in dataset.samples[:1]}
-    size, threads = config.size_of(first.subset), max(1, min(config.threads, cores()))
-    return median_seconds(lambda: render_record(first, samples, size), threads=threads)
+    return lambda: render_record(first, samples, config.size_of(first.subset))
+
+
+def first_view(config: CacheConfig, dataset: Dataset) -> Tensor:
+    """The image of that view, normalised for the teacher, as a batch of one."""
+    image = torch.from_numpy(first_rendering(config, dataset)()[0].copy()).permute(2, 0, 1)[None]
+    return normaliser(config.mean, config.std, torch.device("cpu"))(image)
 
 
 def thread_counts(config: CacheConfig) -> dict[str, int]:

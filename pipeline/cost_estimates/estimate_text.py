@@ -7,6 +7,7 @@ import math
 
 from pipeline.cost_estimates.budget import ENOUGH, recommend
 from pipeline.cost_estimates.estimate import CostEstimate
+from pipeline.cost_estimates.half_precision import HalfPrecision
 
 # Upper bound of the saving by a cache, from published FLOPs: (teacher + 3 × student) / (3 × student), forward passes.
 CEILINGS = {"Hiera-L → DeepLab MobileNetV3": 7.0, "Hiera-T → UNeXt": 5.0, "Hiera-T → ResUNet++": 1.15}
@@ -21,6 +22,7 @@ def describe(p: CostEstimate) -> list[str]:
         f"free disk      {p.free_bytes / 1e9:.1f} GB: {room(p)}",
         f"teacher        {p.teacher_seconds * 1e3:.1f} ms per view here; "
         f"extraction {duration(p.extraction_seconds)} ({p.view_seconds * 1e3:.1f} ms per view, rendered and written)",
+        *precision_lines(p.half),
         "",
         *codec_table(p),
         "",
@@ -30,6 +32,18 @@ def describe(p: CostEstimate) -> list[str]:
         f"caching        {verdict(p)}",
         f"largest possible gain per training run, by published FLOPs: {rates}",
         *budget_lines(p),
+    ]
+
+
+def precision_lines(half: HalfPrecision | None) -> list[str]:
+    """A line with what bfloat16 gains and changes in the teacher."""
+    if half is None:
+        return []
+    plain, reduced = half.seconds
+    errors = ", ".join(f"{level} {error:.1e}" for level, error in half.errors.items())
+    return [
+        f"bfloat16       {reduced * 1e3:.1f} ms per view in the teacher instead of {plain * 1e3:.1f} "
+        f"({plain / reduced:.2f}×; teacher.autocast: true); error {errors}"
     ]
 
 

@@ -5,8 +5,9 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
+from pipeline.files import read_json
 from pipeline.maintenance.configuration_page import escape, plain
 from sward.contracts import BaseMethodConfig
 from sward.methods import MethodConfig
@@ -20,6 +21,15 @@ read `logits` or `penultimate` need a fitted head: see [Methods and heads](../ho
 In the formulas B is the batch, C channels, H and W the map's height and width, K the number of classes; indices t and s
 are teacher and student; `f` are features, `z` logits; `KL(p || q)` is the sum of p (log p − log q).
 """
+COSTS_INTRO = """
+## What each costs
+
+One row of each kind in `results/methods-all-clinicdb-cpu` (UNeXt at 128 px, batches of 4, SAM 2 Hiera-T, one CPU
+thread): median time of a step, the rows taking turns in one process; all tensors alive at once; parameters that are
+trained with the student and dropped; what is read of a record. At other sizes the ratios differ: a comparison measures
+its own rows.
+"""
+COSTS = Path(__file__).resolve().parents[2] / "results/methods-all-clinicdb-cpu/comparison.json"
 HEADINGS = ("Terms", "Paper and code", "Differences", "Reads", "Random draws", "Parameters and buffers", "Raises")
 HEADING = re.compile(rf"^(?P<name>{'|'.join(HEADINGS)})(?P<more>[^:\n]*):(?P<rest>.*)$")
 TERM = re.compile(r"^(?P<name>``[^`]+``|[a-z][a-z_0-9]*(, [a-z][a-z_0-9]*)*( \([^)]*\))?): (?P<formula>\S.*)$")
@@ -30,9 +40,22 @@ def page() -> str:
     configs = get_args(get_args(MethodConfig)[0])
     rows = [f"| [`{kind(c)}`](#{kind(c)}) | {headline(c)} |" for c in configs]
     parts = ["# Methods", INTRO.strip(), "\n".join(["| kind | idea |", "|---|---|", *rows])]
+    parts += [COSTS_INTRO.strip(), costs_table(read_json(COSTS), [kind(config) for config in configs])]
     for config in configs:
         parts += [f"## {kind(config)}", *method(config)]
     return "\n\n".join(parts) + "\n"
+
+
+def costs_table(comparison: dict[str, Any], kinds: list[str]) -> str:
+    """Table of step time, memory, trained parameters and bytes read, of the first row of every kind that has one."""
+    rows = {row["method"]: row for row in reversed(comparison["rows"]) if row["label"] != "teacher" and row.get("cost")}
+    lines = ["| kind | step, × plain | MB | trained | reads | KB a record |", "|---|---:|---:|---:|---|---:|"]
+    for name in (name for name in kinds if name in rows):
+        row, cost = rows[name], rows[name]["cost"]
+        numbers = f"{cost['relative'] or 1:.2f} | {cost['peak_bytes'] / 1e6:.0f} | {row['adapter_parameters']:,}"
+        reads = " ".join([*cost["reads"], *(["→", *cost["made"]] if cost["made"] else [])]) or "nothing"
+        lines.append(f"| `{name}` | {numbers} | {reads} | {cost['read_bytes'] / 1e3:.0f} |")
+    return "\n".join(lines)
 
 
 def kind(config: type[BaseMethodConfig]) -> str:

@@ -48,6 +48,7 @@ def predict(
     tile: int | None = None,
     probabilities: bool = False,
     window: Window | None = None,
+    device: str = "auto",
 ) -> Predicted:
     """Write ``<name>_mask.png`` (indexed) and ``<name>_overlay.png`` below ``out`` for every picture.
 
@@ -61,14 +62,17 @@ def predict(
         probabilities: also write ``<name>_probability-<k>-<class>.png`` for every class: 16 bits, 65535 is 1.
         window: values that become 0 and 255, for grey pictures of more than 8 bits; None: those that use the full
             range of 16 bits are read, others refused.
+        device: auto, cpu, cuda …; of an exported student: whether onnxruntime may use a GPU.
 
     Raises:
-        ValueError: ``source`` is no student that reads images, the tiles are too small, or the window is empty.
+        ValueError: ``source`` is no student that reads images, the tiles are too small, the window is empty, or there
+            is no such device.
     """
     if tile is not None and tile < SMALLEST:
         raise ValueError(f"tiles of {tile} pixels: expected {SMALLEST} or more; leave --tile out to read images whole")
     require_window(window)
-    model = open_model(source).to(resolve_device("auto"))
+    where = resolve_device(device)
+    model = open_model(source, gpu=where.type == "cuda" or device == "auto").to(where)
     images, failed, passed_over = find_images([Path(p).expanduser() for p in paths])
     done = Predicted(failed=failed, passed_over=passed_over)
     for path, name in output_names(images).items():
@@ -87,7 +91,7 @@ def predict(
     return done
 
 
-def open_model(source: str | Path) -> Segmenter:
+def open_model(source: str | Path, gpu: bool = True) -> Segmenter:
     """A run's student or an exported one, with its preprocessing.
 
     Raises:
@@ -101,7 +105,7 @@ def open_model(source: str | Path) -> Segmenter:
         return load(path)
     if not path.is_file():
         raise OnnxError(f"{path}: no such file")
-    student = OnnxStudent(path)
+    student = OnnxStudent(path, gpu=gpu)
     return Segmenter(student, student.card)
 
 

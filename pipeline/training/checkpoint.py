@@ -12,6 +12,7 @@ from torch import nn
 from pipeline.files import atomic, os_errors_first
 from pipeline.paths import expand
 from pipeline.training.config import TrainConfig
+from pipeline.training.optimizer import in_the_form_of
 
 
 class CheckpointMismatch(ValueError):
@@ -95,7 +96,7 @@ def load(
             )
     student.load_state_dict(state["student"])
     method.load_state_dict(state["method"])
-    optimizer.load_state_dict(state["optimizer"])
+    optimizer.load_state_dict(in_the_form_of(optimizer, state["optimizer"]))
     if mean and "mean" in state:
         mean.load_state_dict(state["mean"])
     restore_generators(state["generators"])

@@ -109,6 +109,9 @@ class TrainConfig(Config):
         False, description="Maps in channels-last order: 0.7-0.9 of a CPU step's time; always so in bf16-mixed."
     )
     compile: bool = Field(False, description="Run the student through torch.compile; for long runs on GPUs.")
+    deterministic: bool = Field(
+        False, description="Repeatable kernels, slower: the same bits from every run on one GPU (on a CPU always so)."
+    )
 
     @property
     def validates_every(self) -> int:

@@ -15,7 +15,7 @@ from pipeline.cache.store import Store
 from pipeline.files import atomic
 from pipeline.prediction_files import prediction_file
 from pipeline.training.batch_order import Order
-from pipeline.training.compile import uncompiled
+from pipeline.training.device.compile import uncompiled
 from pipeline.training.stream import Stream
 from sward.contracts import Batch, Student
 from sward.metrics import SegmentationMetrics
@@ -79,15 +79,17 @@ def batches(
     batch_size: int,
     share: tuple[int, int] = (0, 1),
 ) -> Iterator[tuple[list[Record], Batch]]:
-    """Yields (records, batch) of a subset in store order; ``share`` as in ``evaluate``: the batches of this process."""
+    """Yields (records, batch) of a subset in store order; ``share`` as in ``evaluate``: the batches of this process.
+
+    The next batches are read, and copied to a GPU, while one is evaluated.
+    """
     records = store.records[subset]
     levels = tuple(store.channels) if student.reads == "features" else ()
     stream = Stream(store, Order(tuple(records), batch_size, 0), levels, device)
     rank, processes = share
-    with store.kept_open():
-        for start in range(rank * batch_size, len(records), processes * batch_size):
-            chosen = records[start : start + batch_size]
-            yield chosen, stream.batch_of(chosen)
+    starts = range(rank * batch_size, len(records), processes * batch_size)
+    chosen = [records[start : start + batch_size] for start in starts]
+    yield from zip(chosen, stream.stored_batches(chosen), strict=True)
 
 
 def full_prediction(logits: Tensor, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,6 @@ step, and the checkpoint holds all other state.
 """
 
 import logging
-import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -14,15 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from pipeline.stopping import stop_requests
 from pipeline.training import checkpoint
 from pipeline.training.background_checkpoints import CheckpointWriter
 from pipeline.training.checkpoint import warm_up_file
+from pipeline.training.clipping import clip
 from pipeline.training.config import TrainConfig
+from pipeline.training.device.determinism import repeatable
 from pipeline.training.distributed import processes
-from pipeline.training.distributed.collectives import any_rank, average_gradients, backward_and_average, gather_lists
+from pipeline.training.distributed.collectives import average_gradients, backward_and_average
 from pipeline.training.distributed.read_only_folder import ReadOnlyRunFolder
 from pipeline.training.optimizer import learning_rate
 from pipeline.training.profiling.parts import part
@@ -36,7 +36,7 @@ from sward import seeds
 from sward.contracts import Batch, StudentOutput
 from sward.distributed.synced_layers import sharing
 from sward.mwad.monitors import alarms
-from sward.objective import Losses, NonFiniteError, gradient_shares
+from sward.objective import Losses, gradient_shares
 from sward.students.inputs import single_values_explained
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ def train(
         processes.launch(train, config, progress)
         return folder.path
     progress = progress if first_process else (lambda step, steps, logged: None)
-    with folder.owned():
+    with folder.owned(), repeatable(config.deterministic):
         run = setup(config, store, folder, progress)
         folder.count_from_now()
         first = resume(run)
@@ -105,7 +105,7 @@ def resume(run: TrainingRun) -> int:
         )
         run.best, run.best_step, first = facts["best"], facts.get("best_step", 0), facts["step"]
         spent = facts.get("seconds", 0.0)
-    run.folder.create(run.config, run.store, run.sources, spent)
+    run.folder.create(run.config, run.store, run.sources, run.fabric.device, spent)
     run.folder.drop_log_after(first, validated=first < run.config.steps)
     return first
 
@@ -132,7 +132,7 @@ def fit(
             torch.manual_seed(seeds.torch_seed(config.seed, "step", number))  # dropout: a function of (seed, batch)
             output, losses, measured = forward_backward(run, batch, step, measures=number == step * n)
             shares |= measured
-        clip(run, batch, step, losses, output)
+        stop = clip(run, batch, step, losses, output, stopping())
         with part("optimiser"):
             run.optimizer.step()
             run.optimizer.zero_grad()
@@ -144,10 +144,9 @@ def fit(
             progress(done, config.steps, log_step(run, done, losses, shares))
         if done < config.steps and config.validates_every and done % config.validates_every == 0:
             validate(run, done)
-        # checkpoint; stop in all processes if any was asked to
+        # checkpoint; stop in all processes if any had been asked to when the gradient was clipped
         if done == config.method.warm_up(config.steps)[0]:
             share_warm_up(run, writer, done)
-        stop = any_rank(run.fabric, stopping())
         if done % config.checkpoint_every == 0 or done == config.steps or stop:
             save_checkpoint(run, writer, done, run.folder.last, run.facts)
         if stop and done < config.steps:
@@ -184,25 +183,6 @@ def forward_backward(
         average_gradients(run.fabric, run.parameters if sync_manually else run.objective.parameters())
     run.overlap = run.overlap or all(p.grad is not None for p in run.student_parameters)
     return output, losses, shares
-
-
-@part("gradient clipping")
-def clip(run: TrainingRun, batch: Batch, step: int, losses: Losses, output: StudentOutput) -> None:
-    """Limits the gradient's norm, and stops the run if loss or gradient is not finite, before a weight changes.
-
-    Loss and norm are checked together, so that a step waits for the device only once.
-
-    Raises:
-        NonFiniteError: names the terms and samples.
-    """
-    norm = nn.utils.clip_grad_norm_(run.parameters, run.config.optimizer.clip_norm or math.inf)
-    if torch.isfinite(norm + losses.total.detach()):
-        return
-    run.objective.check_finite(losses, output, batch, step, partial(gather_lists, run.fabric))
-    raise NonFiniteError(
-        f"step {step}: the gradient is not finite; samples {', '.join(gather_lists(run.fabric, batch.ids))}. "
-        "Lower the learning rate; the terms are in the last lines of metrics.jsonl"
-    )
 
 
 @part("logging")

@@ -11,6 +11,7 @@ NEUTRAL: dict[str, Any] = {  # settings that came later: at these values a run i
     "accumulate": 1,
     "ema": 0,
     "patience": 0,
+    "deterministic": False,
 }
 
 

@@ -13,6 +13,8 @@ from sward.contracts import Config
 
 NAMES = {"adamw": "AdamW", "adam": "Adam", "nadam": "NAdam", "radam": "RAdam", "adamax": "Adamax", "rmsprop": "RMSprop"}
 
+FUSED = ("adamw", "adam", "sgd")  # kinds of which torch has a fused form
+
 
 class OptimizerConfig(Config):
     """Optimiser and learning-rate schedule over the run's steps.
@@ -47,13 +49,32 @@ def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
     return config.lr * factor[config.schedule]
 
 
-def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The configured optimiser over ``parameters``."""
+def build_optimizer(
+    config: OptimizerConfig, parameters: Iterable[nn.Parameter], device: torch.device | None = None
+) -> torch.optim.Optimizer:
+    """The configured optimiser over ``parameters``.
+
+    Args:
+        config: kind and settings.
+        parameters: what it updates.
+        device: device of the steps; on a GPU the update of all parameters is one kernel, where torch has one.
+    """
     common: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
+    if config.kind in FUSED and device is not None and device.type == "cuda":
+        common["fused"] = True
     if config.kind == "sgd":
         return torch.optim.SGD(parameters, momentum=config.momentum, nesterov=config.momentum > 0, **common)
     momentum = {"momentum": config.momentum} if config.kind == "rmsprop" else {}
     return getattr(torch.optim, NAMES[config.kind])(parameters, **common, **momentum)
+
+
+def in_the_form_of(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
+    """A saved state of an optimiser, to be loaded into ``optimizer`` without changing whether that one is fused.
+
+    A checkpoint may be continued on another kind of device, and torch loads the form with the state.
+    """
+    groups = zip(saved["param_groups"], optimizer.param_groups, strict=False)  # torch says what is wrong with them
+    return saved | {"param_groups": [a | {"fused": b["fused"]} if "fused" in b else a for a, b in groups]}
 
 
 def running_mean(student: nn.Module, decay: float) -> AveragedModel | None:

@@ -22,6 +22,7 @@ from torch import nn
 
 from pipeline.cache.storage.disk_errors import OF_A_RUN, explain_disk_errors
 from pipeline.cache.store import Store
+from pipeline.devices import device_name
 from pipeline.documents import RUN, Facts, RunState, read_document, read_log
 from pipeline.files import locked, remove_partials, write_atomic, write_json
 from pipeline.training.checkpoint import CheckpointMismatch
@@ -85,13 +86,16 @@ class RunFolder:
             remove_partials(self.path)
             yield
 
-    def create(self, config: TrainConfig, store: Store, sources: dict[str, str], spent: float = 0.0) -> None:
+    def create(
+        self, config: TrainConfig, store: Store, sources: dict[str, str], device: torch.device, spent: float = 0.0
+    ) -> None:
         """Writes config.yaml and run.json; the seconds counted by an earlier session of the run are kept.
 
         Args:
             config: the run's configuration.
             store: its store.
             sources: name -> digest of other trained inputs: the teacher's head, pre-stages.
+            device: device that trains; its kind and name are recorded.
             spent: seconds of the warm-up that a new run continues from.
         """
         write_atomic(self.path / "config.yaml", dump_yaml(config.model_dump(mode="json")))
@@ -108,6 +112,7 @@ class RunFolder:
                 "seconds": seconds,
                 "commit": commit(),
                 "versions": versions(),
+                "device": f"{device.type} ({device_name(device)})",
                 "threads": torch.get_num_threads(),
                 "processes": config.processes,
             },

@@ -14,8 +14,8 @@ from pipeline.memory import keep_freed_memory
 from pipeline.paths import read_path
 from pipeline.training.batch_order import Order
 from pipeline.training.checkpoint import CheckpointMismatch
-from pipeline.training.compile import compile_student
 from pipeline.training.config import TrainConfig, build_trainable
+from pipeline.training.device.compile import compile_student
 from pipeline.training.distributed.fabric import Fabric, make_fabric
 from pipeline.training.optimizer import build_optimizer, running_mean
 from pipeline.training.prestages.prestage import run_prestages
@@ -175,7 +175,7 @@ def setup(
         {k: (m.to(fabric.device), s.to(fabric.device)) for k, (m, s) in store.statistics().items()},
     )
     trained = [p for m in (student, objective) for p in m.parameters() if p.requires_grad]
-    optimizer = build_optimizer(config.optimizer, trained)
+    optimizer = build_optimizer(config.optimizer, trained, fabric.device)
     mean = running_mean(student, config.ema)
     student, optimizer = fabric.setup(student, optimizer)
     teacher_channels = store.channels | head.channels

@@ -6,9 +6,10 @@ decoded on the device. The step number alone determines the position, so resumin
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from pipeline.augmented_views import ViewsConfig, adjust_colours, photometric_fa
 from pipeline.cache.manifest.records import Record
 from pipeline.cache.store import Store
 from pipeline.training.batch_order import Order
-from pipeline.training.device_copies import Copies, Sent
+from pipeline.training.device.copies import Copies, Sent
 from pipeline.training.pixel_check import PixelCheck
 from pipeline.training.profiling.parts import part
 from pipeline.types import Arrays
@@ -25,6 +26,8 @@ from sward.contracts import HEAD_TENSORS, Batch, Student
 from sward.pixels import normaliser
 
 AHEAD = 2  # prefetch distance in records, at least: how early the disk is asked for a record
+Loaded = tuple[list[Record], dict[str, Tensor]]  # the records of a batch, and their arrays in host memory
+Load = Callable[[Any, ThreadPoolExecutor | None], Loaded]  # reads one batch
 
 
 class Stream:
@@ -87,20 +90,28 @@ class Stream:
     def batches(self, first: int, last: int) -> Iterator[Batch]:
         """Yields the batches of steps ``first`` to ``last`` - 1; shard files stay open meanwhile."""
         with self.store.kept_open():
-            yield from self._here(range(first, last)) if self.workers == 0 else self._threaded(range(first, last))
+            yield from self._loaded(range(first, last), self.load)
 
-    def _here(self, steps: range) -> Iterator[Batch]:
+    def stored_batches(self, batches: Sequence[list[Record]]) -> Iterator[Batch]:
+        """Yields a batch for each list of records, as stored, read ahead like the batches of training."""
+        with self.store.kept_open():
+            yield from self._loaded(batches, self._as_stored)
+
+    def _loaded(self, steps: Sequence[Any], load: Load) -> Iterator[Batch]:
+        return self._here(steps, load) if self.workers == 0 else self._threaded(steps, load)
+
+    def _here(self, steps: Sequence[Any], load: Load) -> Iterator[Batch]:
         for step in steps:
             with part("data wait"):
-                loaded = self.load(step, None)
+                loaded = load(step, None)
             yield self.to_device(loaded)
 
-    def _threaded(self, steps: range) -> Iterator[Batch]:
+    def _threaded(self, steps: Sequence[Any], load: Load) -> Iterator[Batch]:
         with ThreadPoolExecutor(self.workers) as readers, ThreadPoolExecutor(1) as batcher:
             ahead: deque[Future] = deque()
             try:
                 for step in steps:
-                    ahead.append(batcher.submit(self._ahead, step, readers))
+                    ahead.append(batcher.submit(self._ahead, step, load, readers))
                     if len(ahead) > self.prefetch:
                         yield self._next(ahead)
                 while ahead:
@@ -109,8 +120,8 @@ class Stream:
                 for future in ahead:
                     future.cancel()
 
-    def _ahead(self, step: int, readers: ThreadPoolExecutor) -> tuple[list[Record], Sent]:
-        records, host = self.load(step, readers)
+    def _ahead(self, step: Any, load: Load, readers: ThreadPoolExecutor) -> tuple[list[Record], Sent]:
+        records, host = load(step, readers)
         return records, self._copies.send(host)
 
     def _next(self, ahead: deque[Future]) -> Batch:
@@ -124,9 +135,12 @@ class Stream:
 
     def batch_of(self, records: list[Record]) -> Batch:
         """Returns a batch of the given records, as stored (no stage-2 colours)."""
-        return self.to_device((records, self._read(records, None, records[self.ahead :])))
+        return self.to_device(self._as_stored(records, None))
 
-    def load(self, step: int, readers: ThreadPoolExecutor | None) -> tuple[list[Record], dict[str, Tensor]]:
+    def _as_stored(self, records: list[Record], readers: ThreadPoolExecutor | None) -> Loaded:
+        return records, self._read(records, readers, records[self.ahead :])
+
+    def load(self, step: int, readers: ThreadPoolExecutor | None) -> Loaded:
         """Reads the records of a step into host memory: arrays as stored, images with stage-2 colours if configured."""
         epoch, position = divmod(step, self.order.steps_per_epoch)
         if self._epoch[0] != epoch:
@@ -165,7 +179,7 @@ class Stream:
             image[:] = adjust_colours(image.transpose(1, 2, 0), *factors).transpose(2, 0, 1)
 
     @part("to device, decoding")
-    def to_device(self, loaded: tuple[list[Record], dict[str, Tensor]]) -> Batch:
+    def to_device(self, loaded: Loaded) -> Batch:
         """Makes a batch of the result of ``load``: copies it to the device and decodes it.
 
         Levels and head tensors are computed instead of decoded if ``teacher`` or ``head`` was given.

@@ -13,6 +13,7 @@ from sward.align import labels_on_grid, resize
 from sward.contracts import IGNORE, MASKED_SCORE, Batch, Channels, StudentOutput
 from sward.methods.base import BatchNorm, FeatureConfig, FeatureMethod, apply, conv, grid, initialise, tensors
 from sward.methods.kd import both_logits, logit_kl
+from sward.task import pixel_cross_entropy
 
 EPS = 1e-12  # both errors 0: the student's map is then the target
 
@@ -148,7 +149,7 @@ class HeteroAKD(FeatureMethod):
     def _supervised(self, Z_BKHW: Tensor, y_BHW: Tensor) -> Tensor:
         if self.config.supervision == "bce":
             return _mean_over(self._errors(Z_BKHW, y_BHW).mean(1), y_BHW != IGNORE)
-        return _mean_over(F.cross_entropy(Z_BKHW, y_BHW, ignore_index=IGNORE, reduction="none"), y_BHW != IGNORE)
+        return _mean_over(pixel_cross_entropy(Z_BKHW, y_BHW), y_BHW != IGNORE)
 
 
 def mixture_by_class(Z_s: Tensor, Z_h: Tensor, urgency: Tensor, valid: Tensor, tau: float) -> Tensor:

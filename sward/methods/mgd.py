@@ -14,6 +14,7 @@ from sward.contracts import Batch, Channels, StudentOutput
 from sward.methods.base import FeatureConfig, FeatureMethod, apply, conv, initialise, tensors
 from sward.methods.cwd import channel_kl
 from sward.methods.kd import both_logits
+from sward.sent import sent
 
 
 class MGDConfig(FeatureConfig):
@@ -95,7 +96,7 @@ class MGD(FeatureMethod):
     def terms(self, f_s: Tensor, f_t: Tensor, batch: Batch, step: int) -> dict[str, Tensor]:
         B, _, H, W = f_t.shape
         u = torch.from_numpy(seeds.uniforms(B * H * W, batch.seed, "mgd", step)).view(B, 1, H, W)
-        return {"reconstruction": self.reconstruction(f_s, f_t, u.to(f_t.device))}
+        return {"reconstruction": self.reconstruction(f_s, f_t, sent(u, f_t.device))}
 
     def reconstruction(self, f_s: Tensor, f_t: Tensor, u: Tensor) -> Tensor:
         """Term ``reconstruction`` for given random numbers.

@@ -20,6 +20,7 @@ from sward.distributed.collectives import sum_over_ranks
 from sward.mwad.config import MWADConfig
 from sward.mwad.monitors import normalised_entropy
 from sward.mwad.windows import Windows
+from sward.task import pixel_cross_entropy
 
 CALIBRATION_WINDOWS = 256  # windows on which the gain is fitted; 256 x 64 attention rows give the mean entropy to < 1 %
 
@@ -88,7 +89,7 @@ class Projections(nn.Module):
         y_BHW = labels_on_grid(labels, (windows.height, windows.width))
         y_n = windows.split(y_BHW[:, None], fill=IGNORE).flatten()
         logits = F.linear(V_t, self.classifier.weight.flatten(1), self.classifier.bias).flatten(0, 2)
-        summed = F.cross_entropy(logits, y_n, ignore_index=IGNORE, reduction="sum")
+        summed = pixel_cross_entropy(logits, y_n, reduction="sum")
         return sum_over_ranks(summed) / sum_over_ranks((y_n != IGNORE).sum()).clamp_min(1)
 
     @torch.no_grad()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sward.contracts import Config
 from sward.digest import state_digest
 from sward.teachers.hiera_timm import TimmHiera
+from sward.teachers.precision import keep_sensitive_layers, teacher_precision
 from sward.teachers.trunk_names import TrunkMismatch, trunk_tensors
 
 __all__ = ["HieraConfig", "HieraTeacher", "TrunkMismatch", "trunk_tensors"]
@@ -50,7 +51,10 @@ class HieraConfig(Config):
         None,
         description="Expected digest of the loaded trunk tensors (null: any); stage 2 compares it too.",
     )
-    autocast: bool = Field(False, description="Autocast to bfloat16; has an effect on GPUs only.")
+    autocast: bool = Field(
+        False,
+        description="Run in bfloat16 autocast, on GPUs and CPUs; `sward plan` shows what it gains and changes here.",
+    )
     implementation: Literal["sam2", "timm"] = Field(
         "sam2",
         description="Package whose code runs the trunk; timm needs no sam2, and gives the same features (on a CPU, to "
@@ -153,7 +157,7 @@ class HieraTeacher(nn.Module):
 
     Attributes:
         trunk: Hiera of sam2, or of timm.
-        autocast: whether the trunk runs in bfloat16 autocast on GPUs.
+        autocast: whether the trunk runs in bfloat16 autocast (`precision.py`).
         channels: level -> channels, e.g. {"s4": 96, "s8": 192, "s16": 384, "s32": 768} for tiny.
     """
 
@@ -162,6 +166,7 @@ class HieraTeacher(nn.Module):
         self.trunk = trunk.requires_grad_(False)
         self.autocast = autocast
         self.channels = trunk_channels(trunk)
+        keep_sensitive_layers(trunk.net if isinstance(trunk, TimmHiera) else trunk)
         self.train(False)
 
     def train(self, mode: bool = True) -> "HieraTeacher":
@@ -179,7 +184,7 @@ class HieraTeacher(nn.Module):
         if height % 32 or width % 32:
             fit = f"{-(-height // 32) * 32}×{-(-width // 32) * 32}"
             raise ValueError(f"teacher input is {height}×{width}; sides must be multiples of 32: use {fit}")
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.autocast and images.is_cuda):
+        with teacher_precision(images.device, self.autocast):
             outputs = self.trunk(images)
         return {level: f.float() for level, f in zip(LEVELS, outputs, strict=True)}
 

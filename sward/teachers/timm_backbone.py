@@ -20,6 +20,7 @@ from sward.compat import import_torchvision_safely
 from sward.contracts import Config
 from sward.digest import state_digest
 from sward.levels import Level, grid_of, place, stride
+from sward.teachers.precision import keep_sensitive_layers, teacher_precision
 from sward.teachers.timm_models import (
     change_strides,
     index_of,
@@ -58,7 +59,10 @@ class TimmConfig(Config):
         "MobileSAM's tiny_vit_5m_224.",
     )
     digest: str | None = Field(None, description="Expected digest of the loaded tensors (null: any).")
-    autocast: bool = Field(False, description="Autocast to bfloat16; has an effect on GPUs only.")
+    autocast: bool = Field(
+        False,
+        description="Run in bfloat16 autocast, on GPUs and CPUs; `sward plan` shows what it gains and changes here.",
+    )
 
     @field_validator("model")
     @classmethod
@@ -143,7 +147,7 @@ class TimmTeacher(nn.Module):
         indices: block or stage of every level, counted from 0.
         channels: level -> channels, shallow to deep.
         normed: whether the final norm is applied to every map.
-        autocast: whether it runs in bfloat16 autocast on GPUs.
+        autocast: whether it runs in bfloat16 autocast (`precision.py`).
     """
 
     def __init__(
@@ -153,6 +157,7 @@ class TimmTeacher(nn.Module):
         self.net: Any = net.requires_grad_(False)
         self.indices, self.channels, self.normed, self.autocast = indices, channels, normed, autocast
         self._digest = digest
+        keep_sensitive_layers(net)
         self.train(False)
 
     def train(self, mode: bool = True) -> Self:
@@ -171,7 +176,7 @@ class TimmTeacher(nn.Module):
             raise ValueError(
                 f"teacher input is {size[0]}×{size[1]}; {uneven[-1]} needs multiples of {stride(uneven[-1])}"
             )
-        with torch.autocast("cuda", torch.bfloat16, enabled=self.autocast and images.is_cuda):
+        with teacher_precision(images.device, self.autocast):
             maps = intermediates(self.net, images, self.indices, self.normed)
         return {level: f.float().contiguous() for level, f in zip(self.channels, maps, strict=True)}
 

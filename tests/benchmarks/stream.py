@@ -41,8 +41,8 @@ from pipeline.config import load_config
 from pipeline.devices import resolve_device
 from pipeline.files import write_json
 from pipeline.training.batch_order import Order
+from pipeline.training.clipping import clip
 from pipeline.training.config import TrainConfig
-from pipeline.training.loop import clip
 from pipeline.training.run_folder import RunFolder
 from pipeline.training.setup import TrainingRun, setup
 from pipeline.training.stream import Stream

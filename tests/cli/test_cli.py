@@ -163,3 +163,24 @@ def test_both_stages_from_the_command_line(cache_yaml, tmp_path, capsys):
     assert main(["inspect", str(tmp_path / "store.zarr")]) == 0
     assert main(["train", str(tmp_path / "train.yaml"), "--set", "optimizer.lr=1e-3"]) == 0
     assert "17 records, 17 computed now; content id" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("verb", "remedy"), [("extract", "batch_size=1"), ("train", "bf16-mixed"), ("predict", "--tile")]
+)
+def test_a_full_gpu_is_an_error_of_the_user_with_what_to_do(verb, remedy, monkeypatch, cache_yaml, capsys):
+    import torch
+
+    message = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79 GiB. See docs."
+
+    def full(args):
+        raise torch.OutOfMemoryError(message)
+
+    module = sys.modules[f"pipeline.cli.{'result_verbs' if verb == 'predict' else 'main'}"]
+    monkeypatch.setattr(module, verb, full)
+    arguments = ["run", "image.png"] if verb == "predict" else [cache_yaml]
+    status, said = outcome(capsys, verb, *arguments)
+    assert status == 1
+    assert "Tried to allocate 2.00 GiB" in said
+    assert remedy in said
+    assert "Traceback" not in said

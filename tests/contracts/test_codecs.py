@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from pipeline.cache.errors import StorageOverflow
+from pipeline.cache.format.batch_codecs import encode_batch, require_in_range
 from pipeline.cache.format.bit_packing import from_groups, group_side, pack, to_groups, unpack
 from pipeline.cache.format.codecs import CODECS, FP16
 
@@ -113,3 +114,40 @@ def test_a_level_takes_the_bytes_a_value_that_the_codec_promises(kind, most):
 def test_what_does_not_fit_into_half_precision_is_refused():
     with pytest.raises(StorageOverflow, match="exceeds fp16's 65504; use codec int16 or bf16"):
         FP16().encode("s8", np.full(SHAPE, 7e4, np.float32))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_torch_encodes_a_batch_to_the_same_bytes(codec, shape):
+    rng = np.random.default_rng(1)
+    f = (3 * rng.standard_normal((2, *shape)) + rng.standard_normal((2, shape[0], 1, 1))).astype(np.float32)
+    f[0, 0] = 0.5  # a constant channel
+    laid_out_otherwise = torch.from_numpy(f).to(memory_format=torch.channels_last)
+    batch = encode_batch(codec, "s8", laid_out_otherwise)
+    for i in range(2):
+        expected = codec.encode("s8", f[i])
+        assert list(batch) == list(expected)
+        for name, array in expected.items():
+            assert batch[name][i].numpy().dtype == array.dtype
+            assert batch[name][i].numpy().tobytes() == array.tobytes(), name
+
+
+@pytest.mark.parametrize("value", [70000.0, -70000.0])
+def test_a_batch_is_refused_where_a_record_is(codec, value):
+    f = np.full((1, 8, 8), value, np.float32)
+    found = {n: t[0].numpy() for n, t in encode_batch(codec, "s8", torch.from_numpy(f)[None]).items()}
+    try:
+        codec.encode("s8", f)
+    except StorageOverflow as error:
+        with pytest.raises(StorageOverflow, match=str(error)[:12]):
+            require_in_range(codec, "s8", found, abs(value))
+    else:
+        require_in_range(codec, "s8", found, abs(value))
+
+
+def test_an_int8_view_of_hiera_l_leaves_the_device_in_a_quarter_of_the_bytes():
+    """On a device without memory; the widths of Hiera-L at 512 × 1024."""
+    levels = {"s4": (144, 128, 256), "s8": (288, 64, 128), "s16": (576, 32, 64), "s32": (1152, 16, 32)}
+    maps = {level: torch.empty(1, *shape, device="meta") for level, shape in levels.items()}
+    coded = [t.nbytes for level, f in maps.items() for t in encode_batch(CODECS["int8"], level, f).values()]
+    assert round(sum(f.nbytes for f in maps.values()) / 1e6, 1) == 35.4
+    assert round(sum(coded) / 1e6, 1) == 8.9

@@ -15,7 +15,7 @@ from pipeline.results.runs import load_run
 from sward.methods.combined import CombinedConfig
 
 RESULTS = Path(__file__).parents[2] / "results"
-SAVED = [RESULTS / "methods-clinicdb-cpu", RESULTS / "methods-later-clinicdb-cpu"]
+SAVED = [RESULTS / "methods-clinicdb-cpu", RESULTS / "methods-all-clinicdb-cpu"]
 ROWS = {folder: read_json(folder / "comparison.json")["rows"] for folder in SAVED}
 METHODS = [
     pytest.param(folder, row, id=f"{folder.name}: {row['label']}")

@@ -29,6 +29,15 @@ def write(path, image, **options):
     return path
 
 
+def test_the_device_is_chosen_and_a_missing_one_is_said(student, tmp_path):
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    assert (
+        main(["predict", str(student), str(tmp_path / "a.png"), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    )
+    with pytest.raises(ValueError, match=r"device: expected auto or one of cpu.*found cuda:7"):
+        predict(student, [tmp_path / "a.png"], tmp_path / "out", device="cuda:7")
+
+
 def test_predictions_are_those_of_the_evaluation(compared, student, tmp_path):
     from pathlib import Path
 

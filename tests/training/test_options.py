@@ -10,7 +10,7 @@ from tiny import tiny_cache, tiny_train
 
 from pipeline.cache.extraction.extract import extract
 from pipeline.files import read_json
-from pipeline.training import loop
+from pipeline.training import checkpoint, loop
 from pipeline.training.config import TrainConfig
 from pipeline.training.loop import train
 from pipeline.training.optimizer import OptimizerConfig, build_optimizer
@@ -35,6 +35,37 @@ def test_every_optimiser_takes_a_step_down(kind):
         parameter.square().sum().backward()
         optimizer.step()
     assert abs(parameter.item()) < 3
+
+
+@pytest.mark.parametrize("kind", ["adamw", "adam", "nadam", "radam", "adamax", "rmsprop", "sgd"])
+def test_on_a_gpu_the_update_is_one_kernel_where_torch_has_one(kind):
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    parameter = torch.nn.Parameter(torch.ones(3))
+    fused = [build_optimizer(OptimizerConfig(kind=kind), [parameter], d).defaults.get("fused") for d in (gpu, cpu)]
+    assert fused == [True if kind in ("adamw", "adam", "sgd") else None, None]
+
+
+@pytest.mark.parametrize("saved_on", ["cuda", "cpu"])
+def test_a_checkpoint_continues_on_another_kind_of_device_in_that_ones_form(tmp_path, saved_on):
+    """Fused and plain update agree, and a state loaded from one kind does not turn the other's form on or off."""
+    other = {"cuda": "cpu", "cpu": "cuda"}[saved_on]
+    layers, optimizers = [torch.nn.Linear(3, 2) for _ in range(2)], []
+    layers[1].load_state_dict(layers[0].state_dict())
+    for layer, device in zip(layers, (saved_on, other), strict=True):
+        optimizers.append(build_optimizer(OptimizerConfig(), layer.parameters(), torch.device(device)))
+    for _ in range(2):
+        layers[0](torch.ones(1, 3)).sum().backward()
+        optimizers[0].step()
+    state = {"method": torch.nn.Module(), "student": layers[0], "optimizer": optimizers[0]}
+    checkpoint.save(tmp_path / "last.ckpt", **state, step=2, facts={})
+    state |= {"student": layers[1], "optimizer": optimizers[1]}
+    checkpoint.load(tmp_path / "last.ckpt", **state, expected={})
+    assert optimizers[1].param_groups[0]["fused"] == (True if other == "cuda" else None)
+    for layer, optimizer in zip(layers, optimizers, strict=True):
+        optimizer.zero_grad()
+        layer(torch.ones(1, 3)).square().sum().backward()
+        optimizer.step()
+    torch.testing.assert_close(layers[0].weight, layers[1].weight)
 
 
 def test_settings_that_came_later_leave_older_identities_alone(cache, tmp_path):

@@ -1,6 +1,7 @@
 """The stream: an order that is a function of (seed, epoch), whole, resumable, the same for any reader count."""
 
 import os
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -30,6 +31,22 @@ def order(store, **changes):
 
 def ids(batches):
     return [r.name for batch in batches for r in batch]
+
+
+def test_records_as_stored_are_read_ahead_and_equal_those_read_one_batch_at_a_time(store, monkeypatch):
+    records = store.records["train"]
+    chosen = [records[i : i + 4] for i in range(0, 12, 4)]
+    stream = Stream(store, order(store), LEVELS, CPU)
+    expected = [stream.batch_of(part) for part in chosen]
+    ahead, read = threading.Semaphore(0), stream._read
+    monkeypatch.setattr(stream, "_read", lambda records, *rest: ahead.release() or read(records, *rest))
+    for number, (batch, wanted) in enumerate(zip(stream.stored_batches(chosen), expected, strict=True)):
+        assert number or (
+            ahead.acquire(timeout=60) and ahead.acquire(timeout=60)
+        )  # a second one, before it is asked for
+        assert batch.ids == wanted.ids
+        assert torch.equal(batch.images, wanted.images)
+        assert all(torch.equal(batch.features[level], wanted.features[level]) for level in LEVELS)
 
 
 def test_an_epoch_holds_every_record_once(store):

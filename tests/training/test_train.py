@@ -49,6 +49,7 @@ def test_a_run_folder_holds_what_was_run_and_what_came_out(finished):
     facts = json.loads((finished / "run.json").read_text())
     assert facts["status"] == "finished"
     assert 0 <= facts["test"]["dice"] <= 1
+    assert facts["device"].startswith("cpu (")  # a run that fell back to the CPU can be seen
     lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     assert {line["step"] for line in lines} == set(range(1, 7))
     assert {"term/attn", "term/value", "term/context", "term/separation", "share/attn"} <= lines[0].keys()
@@ -290,7 +291,7 @@ def test_a_store_without_validation_images_is_refused_before_the_first_batch(tmp
 
 
 def test_an_infinite_gradient_stops_before_it_reaches_a_weight(cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop.nn.utils, "clip_grad_norm_", lambda *a: torch.tensor(float("inf")))
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *a: torch.tensor(float("inf")))
     with pytest.raises(NonFiniteError, match="step 0: the gradient is not finite"):
         train(tiny_train(tmp_path, cache))
 

@@ -1,7 +1,6 @@
 """Unit writer that renders views of a data set and runs the teacher on them."""
 
 import io
-import platform
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -9,14 +8,18 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from pipeline.augmented_views import render
 from pipeline.cache.config import CacheConfig
+from pipeline.cache.extraction.device_encoding import DeviceEncoder
 from pipeline.cache.extraction.timing import note
 from pipeline.cache.extraction.unit_writer import Batch, Encoded, UnitWriter
 from pipeline.cache.manifest.records import Record, Unit
 from pipeline.datasets import Sample, read_image, read_label
+from pipeline.devices import device_name
 from sward.pixels import normaliser
+from sward.sent import sent
 
 Samples = dict[tuple[str, str], Sample]  # by (subset, digest)
 
@@ -40,23 +43,35 @@ class TeacherWriter(UnitWriter):
         self.teacher, self.device = teacher, device
         self.samples: Samples = {(s.subset, s.digest): s for s in samples}
         self.normalise = normaliser(config.mean, config.std, device)
+        self.on_device = DeviceEncoder(config.codec, device) if device.type == "cuda" else None
 
     def render(self, record: Record) -> tuple[np.ndarray, np.ndarray]:
         return render_record(record, self.samples, self.config.size_of(record.subset))
 
     def process_batch(self, records: Batch, rendered: list[Any]) -> list[Any]:
-        """For every record its rendered view (image, label) and its features, level -> (C, H, W) float32."""
-        features = self.features(np.stack([image for image, _ in rendered]))
-        return [(view, {level: f[i] for level, f in features.items()}) for i, view in enumerate(rendered)]
+        """For every record its rendered view (image, label) and its features, level -> (C, H, W) float32.
 
-    def features(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        On a GPU the features are encoded there: in their place stand the encoded batch and the record's number in it.
+        """
+        features = self.features(np.stack([image for image, _ in rendered]))
+        if self.on_device:
+            batch = self.on_device(features)
+            return [(view, (batch, i)) for i, view in enumerate(rendered)]
+        arrays = {level: f.numpy() for level, f in features.items()}
+        return [(view, {level: f[i] for level, f in arrays.items()}) for i, view in enumerate(rendered)]
+
+    def features(self, images: np.ndarray) -> dict[str, Tensor]:
         """The teacher's features of rendered views (B, H, W, 3) uint8: level -> (B, C, H/stride, W/stride) float32."""
-        x = self.normalise(torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2))
-        return {level: f.cpu().numpy() for level, f in self.teacher(x).items()}
+        x = sent(torch.from_numpy(images), self.device).permute(0, 3, 1, 2)
+        return self.teacher(self.normalise(x))
 
     def encode(self, record: Record, processed: Any) -> Encoded:
         (image, label), features = processed
-        return self.encode_features(record, features, {"image": image.transpose(2, 0, 1), "label": label})
+        pixels = {"image": image.transpose(2, 0, 1), "label": label}
+        if self.on_device:
+            batch, i = features
+            return self.encoded_features(record, batch.statistics(i), lambda: batch.arrays(i), pixels)
+        return self.encode_features(record, features, pixels)
 
     def full_label(self, record: Record) -> bytes:
         buffer = io.BytesIO()
@@ -86,8 +101,3 @@ def provenance(config: CacheConfig, device: torch.device) -> dict[str, Any]:
         "batch_size": config.batch_size,
         "threads": torch.get_num_threads(),
     }
-
-
-def device_name(device: torch.device) -> str:
-    """Display name of the GPU or processor."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()

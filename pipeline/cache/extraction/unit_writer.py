@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ import numpy as np
 from pipeline.augmented_views import pixel_digest
 from pipeline.cache.commit import commit_unit
 from pipeline.cache.config import CacheConfig
-from pipeline.cache.errors import ExtractionError
+from pipeline.cache.errors import ExtractionError, StorageOverflow
 from pipeline.cache.extraction.prefetch import pools, start_ahead
 from pipeline.cache.extraction.statistics import LevelTally, Statistics, finite, statistics
 from pipeline.cache.format.arrays import array_specs
@@ -179,16 +179,26 @@ class UnitWriter:
         Raises:
             ExtractionError: a value is not finite, or exceeds the codec's range.
         """
-        found = {level: statistics(f) for level, f in features.items()}
-        for level, f in features.items():
+        codec, found = self.config.codec, {level: statistics(f) for level, f in features.items()}
+        return self.encoded_features(
+            record,
+            found,
+            lambda: dict(chain.from_iterable(codec.encode(level, f).items() for level, f in features.items())),
+            arrays,
+        )
+
+    def encoded_features(
+        self, record: Record, found: dict[str, Statistics], encode: Callable[[], Arrays], arrays: Arrays
+    ) -> Encoded:
+        """As ``encode_features``, for features of which the statistics are known and ``encode`` gives the arrays."""
+        for level in found:
             if not finite(found[level]):
                 named = f"{level} of {record.title} has NaN or infinite values"
                 raise ExtractionError(f"{named}; nothing of its shard was stored")
-            try:
-                arrays = arrays | self.config.codec.encode(level, f)
-            except ValueError as error:
-                raise ExtractionError(f"{record.title}: {error}") from error
-        return self.as_stored(arrays, found)
+        try:
+            return self.as_stored(arrays | encode(), found)
+        except StorageOverflow as error:
+            raise ExtractionError(f"{record.title}: {error}") from error
 
     def as_stored(self, arrays: Arrays, levels: dict[str, Statistics]) -> Encoded:
         """The record of ``arrays`` that are encoded already: compressed if the store is, with its pixel digest."""

@@ -31,13 +31,20 @@ def backward_and_average(fabric: Fabric, parameters: list[nn.Parameter], loss: T
     average_gradients(fabric, parameters)
 
 
-def any_rank(fabric: Fabric, asked: bool) -> bool:
-    """Returns True in every process if ``asked`` is True in at least one."""
+def read_with_any(fabric: Fabric, flag: Tensor, asked: bool) -> tuple[bool, bool]:
+    """Returns (``flag``, whether ``asked`` is True in at least one process), after one wait for the device.
+
+    Args:
+        fabric: of the run.
+        flag: () bool, on the run's device.
+        asked: of this process.
+    """
     if fabric.world_size == 1:
-        return asked
-    count = torch.tensor(float(asked), device=fabric.device)
+        return bool(flag), asked
+    count = torch.full((), float(asked), device=fabric.device)  # filled there; a copy from the host would wait
     dist.all_reduce(count)
-    return bool(count > 0)
+    value, number = torch.stack([flag.to(count.dtype), count]).tolist()
+    return value > 0, number > 0
 
 
 def gather_lists(fabric: Fabric, lines: list[str]) -> list[str]:

@@ -13,6 +13,7 @@ from sward import seeds
 from sward.contracts import Batch, Channels
 from sward.methods.attention.group_linear import GroupLinear
 from sward.methods.base import FeatureConfig, FeatureMethod, apply, conv, grid, initialise, tensors
+from sward.sent import sent
 
 
 class CKDConfig(FeatureConfig):
@@ -149,7 +150,7 @@ class CKD(FeatureMethod):
         mixed = {}
         for name, x_Bnd in own.items():
             u = torch.from_numpy(seeds.uniforms(x_Bnd.numel(), seed, "ckd", step, name)).view(x_Bnd.shape)
-            mixed[name] = torch.where((u >= 1 - self.config.exchange).to(x_Bnd.device), t_Bnd, x_Bnd)
+            mixed[name] = torch.where(sent(u >= 1 - self.config.exchange, x_Bnd.device), t_Bnd, x_Bnd)
         return mixed
 
 

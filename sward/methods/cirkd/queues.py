@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from sward import seeds
 from sward.methods.cirkd.config import CIRKDQueues
+from sward.sent import sent, sent_together
 
 
 @dataclass
@@ -82,15 +83,16 @@ class ClassQueues(nn.Module):
             rule: 'fixed': the permutation picks among the class's positions; 'as_code': among all positions of the
                 image (row by row) whatever their class, as in the authors' code.
         """
-        for (image, k, index), permutation in zip(places, filing, strict=True):
-            index, chosen = index.to(x_BnC.device), permutation[:per_class].to(x_BnC.device)
+        picks = [permutation[:per_class] for permutation in filing]
+        moved = sent_together([*(index for _, _, index in places), *picks], x_BnC.device)
+        for (image, k, _), index, chosen in zip(places, moved[: len(places)], moved[len(places) :], strict=True):
             region = F.normalize(x_BnC[image, index].mean(0, keepdim=True), dim=1)
             write(self.region[k], self.next[1, k], region)
             write(self.pixel[k], self.next[0, k], x_BnC[image, index[chosen] if rule == "fixed" else chosen])
 
     def sampled(self, name: str, positions: Tensor) -> Tensor:
         """Vectors at ``positions`` (n,) of the ``pixel`` or ``region`` queue of every class, (K n, C)."""
-        return getattr(self, name)[:, positions.to(self.next.device)].flatten(0, 1)
+        return getattr(self, name)[:, sent(positions, self.next.device)].flatten(0, 1)
 
 
 class ChannelQueue(nn.Module):
@@ -117,11 +119,11 @@ class ChannelQueue(nn.Module):
                 f"the channel queue holds maps of {self.ring.shape[-1]} positions (0: not prepared), the batch has "
                 f"{x_t_BCn.shape[-1]}: train on records of one size, or leave it out with weights.channel_memory: 0"
             )
-        write(self.ring, self.next, x_t_BCn.flatten(0, 1)[rows.to(x_t_BCn.device)])
+        write(self.ring, self.next, x_t_BCn.flatten(0, 1)[sent(rows, x_t_BCn.device)])
 
     def sampled(self, positions: Tensor) -> Tensor:
         """Maps at ``positions`` (m,), (m, n)."""
-        return self.ring[positions.to(self.ring.device)]
+        return self.ring[sent(positions, self.ring.device)]
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
         if (saved := state.get(prefix + "ring")) is not None:  # its width is known only from the data

@@ -19,6 +19,7 @@ from sward.contracts import MASKED_SCORE, Batch, Channels, StudentOutput
 from sward.methods.base import FeatureConfig, FeatureMethod, apply, conv, grid, initialise, tensors
 from sward.methods.kd import both_logits, logit_kl
 from sward.methods.relations.projectors import EnhancedProjector, Projector
+from sward.sent import sent
 
 GROUPS, POOL, TAU = 16, 4, 0.07  # the authors'
 
@@ -142,7 +143,7 @@ class AfDCD(FeatureMethod):
         if self.config.mask == "fixed":
             return self.compared(f_s, f_t, None)
         u = torch.from_numpy(seeds.uniforms(B * H * W, batch.seed, "af-dcd", step)).view(B, 1, H, W)
-        return self.compared(f_s, f_t, u.to(f_t.device))
+        return self.compared(f_s, f_t, sent(u, f_t.device))
 
     def compared(self, f_s: Tensor, f_t: Tensor, u: Tensor | None) -> dict[str, Tensor]:
         """Both feature terms for given draws.

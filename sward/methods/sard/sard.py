@@ -13,6 +13,7 @@ from sward import seeds
 from sward.contracts import Batch, Channels
 from sward.methods.base import FeatureConfig, FeatureMethod, apply, conv, initialise, tensors
 from sward.methods.sard.attention_map import StructureConfig, structure_map
+from sward.sent import sent
 
 
 class SARDConfig(FeatureConfig):
@@ -90,7 +91,7 @@ class SARD(FeatureMethod):
         found = {"consistency": self._weighted(y_s - y_t, W)}
         if self.config.lambda_d > 0:
             generator = torch.Generator().manual_seed(seeds.torch_seed(batch.seed, "sard", step))
-            noise = torch.randn(y_t.shape, generator=generator).to(y_t)
+            noise = sent(torch.randn(y_t.shape, generator=generator), y_t.device).to(y_t.dtype)
             found["denoising"] = self.denoising(y_s, y_t, W, noise)
         return found
 
