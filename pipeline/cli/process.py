@@ -41,4 +41,5 @@ def run_process() -> NoReturn:
             raise
         console.say(console.STOPPED, file=sys.stderr)
         status = INTERRUPTED
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done and said: Ctrl-C would only change the status
     sys.exit(status)
