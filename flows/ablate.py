@@ -12,18 +12,24 @@ from typing import Any, cast
 from uuid import UUID
 
 from prefect import flow, get_run_logger
-from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas import FlowRun
 from prefect.deployments import run_deployment
 from prefect.runtime import deployment, flow_run
 
+from flows.endings import log_cancellation, with_cause
+from flows.form import CompareFile, CompareOverrides, Count, Seed, run_name, settings
+from flows.report_server import address
 from flows.server_outage import publish_artifact, retry_while_unavailable
-from flows.task import log_config, sward
-from pipeline.config import as_overrides, load_config
+from flows.task import artifact_key, log_config, sward
+from flows.verb_process import ChildFailed
+from pipeline.config import load_config
+from pipeline.documents import Comparison, read_document
 from pipeline.experiments.compare import heads, planned_rows, running_order
 from pipeline.experiments.compare_config import CompareConfig
 from pipeline.files import write_atomic
+from pipeline.results import results_table
 from pipeline.training.config import TrainConfig
 from pipeline.training.run_folder import RunFolder
 from pipeline.training.setup import open_store
@@ -32,19 +38,29 @@ from pipeline.yaml_files import dump_yaml
 POLL_SECONDS = 5.0  # between two queries for the states of all runs
 
 
-@flow(name="ablate-student")
-def ablate_student(config: Path, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
+@flow(name="ablate-student", flow_run_name=run_name, on_cancellation=[log_cancellation])
+@with_cause
+def ablate_student(
+    config: CompareFile,
+    seeds: list[Seed] | None = None,
+    steps: Count = None,
+    device: str | None = None,
+    overrides: CompareOverrides = None,
+) -> dict[str, Any]:
     """Trains the points that are not finished, waits for them, then writes table and report.
 
     Args:
         config: YAML file of the comparison, relative to the checkout.
-        overrides: single settings, e.g. {"seeds": [0, 1, 2]}.
+        seeds: seeds of every method, e.g. [0, 1, 2]; empty: as in the file.
+        steps: optimiser steps of every run; empty: as in the file.
+        device: cpu, cuda or cuda:N; empty: as in the file, else the first GPU if there is one.
+        overrides: any other settings, e.g. {"train.optimizer.lr": 0.001}; they win over the fields above.
 
     Returns:
         ``comparison``: the comparison's folder. ``runs``: the folders of its runs.
     """
-    settings = as_overrides(overrides or {})
-    checked = load_config(CompareConfig, config, settings)
+    changes = settings({"seeds": seeds, "train.steps": steps, "train.device": device}, overrides)
+    checked = load_config(CompareConfig, config, changes)
     open_store(checked.train)  # an unusable store fails here once, instead of in every point
     log_config(checked)
     # tuned rows are known only after their trials, which `sward compare` trains with them
@@ -53,16 +69,27 @@ def ablate_student(config: Path, overrides: dict[str, Any] | None = None) -> dic
         wait({submit(point, checked.folder / "configs"): point for point in unfinished(first)})
     if failed := unfinished(points):
         names = ", ".join(point.name for point in failed)
-        raise RuntimeError(
+        raise ChildFailed(
             f"not finished: {names}; see the runs of {trainer()} for the reasons, then start this flow again"
         )
-    lines = sward("compare", config, settings)
-    report = (checked.folder / "report.html").resolve().as_uri()
-    publish_artifact("the table", lambda: create_markdown_artifact("\n".join(lines), key="comparison"))
-    publish_artifact(
-        "the link to the report", lambda: create_link_artifact(report, link_text="report.html", key="report")
-    )
+    sward("compare", config, changes)
+    publish_comparison(checked.folder)
     return {"comparison": str(checked.folder), "runs": [str(p.folder) for p in points]}
+
+
+def publish_comparison(folder: Path) -> None:
+    """Publishes the comparison as a table, and its report as a link, or as its path where no server shows it."""
+    found = read_document(folder / "comparison.json", Comparison)
+    head, key = ["row", *results_table.header(found)[1:]], artifact_key(folder.name)
+    rows = [dict(zip(head, line, strict=True)) for line in results_table.cells(found)]
+    about = f"{'; '.join(results_table.conclusions(found))}\n\n{results_table.caption(found)}"
+    publish_artifact("the table", lambda: create_table_artifact(rows, key=f"comparison-{key}", description=about))
+    report = folder / "report.html"
+    if link := address(report):
+        publish_artifact("the link", lambda: create_link_artifact(link, link_text=str(report), key=f"report-{key}"))
+    else:
+        text = f"The report is the file `{report.resolve()}` on the worker's machine."
+        publish_artifact("the report's path", lambda: create_markdown_artifact(text, key=f"report-{key}"))
 
 
 def trainer() -> str:
@@ -94,7 +121,7 @@ def start_or_find(point: TrainConfig, path: Path, attempt: int) -> FlowRun:
     start = partial(
         run_deployment,
         trainer(),
-        parameters={"config": str(path)},
+        parameters={"config": str(path.resolve())},
         flow_run_name=point.name,
         timeout=0,
         idempotency_key=f"{flow_run.id}-{point.folder.name}-{attempt}",

@@ -4,44 +4,53 @@ Start it with `prefect deployment run extract-teacher-features/local -p config=c
 """
 
 import re
-from pathlib import Path
 from typing import Any
 
 from prefect import flow
 from prefect.artifacts import create_table_artifact
 
+from flows.endings import log_cancellation, with_cause
+from flows.form import CacheFile, CacheOverrides, Count, run_name, settings
 from flows.server_outage import publish_artifact
-from flows.task import log_config, sward
+from flows.task import artifact_key, log_config, sward
 from pipeline.cache.config import CacheConfig
 from pipeline.cache.tools.inspect import inspect
-from pipeline.config import as_overrides, load_config
+from pipeline.config import load_config
 from pipeline.paths import read_path
 
 COMPUTED = re.compile(r"(\d+) computed now")
 
 
-@flow(name="extract-teacher-features")
-def extract_teacher_features(config: Path, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
+@flow(name="extract-teacher-features", flow_run_name=run_name, on_cancellation=[log_cancellation])
+@with_cause
+def extract_teacher_features(
+    config: CacheFile,
+    views: Count = None,
+    batch_size: Count = None,
+    device: str | None = None,
+    overrides: CacheOverrides = None,
+) -> dict[str, Any]:
     """Creates, continues or extends a feature store; only units without a receipt are computed.
 
     Args:
         config: YAML file of the cache, relative to the checkout.
-        overrides: single settings, e.g. {"views.count": 2, "device": "cuda:0"}. For all GPUs of the machine:
+        views: views per training image; empty: as in the file.
+        batch_size: images that the teacher sees at once; empty: as in the file.
+        device: cpu, cuda or cuda:N; empty: as in the file, else the first GPU if there is one.
+        overrides: any other settings; they win over the fields above. For all GPUs of the machine:
             {"runner.kind": "dask"}. For a Dask cluster: {"runner.kind": "dask", "runner.address": "tcp://…",
             "device": "cuda"}.
 
     Returns:
         Path, content id and records of the store, and the number of records computed in this run.
     """
-    settings = as_overrides(overrides or {})
-    checked = load_config(CacheConfig, config, settings)
+    changes = settings({"views.count": views, "batch_size": batch_size, "device": device}, overrides)
+    checked = load_config(CacheConfig, config, changes)
     log_config(checked)
-    lines = sward("extract", config, settings)
+    lines = sward("extract", config, changes)
     facts = inspect(read_path(checked.store))
-    about = f"The store {facts['path']}"
-    publish_artifact(
-        "the store's table", lambda: create_table_artifact(table(facts), key="feature-store", description=about)
-    )
+    about, key = f"The store {facts['path']}", artifact_key(f"store-{facts['content_id'][:12]}")
+    publish_artifact("the store's table", lambda: create_table_artifact(table(facts), key=key, description=about))
     return receipt(facts, lines)
 
 

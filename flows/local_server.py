@@ -7,6 +7,7 @@ runs again.
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +19,8 @@ import httpx
 import yaml
 from prefect.automations import Automation
 from prefect.settings import PREFECT_API_URL
+
+from flows.report_server import VARIABLE
 
 PREFECT = (sys.executable, "-m", "prefect", "--no-prompt")
 POOLS = {"local": ("--limit", "1"), "control": ()}  # pool -> options of its worker; see prefect.yaml
@@ -46,6 +49,7 @@ def main() -> None:
         if not answers(url):
             started.append(start_server(url))
             wait_for(url, started[0])
+        started.append(start_reports())
         for pool in POOLS:
             ensure_pool(pool)
         ensure_automations()
@@ -84,6 +88,16 @@ def answers(url: str) -> bool:
 def start(*command: str) -> subprocess.Popen[bytes]:
     """Starts a `prefect` command in its own session, so that the terminal's Ctrl-C reaches it only through `end`."""
     return subprocess.Popen([*PREFECT, *command], stdin=subprocess.DEVNULL, start_new_session=True)
+
+
+def start_reports() -> subprocess.Popen[bytes]:
+    """Starts the server of reports on a free port of loopback; workers that are started later learn its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        host, port = free.getsockname()
+    os.environ[VARIABLE] = f"http://{host}:{port}"
+    command = (sys.executable, "-m", "flows.report_server", host, str(port))
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
 
 
 def start_server(url: str) -> subprocess.Popen[bytes]:

@@ -9,6 +9,7 @@ from uuid import UUID
 from prefect import State, get_run_logger, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
 
 from flows import verb_process
 from flows.server_outage import publish_artifact
@@ -29,7 +30,7 @@ def transient(task: Any, task_run: Any, state: State[Any]) -> bool:
 @task(task_run_name="{verb}", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=10, retry_condition_fn=transient)
 def sward(verb: str, config: Path, overrides: list[str]) -> list[str]:
     """Runs `sward VERB config --set …`; returns its last lines of output."""
-    return verb_process.run(verb, config, overrides, LineReporter(f"{verb}-progress"))
+    return verb_process.run(verb, config, overrides, LineReporter(f"{verb}-progress-{artifact_key(str(flow_run.id))}"))
 
 
 class LineReporter:
@@ -61,6 +62,11 @@ class LineReporter:
             self.artifact = cast(UUID, made)  # a coroutine only inside an event loop
         else:
             update_progress_artifact(self.artifact, percent, description=line)
+
+
+def artifact_key(name: str) -> str:
+    """A name as Prefect allows it for an artifact's key: lower-case letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def log_config(config: Config) -> None:

@@ -10,50 +10,76 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+from flows.endings import log_cancellation, with_cause
+from flows.form import Count, Rate, Seed, TrainFile, TrainOverrides, run_name, settings
 from flows.server_outage import publish_artifact
-from flows.task import log_config, sward
-from pipeline.config import as_overrides, load_config
+from flows.task import artifact_key, log_config, sward
+from pipeline.config import load_config
 from pipeline.documents import RUN, Facts, read_document
 from pipeline.training.config import TrainConfig
+from sward.metrics.names import in_unit, named
 
 
-@flow(name="train-student")
-def train_student(config: Path, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
+@flow(name="train-student", flow_run_name=run_name, on_cancellation=[log_cancellation])
+@with_cause
+def train_student(
+    config: TrainFile,
+    steps: Count = None,
+    seed: Seed = None,
+    batch_size: Count = None,
+    learning_rate: Rate = None,
+    device: str | None = None,
+    overrides: TrainOverrides = None,
+) -> dict[str, Any]:
     """Trains one student from a store, or resumes its training; a finished run is returned unchanged.
 
     Args:
         config: YAML file of the run, relative to the checkout.
-        overrides: single settings, e.g. {"seed": 1, "optimizer.lr": 0.001}.
+        steps: optimiser steps; empty: as in the file.
+        seed: seed of weights, order and draws; empty: as in the file, else 0.
+        batch_size: records per step; empty: as in the file.
+        learning_rate: highest learning rate of the optimiser; empty: as in the file.
+        device: cpu, cuda or cuda:N; empty: as in the file, else the first GPU if there is one.
+        overrides: any other settings, e.g. {"optimizer.weight_decay": 0.01}; they win over the fields above.
     """
-    settings = as_overrides(overrides or {})
-    checked = load_config(TrainConfig, config, settings)
+    fields = {"steps": steps, "seed": seed, "batch_size": batch_size, "optimizer.lr": learning_rate, "device": device}
+    changes = settings(fields, overrides)
+    checked = load_config(TrainConfig, config, changes)
     log_config(checked)
-    sward("train", config, settings)
+    sward("train", config, changes)
     return publish_results(checked.folder)
 
 
-@flow(name="fit-teacher-head")
-def fit_teacher_head(config: Path, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
+@flow(name="fit-teacher-head", flow_run_name=run_name, on_cancellation=[log_cancellation])
+@with_cause
+def fit_teacher_head(
+    config: TrainFile, steps: Count = None, device: str | None = None, overrides: TrainOverrides = None
+) -> dict[str, Any]:
     """Fits the teacher's head of a training configuration, or resumes it; a finished head is returned unchanged.
 
     Args:
         config: YAML file of a training run with a `head:` section, relative to the checkout.
-        overrides: single settings, e.g. {"head.steps": 500}.
+        steps: optimiser steps of the head; empty: as in the file.
+        device: cpu, cuda or cuda:N; empty: as in the file, else the first GPU if there is one.
+        overrides: any other settings, e.g. {"head.batch_size": 8}; they win over the fields above.
     """
-    settings = as_overrides(overrides or {})
-    checked = load_config(TrainConfig, config, settings).head_run()
+    changes = settings({"head.steps": steps, "device": device}, overrides)
+    checked = load_config(TrainConfig, config, changes).head_run()
     log_config(checked)
-    sward("fit-head", config, settings)
+    sward("fit-head", config, changes)
     return publish_results(checked.folder)
 
 
 def publish_results(folder: Path) -> dict[str, Any]:
     """Publishes metrics and summary of a finished run as artifacts; returns the flow's result (folder and metrics)."""
     facts = read_document(folder / "run.json", Facts, RUN)
-    rows = [{"metric": name, "value": value} for name, value in facts["test"].items()]
+    rows = [{"metric": named(name), "value": in_unit(name, value)} for name, value in facts["test"].items()]
+    key = artifact_key(folder.name)
     about = f"{folder}, {facts['subset']} split"
-    publish_artifact("the table of metrics", lambda: create_table_artifact(rows, key="metrics", description=about))
-    publish_artifact("the run's card", lambda: create_markdown_artifact(card(folder, facts), key="run"))
+    publish_artifact(
+        "the table of metrics", lambda: create_table_artifact(rows, key=f"metrics-{key}", description=about)
+    )
+    publish_artifact("the run's card", lambda: create_markdown_artifact(card(folder, facts), key=f"run-{key}"))
     return {"run": str(folder), "metrics": facts["test"]}
 
 

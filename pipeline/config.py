@@ -9,11 +9,11 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipeline.paths import expand
+from pipeline.paths import config_path, expand
 from pipeline.yaml_files import dump_yaml, read_yaml_text
 
 Model = TypeVar("Model", bound=BaseModel)
-INCLUDES = ("cache", "train")  # keys whose value may be the path of another file
+INCLUDES = ("cache", "train", "student")  # keys whose value may be the path of another file
 FILES = {  # what a file for other verbs is known by
     "CacheConfig": ({"dataset", "store"}, "sward plan and sward extract"),
     "TrainConfig": ({"cache", "student"}, "sward train and sward fit-head"),
@@ -117,9 +117,9 @@ def read_yaml(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
     """
     if path.resolve() in [file.resolve() for file in within]:
         chain = " includes ".join(str(file) for file in [*within, path])
-        raise ConfigError(f"{chain}, which never ends; `cache:` and `train:` must name other files")
+        raise ConfigError(f"{chain}, which never ends; `cache:`, `train:` and `student:` must name other files")
     try:
-        values = read_yaml_text(path.read_text(encoding="utf-8-sig"))
+        values = read_yaml_text(config_path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(
             f"cannot read the configuration {path}: {error.strerror}; give the path of a YAML file"

@@ -1,9 +1,12 @@
 """Terminal output: a progress bar with rate and remaining time (plain lines without a terminal), and result lines."""
 
+import os
+import select
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -15,9 +18,25 @@ STOPPED = "\nstopped; what is finished is kept, the same command continues"
 QUIET_SECONDS = 10  # minimum time between progress lines without a terminal
 
 
+def width() -> int:
+    """Columns of the terminal; 100 where there is none, as in a file."""
+    return shutil.get_terminal_size((100, 24)).columns
+
+
 def say(text: object, file: TextIO | None = None) -> None:
     """Prints a text; terminal escapes in names of files, classes and samples are spelled out."""
     print(printable(text), file=file, flush=True)
+
+
+def without_reader() -> bool:
+    """Whether the reader of the output (`head`, a pager) has ended; what is still to be printed is then dropped."""
+    with suppress(OSError, ValueError):  # the output is no file of the system, as in tests
+        state = select.poll()
+        state.register(sys.stdout.fileno(), select.POLLOUT)
+        if any(event & select.POLLERR for _, event in state.poll(0)):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return True
+    return False
 
 
 @contextmanager

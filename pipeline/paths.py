@@ -1,9 +1,9 @@
 """Resolves configured paths and store URLs to local paths, so that no configuration holds an absolute path.
 
 A relative path whose first part is ``data`` lies under the data root: ``$SWARD_DATA``, or ``data`` in the current
-folder. Cards and split lists are committed, so a file to read that is not under the data root is also looked for in the
-checkout's own ``data/``. Every other path is relative to the current folder. ``~`` and ``$VARIABLE`` are
-replaced in all of them.
+folder. Cards and split lists come with the program, so a file to read that is not under the data root is also looked
+for in the checkout's (or the installed package's) own ``data/``; likewise a configuration under ``configs``. Every
+other path is relative to the current folder. ``~`` and ``$VARIABLE`` are replaced in all of them.
 
 A store at a URL (``s3://bucket/prefix``) is read and written through a local folder below the cache root that mirrors
 it (`cache/storage/mirror.py`). Readers and writers have different folders, so neither sees the other's unfinished work.
@@ -14,7 +14,10 @@ import os
 import re
 from pathlib import Path
 
-CATALOGUE = Path(__file__).resolve().parents[1] / "data"  # the checkout's committed cards and splits
+BESIDE = Path(__file__).resolve().parent / "shipped"  # in an installed wheel; a checkout has its files at its top
+SHIPPED = BESIDE if BESIDE.is_dir() else BESIDE.parents[1]
+CATALOGUE = SHIPPED / "data"  # the committed cards and splits
+CONFIGS = SHIPPED / "configs"  # the committed configurations
 ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ENDPOINT")
 UNSET = re.compile(r"\$(\w+|\{[^}]*\})")  # a variable that `expandvars` left in place
 URLS: dict[str, str] = {}  # mirror folder -> URL of the store, for the stores used by this process
@@ -101,6 +104,14 @@ def read_path(path: str | Path) -> Path:
         return placed
     committed = CATALOGUE.joinpath(*Path(path).parts[1:])
     return committed if committed.exists() else placed
+
+
+def config_path(path: str | Path) -> Path:
+    """Local path of a configuration: in the current folder, or a shipped one if only that exists."""
+    placed = Path(path)
+    shipped = CONFIGS.joinpath(*placed.parts[1:])
+    inside = not placed.is_absolute() and placed.parts[:1] == ("configs",) and not placed.exists()
+    return shipped if inside and shipped.is_file() else placed
 
 
 def write_path(path: str | Path) -> Path:

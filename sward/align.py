@@ -2,7 +2,7 @@
 
 # B batch, C channels, H W height and width of a map, h w of the labels
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 import torch
@@ -10,23 +10,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sward.contracts import IGNORE
-from sward.levels import stride
+from sward.levels import cell_of, stride, zoom_of
 
 
 def pair_levels(
-    teacher: Sequence[str],
+    teacher: Collection[str],
     student: Sequence[str],
     pairing: Literal["auto", "stride", "order"] | list[tuple[str, str]] = "auto",
 ) -> list[tuple[str, str]]:
     """Pairs each teacher level with a student level.
 
     Args:
-        teacher: the teacher's levels, shallow to deep.
+        teacher: the teacher's levels, shallow to deep; ``TeacherChannels`` if it sees the view at its own size.
         student: the student's levels, shallow to deep.
         pairing: 'stride' pairs levels with equal strides (if two levels of one side share a stride: equal names).
             'order' pairs from the deepest level upwards and drops the shallowest levels of the longer list. 'auto'
             pairs by stride if every level of the shorter list has a partner, else by order. A list gives the pairs
-            themselves.
+            themselves. Of a teacher with its own size, 'stride' compares cells on the image (s16 at 512 pixels is s4
+            at 128), and 'auto' takes those pairs if there is one and no two teacher levels share a grid.
 
     Returns:
         (teacher level, student level) of every stage, shallow to deep.
@@ -38,8 +39,9 @@ def pair_levels(
         return _checked(teacher, student, pairing)
     equal = same_strides(teacher, student)
     count = min(len(teacher), len(student))
-    by_stride = pairing == "stride" or (pairing == "auto" and len(equal) == count)
-    pairs = equal if by_stride else list(zip(teacher[-count:], student[-count:], strict=True))
+    complete = len(equal) == count if zoom_of(teacher) == 1 else bool(equal) and distinct(teacher)
+    by_stride = pairing == "stride" or (pairing == "auto" and complete)
+    pairs = equal if by_stride else list(zip(list(teacher)[-count:], student[-count:], strict=True))
     if not pairs or not count:
         raise ValueError(
             f"no levels pair by {pairing!r}: teacher {list(teacher)}, student {list(student)}; "
@@ -48,15 +50,24 @@ def pair_levels(
     return pairs
 
 
-def same_strides(teacher: Sequence[str], student: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs of levels with equal strides; where two levels of one side share a stride, pairs of equal names."""
+def same_strides(teacher: Collection[str], student: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs of levels with equal strides on the image; where two of one side share one, pairs of equal names.
+
+    Names say nothing where the teacher has its own size: there each level of a shared grid pairs with the student's.
+    """
     own = {stride(level): level for level in student}
-    if len(own) == len(student) and len({stride(level) for level in teacher}) == len(teacher):
-        return [(level, own[stride(level)]) for level in teacher if stride(level) in own]
+    if zoom_of(teacher) != 1 or (len(own) == len(student) and distinct(teacher)):
+        cells = {level: int(cell) for level in teacher if (cell := cell_of(level, teacher)).denominator == 1}
+        return [(level, own[cell]) for level, cell in cells.items() if cell in own]
     return [(level, level) for level in teacher if level in student]
 
 
-def _checked(teacher: Sequence[str], student: Sequence[str], pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+def distinct(teacher: Collection[str]) -> bool:
+    """Whether no two levels share a stride."""
+    return len({stride(level) for level in teacher}) == len(teacher)
+
+
+def _checked(teacher: Collection[str], student: Sequence[str], pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
     mistakes = [f"teacher has no {t} (it has {list(teacher)})" for t, _ in pairs if t not in teacher]
     mistakes += [f"student has no {s} (it has {list(student)})" for _, s in pairs if s not in student]
     used = [t for t, _ in pairs]

@@ -27,6 +27,7 @@ class Batch:
             and ``penultimate`` and ``logits`` of the head.
         ids: "<sample digest>/<view>" of each record.
         seed: the run's seed; with the step it keys the methods' random draws.
+        labelled: number of leading records that have labels; the others are ``IGNORE`` throughout. None: all have.
     """
 
     images: Tensor
@@ -34,6 +35,7 @@ class Batch:
     features: dict[str, Tensor]
     ids: list[str]
     seed: int = 0
+    labelled: int | None = None
 
     def inputs(self, student: "Student") -> Any:
         """Returns the images or the teacher features, whichever ``student`` reads."""
@@ -192,6 +194,7 @@ class Method(nn.Module):
     Attributes:
         needs: names of the teacher tensors read from the cache (empty: none).
         weights: weight of every term that ``forward`` returns, by name.
+        label_terms: names of the terms that are computed from labels; they are 0 where a batch has none.
         order_invariant: True if the same records in another order give the same terms.
         per_sample: True if every term is a mean over samples of a value that each sample gives alone (batch norm
             aside), or if the method itself sums over processes (`sward.distributed.collectives`). With several
@@ -201,6 +204,7 @@ class Method(nn.Module):
 
     needs: tuple[str, ...] = ()
     weights: dict[str, float]
+    label_terms: tuple[str, ...] = ()
     order_invariant: bool = True
     per_sample: bool = False
 

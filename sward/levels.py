@@ -9,7 +9,8 @@ counted from 1. ``deepest`` stands for the last level of whichever teacher a con
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
 from typing import Annotated
 
 from pydantic import Field
@@ -40,6 +41,39 @@ def stride(level: str) -> int:
 def grid_of(level: str, size: tuple[int, int]) -> tuple[int, int]:
     """Returns (height, width) in cells of a level's map, of a view of ``size`` (height, width) in pixels."""
     return size[0] // stride(level), size[1] // stride(level)
+
+
+class TeacherChannels(dict[str, int]):
+    """Channels of teacher tensors by name, of a teacher that may see the view at a size of its own.
+
+    Args:
+        channels: level or head tensor -> channels, shallow to deep.
+        zoom: pixels of the teacher's view for one of the student's, on either axis.
+    """
+
+    def __init__(self, channels: Mapping[str, int], zoom: Fraction = Fraction(1)) -> None:
+        super().__init__(channels)
+        self.zoom = zoom
+
+
+def zoom_of(teacher: Iterable[str]) -> Fraction:
+    """Returns the zoom of ``TeacherChannels``; of other collections of levels, which know none, 1."""
+    return teacher.zoom if isinstance(teacher, TeacherChannels) else Fraction(1)
+
+
+def cell_of(level: str, teacher: Iterable[str]) -> Fraction:
+    """Returns the side of a cell of a teacher's map, in pixels of the student's view.
+
+    >>> cell_of("s16", TeacherChannels({"s16": 384}, zoom=Fraction(512, 128)))
+    Fraction(4, 1)
+    """
+    return stride(level) / zoom_of(teacher)
+
+
+def nearest(level: str, teacher: Iterable[str], student: Iterable[str]) -> str:
+    """Returns the student's level whose grid is nearest to that of the teacher's ``level``; of two, the finer one."""
+    cell = cell_of(level, teacher)
+    return min(sorted(student, key=place), key=lambda own: max(stride(own) / cell, cell / stride(own)))
 
 
 def deepest(levels: Iterable[str]) -> str:

@@ -61,7 +61,9 @@ class Objective(nn.Module):
             output, batch = _whole(output, batch)
             with use_slice(None):
                 return self(output, batch, step)
-        terms = {TASK: task_loss(self.task, output.logits, batch.labels), **self.method(output, batch, step)}
+        labelled = slice(batch.labelled or None)  # of a batch without labels all, and the loss is 0
+        task = task_loss(self.task, output.logits[labelled], batch.labels[labelled])
+        terms = {TASK: task, **self.method(output, batch, step)}
         weights = self.method.weights
         if terms.keys() != weights.keys():
             raise ValueError(
@@ -170,6 +172,7 @@ def _sample(output: StudentOutput, batch: Batch, i: int) -> tuple[StudentOutput,
         labels=batch.labels[one],
         features={level: f[one] for level, f in batch.features.items()},
         ids=batch.ids[one],
+        labelled=None,  # its labels are IGNORE if it has none
     )
     return StudentOutput(output.logits[one], features, output.penultimate[one]), alone
 

@@ -1,6 +1,7 @@
 """Configuration of a store: data set, teacher, views, codec and location, and where the extraction runs."""
 
 from collections.abc import Mapping
+from fractions import Fraction
 from math import lcm
 from typing import Annotated, Any, Literal
 
@@ -13,7 +14,7 @@ from pipeline.devices import cores
 from sward.contracts import Config
 from sward.levels import stride
 from sward.teachers import TeacherConfig
-from sward.teachers.timm_backbone import Normalisation
+from sward.teachers.own_input import Normalisation
 
 
 class LocalRunner(Config):
@@ -57,6 +58,11 @@ RunnerConfig = Annotated[LocalRunner | DaskRunner, Field(discriminator="kind")]
 Mean = Annotated[float, Field(ge=0, le=1)]  # 0..255 would be another unit
 Deviation = Annotated[float, Field(gt=0, le=1)]
 LARGEST = 8192  # pixels a side: one record's features are gigabytes
+
+
+def enlarged(size: tuple[int, int], zoom: Fraction) -> tuple[int, int]:
+    """(height, width) of the teacher's view beside a student's view of ``size``, in pixels."""
+    return int(size[0] * zoom), int(size[1] * zoom)
 
 
 def teachers_own(known: Mapping[str, Any]) -> Normalisation:
@@ -110,12 +116,15 @@ class CacheConfig(Config):
 
     @model_validator(mode="after")
     def _sizes(self) -> "CacheConfig":
-        for side in (*self.size, *self.evaluation_size):
+        for side in (*self.size, *self.evaluation_size, *self.teachers_sizes):
             if side > LARGEST:
                 raise ValueError(f"sizes must be at most {LARGEST}, found {side}: larger images are cut into views")
+        for side in (*self.size, *self.evaluation_size):
             if side <= 0 or side % 32:
                 raise ValueError(f"sizes must be positive multiples of 32, found {side}: use {-(-side // 32) * 32}")
-        for level in self.teacher.levels:
+        if self.teacher.size:
+            self._check_own_size()
+        for level in () if self.teacher.size else self.teacher.levels:
             if any(side % stride(level) for side in (*self.size, *self.evaluation_size)):
                 common = lcm(32, stride(level))
                 raise ValueError(
@@ -125,6 +134,25 @@ class CacheConfig(Config):
         if self.views.rot90 and self.size[0] != self.size[1]:
             raise ValueError(f"views.rot90 needs a square size, found {self.size}; set views.rot90: false")
         return self
+
+    def _check_own_size(self) -> None:
+        """Raises ValueError if ``teacher.size`` has other proportions, or a level's stride does not divide a side."""
+        own = self.teacher.size
+        assert own is not None
+        if min(own) < 1 or own[0] * self.size[1] != own[1] * self.size[0]:
+            raise ValueError(
+                f"teacher.size must have the proportions of size {self.size}, found {own}: teacher and student see the "
+                f"same crop; use ({self.size[0] * 4}, {self.size[1] * 4}), for example"
+            )
+        common = lcm(*(stride(level) for level in self.teacher.levels))
+        for name, ours in {"size": self.size, "eval_size": self.evaluation_size}.items():
+            if any((side * self.zoom) % common for side in ours):
+                sides = " × ".join(f"{float(side * self.zoom):g}" for side in ours)
+                raise ValueError(
+                    f"the levels of {self.teacher.architecture} need sides that are multiples of {common} pixels; with "
+                    f"teacher.size {own} beside size {self.size}, views of {name} {ours} would be {sides} for the "
+                    f"teacher: change teacher.size or {name}"
+                )
 
     @model_validator(mode="after")
     def _every_workers_device(self) -> "CacheConfig":
@@ -154,6 +182,25 @@ class CacheConfig(Config):
         """(height, width) of validation and test views, in pixels."""
         return self.eval_size or self.size
 
+    @property
+    def zoom(self) -> Fraction:
+        """Pixels of the teacher's view for one of the student's, on either axis; 1 without ``teacher.size``."""
+        return Fraction(self.teacher.size[0], self.size[0]) if self.teacher.size else Fraction(1)
+
+    @property
+    def teachers_sizes(self) -> tuple[int, ...]:
+        """Sides of the teacher's training and evaluation views, in pixels."""
+        return (*enlarged(self.size, self.zoom), *enlarged(self.evaluation_size, self.zoom))
+
+    @property
+    def teachers_normalisation(self) -> Normalisation:
+        """(mean, std) of RGB for the teacher: its own if it has its own size, else the student's."""
+        return self.teacher.normalisation if self.teacher.size else (self.mean, self.std)
+
     def size_of(self, subset: str) -> tuple[int, int]:
         """(height, width) of a subset's views, in pixels."""
         return self.size if subset == "train" else self.evaluation_size
+
+    def teachers_size_of(self, subset: str) -> tuple[int, int]:
+        """(height, width) at which the teacher sees a subset's views, in pixels."""
+        return enlarged(self.size_of(subset), self.zoom)

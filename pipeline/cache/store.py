@@ -33,6 +33,7 @@ from pipeline.cache.format.shards import crc32c_of, pieces
 from pipeline.cache.manifest.appended import APPENDED, appended_specs, read_appended
 from pipeline.cache.manifest.channel_moments import channel_moments
 from pipeline.cache.manifest.folds import count_folds, role
+from pipeline.cache.manifest.identity import teachers_size
 from pipeline.cache.manifest.records import WITHDRAW, Record, compression_of, full_label_path, plan_units, read_plans
 from pipeline.cache.storage.file_sizes import require_sizes
 from pipeline.cache.storage.mirror import mirror_of
@@ -128,7 +129,7 @@ class Store:
 
     @property
     def normalisation(self) -> tuple[list[float], list[float]]:
-        """(mean, std) of RGB in [0, 1]."""
+        """(mean, std) of RGB in [0, 1] for the student."""
         return self.identity["input.mean"], self.identity["input.std"]
 
     def size(self, subset: str) -> tuple[int, int]:
@@ -136,11 +137,16 @@ class Store:
         height, width = self.identity["input.size" if subset == "train" else "input.eval_size"]
         return height, width
 
+    def teachers_size(self, subset: str) -> tuple[int, int]:
+        """(height, width) at which the teacher saw a subset's views, in pixels."""
+        return teachers_size(self.identity, subset)
+
     def specs(self, subset: str) -> ArraySpecs:
         """Array name -> (shape of one record, dtype), for a subset."""
         if subset not in self._specs:
             appended = appended_specs(self.appended, subset) if self.appended else {}
-            self._specs[subset] = array_specs(self.codec, self.channels, self.size(subset)) | appended
+            sizes = self.size(subset), self.teachers_size(subset)
+            self._specs[subset] = array_specs(self.codec, self.channels, *sizes) | appended
         return self._specs[subset]
 
     def level_arrays(self, level: str) -> list[str]:
@@ -168,7 +174,7 @@ class Store:
         """
         if self.appended and name in self.appended["channels"]:
             return APPENDED.decode(name, parts, (0, 0))  # fp16 ignores the size: its arrays have the map's own shape
-        return self.codec.decode(name, parts, grid_of(name, self.size(subset)))
+        return self.codec.decode(name, parts, grid_of(name, self.teachers_size(subset)))
 
     def read(self, record: Record, out: Arrays) -> None:
         """Reads the arrays named in ``out`` of one record straight into its buffers.

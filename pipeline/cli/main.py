@@ -5,16 +5,17 @@ Heavy modules are imported inside the verbs, so that `sward --help` answers at o
 
 import argparse
 import os
-import select
 import sys
-from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from pipeline import console
+from pipeline.cli.missing_packages import install_hint
 from pipeline.cli.result_verbs import add_result_verbs
+from pipeline.cli.start_verbs import add_start_verbs
 from pipeline.cli.store_verbs import Run, a_path, add_plan, add_store_verbs
+from pipeline.cli.suggesting_parser import SuggestingParser
 from pipeline.paths import read_path, with_urls
 
 # Bases of errors whose message is meant for the user; others are bugs. By name, so that --help imports no torch.
@@ -31,8 +32,13 @@ def main(arguments: list[str] | None = None) -> int:
 
     0: done; 1: refused or failed; 2: wrong usage; 130: stopped and resumable; 141: the reader of the output is gone.
     """
+    root = parser()
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what could come next
+        import argcomplete
+
+        argcomplete.autocomplete(root)
     try:
-        return run_verb(parser().parse_args(arguments))
+        return run_verb(root.parse_args(arguments))
     except KeyboardInterrupt as stop:
         console.say(f"\nstopped; {stop}" if str(stop) else console.STOPPED, file=sys.stderr)
         return 130
@@ -45,8 +51,11 @@ def run_verb(args: argparse.Namespace) -> int:
         sys.stdout.flush()
         return status
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and without_reader():
+        if isinstance(error, BrokenPipeError) and console.without_reader():
             return 141  # 128 + SIGPIPE, as other programs end
+        if isinstance(error, ModuleNotFoundError) and (hint := install_hint(error)):
+            console.say(f"sward {args.verb}: {hint}", file=sys.stderr)
+            return 1
         if not any(kind.__name__ in EXPECTED for kind in type(error).__mro__):
             raise
         console.say(f"sward {args.verb}: {explained(error, args.verb)}", file=sys.stderr)
@@ -57,25 +66,13 @@ def explained(error: Exception, verb: str) -> str:
     """The error's message for people; of a full GPU with what to do, because torch's own message is about torch."""
     if type(error).__name__ != "OutOfMemoryError":
         return with_urls(error)
-    remedy = OUT_OF_MEMORY.get(verb, OUT_OF_MEMORY["train"])
-    asked = ". ".join(str(error).split(". ")[:2])
+    remedy, asked = OUT_OF_MEMORY.get(verb, OUT_OF_MEMORY["train"]), ". ".join(str(error).split(". ")[:2])
     return f"the GPU's memory is full ({asked}); {remedy}, use a GPU with more memory, or end other programs on it"
-
-
-def without_reader() -> bool:
-    """Whether the reader of the output (`head`, a pager) has ended; what is still to be printed is then dropped."""
-    with suppress(OSError, ValueError):  # the output is no file of the system, as in tests
-        state = select.poll()
-        state.register(sys.stdout.fileno(), select.POLLOUT)
-        if any(event & select.POLLERR for _, event in state.poll(0)):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return True
-    return False
 
 
 def parser() -> argparse.ArgumentParser:
     """Builds the parser of all verbs and their arguments."""
-    root = argparse.ArgumentParser(
+    root = SuggestingParser(
         prog="sward",
         description="Distil a frozen Hiera encoder into small students, from a cache of its features.",
         epilog="Details of a verb: sward VERB --help",
@@ -96,6 +93,7 @@ def parser() -> argparse.ArgumentParser:
         )
         return sub
 
+    add_start_verbs(verb)
     add_plan(configured)
     extract_verb = configured("extract", extract, "Stage 1: create, continue or extend a feature store.")
     extract_verb.add_argument(

@@ -90,9 +90,9 @@ def add_student_verbs(verb: Verb) -> None:
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    from pipeline.results.runs import evaluate_run
+    from pipeline.results.runs import evaluate_run, find_run
 
-    for folder in args.runs:
+    for folder in map(find_run, args.runs):
         metrics = evaluate_run(folder, args.subset)["metrics"]
         console.say(f"{folder}: " + "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
 
@@ -107,9 +107,11 @@ def report(args: argparse.Namespace) -> None:
 
 def predict(args: argparse.Namespace) -> int:
     from pipeline.prediction.predict import predict as run
+    from pipeline.results.runs import find_run
 
     window = tuple(args.window) if args.window else None
-    done = run(args.source, args.images, args.out, args.tile, args.probabilities, window, args.device)
+    found = find_run(args.source)
+    done = run(found, args.images, args.out, args.tile, args.probabilities, window, args.device)
     console.say(f"{len(done.written)} images predicted: {args.out}")
     if done.shrunk:
         console.say(
@@ -126,6 +128,8 @@ def predict(args: argparse.Namespace) -> int:
 def export(args: argparse.Namespace) -> None:
     from pipeline.export.export import export as run
     from pipeline.export.model_card import summary
+    from pipeline.results.runs import find_run
 
-    facts, folder = run(args.run_folder, args.out or args.run_folder / "export", args.format, args.int8)
+    source = find_run(args.run_folder)
+    facts, folder = run(source, args.out or source / "export", args.format, args.int8)
     console.say("\n".join([*summary(facts), f"{folder}: {', '.join(facts.files)}, model-card.md, export.json"]))

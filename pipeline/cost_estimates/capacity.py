@@ -7,9 +7,11 @@ rates of a machine, predicts small extractions with this model and runs them.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from math import prod
 
+from pipeline.cache.config import enlarged
 from pipeline.cache.format.arrays import array_specs
 from pipeline.cache.format.codecs import CODECS
 from pipeline.cost_estimates.estimate import record_bytes
@@ -38,6 +40,7 @@ class Workload:
         codec: kind of the codec.
         architecture: the teacher's Hiera trunk.
         shard_records: records per shard.
+        zoom: pixels of the teacher's view for one of the student's, on either axis.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Workload:
     codec: str = "fp16"
     architecture: str = "large"
     shard_records: int = 16
+    zoom: Fraction = Fraction(1)
 
     @property
     def parts(self) -> list[tuple[int, Size]]:
@@ -88,11 +92,16 @@ class Workload:
         return self.shards * (self.arrays + 1) + self.val + self.test
 
     def view_bytes(self, size: Size) -> int:
-        return record_bytes(self.codec, self.channels, size)
+        return record_bytes(self.codec, self.channels, size, enlarged(size, self.zoom))
+
+    def teacher_flops(self, size: Size) -> int:
+        """FLOPs of the teacher for a view that the student sees at ``size``."""
+        return view_flops(self.architecture, enlarged(size, self.zoom))
 
     def values(self, size: Size) -> int:
         """Number of feature values of a view of ``size``, over all levels."""
-        return sum(c * prod(grid_of(level, size)) for level, c in self.channels.items())
+        own = enlarged(size, self.zoom)
+        return sum(c * prod(grid_of(level, own)) for level, c in self.channels.items())
 
 
 @dataclass(frozen=True)
@@ -145,7 +154,7 @@ class Machine:
         """Times of the stages for a view of ``size`` on one node."""
         pixels = prod(work.source) * self.rates.decode + prod(size) * self.rates.render
         return StageTimes(
-            teacher=view_flops(work.architecture, size) / self.flops,
+            teacher=work.teacher_flops(size) / self.flops,
             encode=work.values(size) * self.rates.encode[work.codec],
             render=pixels,
             append=work.view_bytes(size) * self.rates.append,
@@ -223,5 +232,5 @@ class Capacity:
         Infinite if reading a record takes longer than the teacher.
         """
         gpu_seconds = self.extraction * self.machine.nodes * self.machine.gpus
-        teacher = view_flops(self.work.architecture, self.work.size) / self.machine.flops
+        teacher = self.work.teacher_flops(self.work.size) / self.machine.flops
         return break_even(gpu_seconds, self.work.parts[0][0], teacher, self.reading)

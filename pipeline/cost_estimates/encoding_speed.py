@@ -64,8 +64,9 @@ def measure_encoding(folder: Path, config: CacheConfig, channels: Channels) -> t
     records = tuple(
         Record("train", i, str(i), f"{i:064}", config.size, View(0, 0, 0, *config.size)) for i in range(count)
     )
-    unit, made = Unit("train-00000", "train", 0, records), noise(config.size, channels)
-    size = count * sum(array_bytes(*spec) for spec in array_specs(config.codec, channels, config.size).values())
+    unit, made = Unit("train-00000", "train", 0, records), noise(config, channels)
+    specs = array_specs(config.codec, channels, config.size, config.teachers_size_of("train"))
+    size = count * sum(array_bytes(*spec) for spec in specs.values())
     with scratch_folder(folder, size) as place, ThreadPoolExecutor(threads) as pool:
         worker = Rehearsal(place, config, channels)
         worker.encode_once(made[2])
@@ -85,9 +86,9 @@ def timed(worker: Rehearsal, unit: Unit, made: tuple[Any, ...], pool: ThreadPool
     return between - began, ended - between
 
 
-def noise(size: tuple[int, int], channels: Channels) -> tuple[np.ndarray, np.ndarray, Arrays]:
+def noise(config: CacheConfig, channels: Channels) -> tuple[np.ndarray, np.ndarray, Arrays]:
     """A record: black image (3, H, W), label (H, W) of class 0, and standard normal features by level."""
-    height, width = size
+    (height, width), size = config.size, config.teachers_size_of("train")
     generator = np.random.Generator(np.random.Philox(key=seeds.key("rehearsal")))
     features = {
         level: generator.standard_normal((c, *grid_of(level, size)), np.float32) for level, c in channels.items()

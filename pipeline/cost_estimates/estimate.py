@@ -5,18 +5,14 @@ The speeds are measured (`calibration.py`) on this machine, on the disk where th
 
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from pipeline.cache.config import CacheConfig
 from pipeline.cache.extraction.record_plan import wanted_records
-from pipeline.cache.extraction.teacher_writer import Samples, render_record
 from pipeline.cache.format.arrays import array_specs
 from pipeline.cache.format.codecs import CODECS, array_bytes
 from pipeline.cache.manifest.appended import APPENDED
@@ -29,9 +25,9 @@ from pipeline.cost_estimates.calibration import (
     measure_decoding,
     measure_disk,
     measure_teacher,
-    median_seconds,
 )
 from pipeline.cost_estimates.encoding_speed import measure_encoding
+from pipeline.cost_estimates.first_view import first_view, measure_rendering
 from pipeline.cost_estimates.half_precision import HalfPrecision, measure_half_precision
 from pipeline.cost_estimates.student_speed import ReadDemand
 from pipeline.cost_estimates.throughput import StageTimes, break_even
@@ -39,10 +35,10 @@ from pipeline.datasets import Dataset, load_dataset
 from pipeline.devices import cores, resolve_device
 from pipeline.paths import is_url, write_path
 from pipeline.training.config import TrainConfig
+from pipeline.types import Size
 from pipeline.weights import load_teacher
 from sward.contracts import Channels
 from sward.levels import grid_of
-from sward.pixels import normaliser
 
 
 @dataclass(frozen=True)
@@ -68,6 +64,8 @@ class CostEstimate:
         source: (height, width) of the first image in pixels.
         choices: views that fit the budget, per codec; empty without a budget.
         url: URL of the store; None for a local one.
+        size, teachers_size: (height, width) of a training view in pixels, for the student and for the teacher.
+        view_bytes: codec -> bytes of one stored training view.
         half: the teacher in bfloat16 against float32.
     """
 
@@ -88,6 +86,9 @@ class CostEstimate:
     source: tuple[int, int] = (0, 0)
     choices: list[Choice] = field(default_factory=list)
     url: str | None = None
+    size: Size = (0, 0)
+    teachers_size: Size = (0, 0)
+    view_bytes: dict[str, int] = field(default_factory=dict)
     half: HalfPrecision | None = None
 
     @property
@@ -131,15 +132,14 @@ def estimate_costs(config: CacheConfig, train: TrainConfig | None = None, budget
     records = wanted_records(config, dataset)
     counts = {s: sum(r.subset == s for r in records) for s in ("train", "val", "test")}
     evaluated, shards = counts["val"] + counts["test"], sum(-(-n // config.shard_records) for n in counts.values())
-    sizes = {
-        c: (record_bytes(c, channels, config.size), record_bytes(c, channels, config.evaluation_size)) for c in CODECS
-    }
+    evaluating = at_evaluation_size(config)
+    both = [(each.size, each.teachers_size_of("train")) for each in (config, evaluating)]
+    sizes = {c: (record_bytes(c, channels, *both[0]), record_bytes(c, channels, *both[1])) for c in CODECS}
     need = demand_of(config, train, channels, dataset, counts["train"])
-    pieces = {codec: read_pieces(codec, need, config.size) for codec in CODECS}
+    pieces = {codec: read_pieces(codec, need, config) for codec in CODECS}
     target = existing(write_path(config.store))
     disk = measure_disk(target, pieces, need.workers)
-    shapes = level_shapes(need, config.size)
-    evaluating = config.model_copy(update={"size": config.evaluation_size})
+    shapes = level_shapes(need, config)
     pace = measure_pace(config, teacher, dataset, target, disk.write)
     slower = pace if evaluating.size == config.size else measure_pace(evaluating, teacher, dataset, target, disk.write)
     return CostEstimate(
@@ -160,6 +160,9 @@ def estimate_costs(config: CacheConfig, train: TrainConfig | None = None, budget
         source=records[0].image_size,
         choices=choices(budget, sizes, counts["train"] // config.views.count, evaluated) if budget else [],
         url=config.store if is_url(config.store) else None,
+        size=config.size,
+        teachers_size=config.teachers_size_of("train"),
+        view_bytes={codec: training for codec, (training, _) in sizes.items()},
         half=measure_half_precision(teacher, first_view(config, dataset), config.device),
     )
 
@@ -171,11 +174,11 @@ def measure_pace(config: CacheConfig, teacher: Any, dataset: Dataset, target: Pa
     """
     encode, append = measure_encoding(target, config, teacher.channels)
     return StageTimes(
-        measure_teacher(teacher, config.size, config.batch_size, config.device, config.codec),
+        measure_teacher(teacher, config.teachers_size_of("train"), config.batch_size, config.device, config.codec),
         encode,
         measure_rendering(config, dataset),
         append,
-        write * record_bytes(config.codec.kind, teacher.channels, config.size),
+        write * record_bytes(config.codec.kind, teacher.channels, config.size, config.teachers_size_of("train")),
         **thread_counts(config),
     )
 
@@ -189,39 +192,29 @@ def demand_of(
     return demands.measure(train, channels, len(dataset.classes), config.size)
 
 
-def record_bytes(codec: str, channels: Channels, size: tuple[int, int]) -> int:
-    """Bytes of one stored record, image and label included."""
-    return sum(array_bytes(*spec) for spec in array_specs(CODECS[codec], channels, size).values())
+def at_evaluation_size(config: CacheConfig) -> CacheConfig:
+    """The configuration with validation and test views in place of training views, also for the teacher."""
+    own = {"size": config.teachers_size_of("val")} if config.teacher.size else {}
+    teacher = config.teacher.model_copy(update=own)
+    return config.model_copy(update={"size": config.evaluation_size, "teacher": teacher})
 
 
-def read_pieces(codec: str, need: ReadDemand, size: tuple[int, int]) -> Pieces:
+def record_bytes(codec: str, channels: Channels, size: Size, teachers: Size | None = None) -> int:
+    """Bytes of one stored record, image and label included; ``size`` and ``teachers`` as in ``array_specs``."""
+    return sum(array_bytes(*spec) for spec in array_specs(CODECS[codec], channels, size, teachers).values())
+
+
+def read_pieces(codec: str, need: ReadDemand, config: CacheConfig) -> Pieces:
     """Bytes of each array of a record that the student or method reads."""
-    specs = array_specs(CODECS[codec], need.tensors, size)
+    size = config.teachers_size_of("train")
+    specs = array_specs(CODECS[codec], need.tensors, config.size, size)
     for name, c in need.head.items():
         specs |= APPENDED.arrays(name, (c, size[0] // 4, size[1] // 4))
     return [array_bytes(*spec) for spec in specs.values()]
 
 
-def level_shapes(need: ReadDemand, size: tuple[int, int]) -> dict[str, tuple[int, int, int]]:
-    return {level: (c, *grid_of(level, size)) for level, c in need.tensors.items()}
-
-
-def measure_rendering(config: CacheConfig, dataset: Dataset) -> float:
-    """Seconds per view to decode and render it on one core, measured while the other threads do the same."""
-    return median_seconds(first_rendering(config, dataset), threads=max(1, min(config.threads, cores())))
-
-
-def first_rendering(config: CacheConfig, dataset: Dataset) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
-    """A function that renders the first view of the data set's first sample: image (H, W, 3) and label, uint8."""
-    first = wanted_records(config, Dataset(dataset.card, dataset.split, dataset.samples[:1]))[0]
-    samples: Samples = {(s.subset, s.digest): s for s in dataset.samples[:1]}
-    return lambda: render_record(first, samples, config.size_of(first.subset))
-
-
-def first_view(config: CacheConfig, dataset: Dataset) -> Tensor:
-    """The image of that view, normalised for the teacher, as a batch of one."""
-    image = torch.from_numpy(first_rendering(config, dataset)()[0].copy()).permute(2, 0, 1)[None]
-    return normaliser(config.mean, config.std, torch.device("cpu"))(image)
+def level_shapes(need: ReadDemand, config: CacheConfig) -> dict[str, tuple[int, int, int]]:
+    return {level: (c, *grid_of(level, config.teachers_size_of("train"))) for level, c in need.tensors.items()}
 
 
 def thread_counts(config: CacheConfig) -> dict[str, int]:

@@ -19,6 +19,7 @@ def describe(p: CostEstimate) -> list[str]:
     rates = ", ".join(f"{pair} {gain:g}×" for pair, gain in CEILINGS.items())
     return [
         f"records        {p.total_records} ({counts}) in {p.shards} shards, {p.files} files",
+        *view_line(p),
         f"free disk      {p.free_bytes / 1e9:.1f} GB: {room(p)}",
         f"teacher        {p.teacher_seconds * 1e3:.1f} ms per view here; "
         f"extraction {duration(p.extraction_seconds)} ({p.view_seconds * 1e3:.1f} ms per view, rendered and written)",
@@ -33,6 +34,15 @@ def describe(p: CostEstimate) -> list[str]:
         f"largest possible gain per training run, by published FLOPs: {rates}",
         *budget_lines(p),
     ]
+
+
+def view_line(p: CostEstimate) -> list[str]:
+    """One line with the sizes of a training view and the bytes that it takes; none where they are not known."""
+    if p.codec not in p.view_bytes:
+        return []
+    own, sizes = p.teachers_size, f"{p.size[0]}×{p.size[1]} pixels"
+    sizes += f", {own[0]}×{own[1]} for the teacher" if own != p.size else ""
+    return [f"a view         {sizes}: {p.view_bytes[p.codec] / 1e6:.3g} MB as {p.codec}"]
 
 
 def precision_lines(half: HalfPrecision | None) -> list[str]:

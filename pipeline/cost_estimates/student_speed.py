@@ -12,11 +12,12 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
+from pipeline.cache.config import enlarged
 from pipeline.devices import resolve_device, wait_for
 from pipeline.training.config import TrainConfig, build_trainable
 from pipeline.training.teacher.heads import head_channels
 from sward.contracts import HEAD_TENSORS, Batch, Channels, Method, Prestage, Student
-from sward.levels import stride
+from sward.levels import TeacherChannels, stride
 from sward.objective import Objective
 
 BUDGET_SECONDS, MOST = 2.0, 7  # limits of the timed steps: seconds and number; one more step before them warms up
@@ -105,7 +106,9 @@ def prepare(
 def built(config: TrainConfig, teacher: Channels, student: Student, num_classes: int) -> Method:
     """The method; its pre-stages, if any, are not trained but taken as initialised."""
     ready = config.method.for_steps(config.steps)
-    method = ready.build(teacher, student.channels, num_classes, student.classifier.in_channels)
+    method = ready.build(
+        TeacherChannels(teacher, config.cache.zoom), student.channels, num_classes, student.classifier.in_channels
+    )
     for part in list(method.modules()):
         stage = part.prestage() if isinstance(part, Method) else None
         if isinstance(stage, Prestage):
@@ -119,8 +122,9 @@ def synthetic(
     """A batch of random images, labels and features in the shapes of the store's."""
     (height, width), n = size, config.batch_size
     strides = {name: 4 if name in HEAD_TENSORS else stride(name) for name in tensors}
+    tall, wide = enlarged(size, config.cache.zoom)
     features = {
-        name: torch.randn(n, c, height // strides[name], width // strides[name], device=device)
+        name: torch.randn(n, c, tall // strides[name], wide // strides[name], device=device)
         for name, c in tensors.items()
     }
     labels = torch.randint(num_classes, (n, height, width), device=device)

@@ -1,7 +1,7 @@
 """Data sets: cards, splits, checks, reading."""
 
 from pipeline.datasets.card import Card, read_card
-from pipeline.datasets.loading import Dataset, check, check_all, load_dataset
+from pipeline.datasets.loading import Dataset, check, check_all, frame_sequences, load_dataset
 from pipeline.datasets.problems import DatasetError, Problem
 from pipeline.datasets.samples import Sample, image_size, read_image, read_label, sample_digest
 from pipeline.datasets.split_rules import Subset
@@ -15,6 +15,7 @@ __all__ = [
     "Subset",
     "check",
     "check_all",
+    "frame_sequences",
     "image_size",
     "load_dataset",
     "read_card",

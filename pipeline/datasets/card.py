@@ -5,6 +5,7 @@ folder; ``{id}`` in a pattern is the sample's name within the set and may contai
 within one name, ``{class}`` (of masks) is a class's name. Upper and lower case of a file's extension are the same.
 """
 
+import difflib
 import hashlib
 import json
 from functools import cached_property
@@ -53,6 +54,9 @@ class Card(Config):
     masks: Patterns = Field(
         default="masks/{id}.png",
         description="Pattern of the masks, with {id} (and {class}: a folder a class); or a COCO .json; or per subset.",
+    )
+    unlabelled: str = Field(
+        default="", description="Pattern of images without masks, for training, e.g. frames/*.png; empty: none."
     )
     encoding: Encoding = Field(description="What the values in the masks mean.")
     several_masks: Literal["error", "union"] = Field(
@@ -121,7 +125,9 @@ def find_card(dataset: str | Path) -> Path:
     path = Path("data", dataset, "card.yaml") if named else Path(dataset)
     if not paths.read_path(path).is_file():
         known = {p.parent.name for root in (paths.CATALOGUE, paths.data_root()) for p in root.glob("*/card.yaml")}
-        found = f"no card at {paths.read_path(path)}; known names: {', '.join(sorted(known))}"
+        close = difflib.get_close_matches(str(dataset), sorted(known), n=1)
+        meant = f"did you mean {close[0]}? " if close else ""
+        found = f"no card at {paths.read_path(path)}; {meant}known names: {', '.join(sorted(known))}"
         raise DatasetError(str(dataset), [Problem("card", str(dataset), found)])
     return path
 

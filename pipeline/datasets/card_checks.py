@@ -18,6 +18,8 @@ def pattern_mistakes(card: "Card") -> list[str]:
         for key, pattern in named
         if pattern.count("{id}") != 1
     ]
+    if "{id}" in card.unlabelled or (card.unlabelled and "*" not in card.unlabelled):
+        wrong.append(f"unlabelled is {card.unlabelled!r}; expected a pattern with * and without {{id}}")
     if any("{class}" in p for p in images):
         wrong.append("images have {class} in their pattern; expected it in masks only")
     wrong += [f"masks is {p!r}; expected {{class}} at most once" for p in masks if p.count("{class}") > 1]

@@ -13,6 +13,7 @@ from pipeline.datasets.card_checks import is_annotation_file
 from pipeline.datasets.formats.large import few_at_a_time
 from pipeline.datasets.image_files import Picture, Reading, decode_picture, explain
 from pipeline.datasets.masks.choose import THREADS, MaskChoice
+from pipeline.datasets.masks.none import NoMask
 from pipeline.datasets.problems import Problem
 from pipeline.datasets.samples import Sample, sample_digest
 from pipeline.datasets.split_lists import Membership
@@ -36,6 +37,15 @@ def pair_up(members: Membership, choice: MaskChoice, sequences: dict[str, str]) 
             sequence = sequences.get(i, "") if card.sequences else i
             samples.append(Sample(i, subset, images[0], choice.mask(i), sequence, "", reading))
     return samples, problems
+
+
+def without_masks(images: dict[str, Path], card: Card, sequences: dict[str, str]) -> list[Sample]:
+    """Training samples without digests of the images that have no mask, in the order of their ids."""
+    reading = Reading(card.value_range, card.orientation == "stored")
+    return [
+        Sample(i, "train", path, NoMask(path, reading), sequences.get(i, i), "", reading)
+        for i, path in sorted(images.items())
+    ]
 
 
 def _parts(choice: MaskChoice, masks: list[Path]) -> bool:

@@ -75,11 +75,18 @@ def match_files(tree: Tree, pattern: str) -> list[Match]:
     """The files of a tree that match a pattern, e.g. ``images/{id}.png``.
 
     ``{id}`` matches any text, slashes included; ``{class}`` and ``*`` match within one name; the case of the
-    extension does not matter.
+    extension does not matter. Without ``{id}``, the id is the file's place in the set, without extension.
     """
-    matcher = re.compile(expression(pattern.removeprefix(prefix(pattern)).lstrip("/")))
+    start = prefix(pattern)
+    matcher = re.compile(expression(pattern.removeprefix(start).lstrip("/")))
     places = ((path, matcher.fullmatch(path.relative_to(tree.start).as_posix())) for path in tree.files)
-    return [Match(m["id"], path, m.groupdict().get("class_name") or "") for path, m in places if m]
+    found = ((path, {"id": _place(start, tree, path)} | m.groupdict()) for path, m in places if m)
+    return [Match(groups["id"], path, groups.get("class_name") or "") for path, groups in found]
+
+
+def _place(start: str, tree: Tree, path: Path) -> str:
+    inner = path.relative_to(tree.start)
+    return (Path(start) / inner.with_suffix("")).as_posix()
 
 
 def start_of(folder: Path, pattern: str) -> Path:

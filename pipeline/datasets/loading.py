@@ -11,7 +11,7 @@ from pathlib import Path
 from pipeline import paths
 from pipeline.datasets.card import Card, Files, by_subset, find_card, read_card
 from pipeline.datasets.card_checks import is_annotation_file
-from pipeline.datasets.checks import Inspected, inspect_files, pair_up
+from pipeline.datasets.checks import Inspected, inspect_files, pair_up, without_masks
 from pipeline.datasets.file_listing import read_sequences, same_name, start_of
 from pipeline.datasets.folds import in_folds
 from pipeline.datasets.masks.choose import choose_masks
@@ -20,6 +20,7 @@ from pipeline.datasets.pairing import Pairs, find_pairs
 from pipeline.datasets.problems import DatasetError, Problem, shortened
 from pipeline.datasets.procedural.config import ensure
 from pipeline.datasets.samples import Sample
+from pipeline.datasets.split_lists import Membership
 from pipeline.datasets.split_rules import SUBSETS, Folds, Subset
 from pipeline.datasets.splits import check_membership, resolve
 
@@ -60,8 +61,9 @@ class Dataset:
 
     @property
     def split_digest(self) -> str:
-        """sha256 of the sorted lines "<subset> <id>", with a third word, the fold, where there are folds."""
+        """sha256 of the sorted lines "<subset> <id>", with the fold, where there are folds, and "unlabelled"."""
         folds = {s.id: "" if s.fold is None else f" {s.fold}" for s in self.samples}
+        folds |= {s.id: " unlabelled" for s in self.samples if not s.labelled}
         lines = sorted(f"{sample.subset} {sample.id}{folds[sample.id]}" for sample in self.samples)
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
@@ -122,18 +124,24 @@ def _scan(dataset: str | Path, split: str, decode: bool) -> tuple[Dataset, list[
         members = resolve(split, card.splits[split], folder, pairs.images, pairs.masks, sequences)
     except DatasetError as error:
         raise DatasetError(str(dataset), problems + error.problems) from error
-    problems += check_membership(members, split, card, sequences)
+    frames: Membership = [
+        ("train", i) for i in pairs.unlabelled if i in sequences
+    ]  # frames of a test sequence would leak
+    problems += check_membership([*members, *frames], split, card, sequences)
     choice = choose_masks(card, pairs)
     samples, unpaired = pair_up(members, choice, sequences)
+    samples += without_masks(pairs.unlabelled, card, sequences)
     inspected, broken = inspect_files(samples, decode, choice)
     counted: list[Counted] = [
-        (one.sample.subset, one.sample.id, one.counts) for one in inspected if one.counts is not None
+        (one.sample.subset, one.sample.id, one.counts)
+        for one in inspected
+        if one.counts is not None and one.sample.labelled
     ]
     problems += unpaired + broken + class_problems(counted)
     notes = [*pairs.notes, *class_notes(card.classes, counted), *_transparency(inspected)]
     kept = [one.sample for one in inspected]
     if isinstance(rule := card.splits[split], Folds):
-        kept = in_folds(kept, rule, sequences)
+        kept = [*in_folds([s for s in kept if s.labelled], rule, sequences), *(s for s in kept if not s.labelled)]
     return Dataset(card, split, kept, tuple(notes)), problems
 
 
@@ -149,8 +157,22 @@ def _sequences(card: Card, folder: Path, pairs: Pairs) -> tuple[dict[str, str], 
         return {}, []
     table, problems = read_sequences(paths.read_path(folder / card.sequences))
     composed = {same_name(frame): sequence for frame, sequence in table.items()}
-    ids = {*pairs.images, *pairs.masks} - set(table)
+    ids = {*pairs.images, *pairs.masks, *pairs.unlabelled} - set(table)
     return table | {i: composed[same_name(i)] for i in ids if same_name(i) in composed}, problems
+
+
+def frame_sequences(dataset: str | Path) -> dict[str, str]:
+    """Frame -> sequence of a card's table, without looking at any image; empty if the card has none.
+
+    Raises:
+        DatasetError: card or table cannot be read.
+    """
+    card = read_card(dataset)
+    place = paths.read_path(find_card(dataset).parent / card.sequences)
+    table, problems = read_sequences(place) if card.sequences else ({}, [])
+    if problems:
+        raise DatasetError(str(dataset), problems)
+    return table
 
 
 def _absent(card: Card, folder: Path, pairs: Pairs) -> list[Problem]:

@@ -33,6 +33,7 @@ class Pairs:
         masks: id -> mask files; an id of a COCO file has that file.
         classes: mask file -> the class of its folder, where the pattern has {class}.
         entries: id -> its COCO file and the entry there.
+        unlabelled: id -> image of which no mask is expected.
         notes: what was passed over.
         problems: what is wrong with the listing itself.
     """
@@ -41,6 +42,7 @@ class Pairs:
     masks: Found
     classes: dict[Path, str] = field(default_factory=dict)
     entries: dict[str, tuple[CocoFile, str]] = field(default_factory=dict)
+    unlabelled: dict[str, Path] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
@@ -55,11 +57,13 @@ def find_pairs(card: Card, folder: Path) -> Pairs:
     found = Pairs(_by_id(kept[0]), {})
     found.masks = _by_id(_named_as(kept[1], found.images))
     found.classes = {m.path: m.class_name for m in kept[1] if m.class_name}
-    unmatched = _unmatched(card, folder, trees.values(), {m.path for of in (*images, *masks) for m in of})
+    _read_annotations(card, folder, found)
+    _set_unlabelled(card, folder, trees, found)
+    matched = {m.path for of in (*images, *masks) for m in of} | set(found.unlabelled.values())
+    unmatched = _unmatched(card, folder, trees.values(), matched)
     found.notes += passed_over([p for tree in trees.values() for p in tree.hidden], unmatched, paths_root(folder))
     found.problems += [explain(Path(e.filename), e) for tree in trees.values() for e in tree.errors]
     found.problems += _second_masks(unmatched, found.masks) + _unknown_classes(card, found.classes)
-    _read_annotations(card, folder, found)
     return found
 
 
@@ -75,6 +79,26 @@ def _matches(card: Card, folder: Path, trees: dict[Path, Tree], id_prefix: str, 
     found = match_files(trees[start], pattern)
     root = paths_root(folder)
     return [replace(m, id=id_prefix + m.id) for m in found if not is_skipped(m.path, root, card.skip)]
+
+
+def _set_unlabelled(card: Card, folder: Path, trees: dict[Path, Tree], found: Pairs) -> None:
+    """Take the images of the card's pattern ``unlabelled`` that have no mask, also out of ``images``."""
+    own = {path: i for i, files in found.images.items() for path in files}
+    labels = {path for files in found.masks.values() for path in files}
+    for match in _matches(card, folder, trees, "", card.unlabelled) if card.unlabelled else ():
+        i = own.get(match.path, match.id)
+        if match.path in labels or (match.path in own and i in found.masks):
+            continue  # a mask, or an image that has one
+        if i in found.unlabelled or (match.path not in own and i in {*found.images, *found.masks}):
+            found.problems.append(
+                Problem("ambiguous", i, f"{match.path.name} of `unlabelled` has the id of another file")
+            )
+            continue
+        found.unlabelled[i] = match.path
+        found.images.pop(i, None)
+    if card.unlabelled and not found.unlabelled:
+        place, what = start_of(folder, card.unlabelled), f"nothing without a mask matches {card.unlabelled}"
+        found.problems.append(Problem("missing image", str(place), f"{what}; correct `unlabelled`, or leave it out"))
 
 
 def _without_overlap(

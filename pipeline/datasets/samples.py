@@ -8,19 +8,20 @@ import numpy as np
 
 from pipeline.datasets.image_files import PLAIN, Reading, decode_image, explain, picture_size
 from pipeline.datasets.masks.files import Mask
+from pipeline.datasets.masks.none import NoMask
 from pipeline.datasets.problems import DatasetError
 from pipeline.datasets.split_rules import Subset
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image with its mask.
+    """One image with its mask, or without one.
 
     Attributes:
         id: name within the set, for people.
         subset: train, val or test.
         image_path: the image's file.
-        mask: where the label comes from: a file, several files, or annotations.
+        mask: where the label comes from: a file, several files, annotations, or nothing.
         sequence: the video that the image comes from.
         digest: identity of the sample, made of its files' bytes (``sample_digest``).
         reading: how the card wants the image read.
@@ -39,8 +40,13 @@ class Sample:
     group: str | None = None
 
     @property
+    def labelled(self) -> bool:
+        """Whether there is a mask; else the label is ``IGNORE`` throughout."""
+        return not isinstance(self.mask, NoMask)
+
+    @property
     def mask_path(self) -> Path:
-        """The mask's file; the first of several."""
+        """The mask's file, the first of several, or the image's where there is none."""
         return self.mask.path
 
     def absolute(self) -> "Sample":

@@ -16,6 +16,7 @@ from pipeline.cache.store import Store
 from pipeline.experiments.compare_config import TEACHER, CompareConfig, TeacherRow, row_labels
 from pipeline.experiments.comparison_files import last_saved, relate_folders, save
 from pipeline.experiments.fresh import set_aside
+from pipeline.experiments.grid import equal_runs_once, reused_text
 from pipeline.experiments.settings import with_settings
 from pipeline.experiments.tune import Chosen, tune, tuning_folds
 from pipeline.files import write_json
@@ -29,6 +30,7 @@ from pipeline.results.step_costs import add_costs
 from pipeline.results.summary import lookup_row, summarise
 from pipeline.training.config import HeadFit, TrainableConfig, TrainConfig
 from pipeline.training.loop import train
+from pipeline.training.run_folder import RunFolder
 from pipeline.training.setup import open_store
 from sward.students.saved import WEIGHTS
 from sward.teachers.head import TeacherHeadConfig
@@ -68,6 +70,7 @@ def compare(config: CompareConfig, fresh: bool = False) -> str:
     rows = planned_rows(config, tuned(config, store.folds, run_one))
     started = [c.folder for row in rows for c in row.configs if (c.folder / "run.json").is_file()]
     require_store(started, store.content_id)
+    before_now = {c.folder for row in rows for c in row.configs if RunFolder(c.folder).finished}
     for run in [*heads(config), *running_order(rows)]:
         run_one(run)
         test_elsewhere(config, run)
@@ -82,7 +85,8 @@ def compare(config: CompareConfig, fresh: bool = False) -> str:
         comparison["rows"].append(nearest_row(config, comparison))
     save(config, comparison)
     lines = [markdown(header(comparison), cells(comparison)), "", f"table: {config.folder / 'comparison.md'}"]
-    return "\n".join([*lines, report(config, rows), "", *conclusions(comparison)])
+    reused = reused_text({row.label: row.configs for row in rows}, before_now)
+    return "\n".join([*lines, *reused, report(config, rows), "", *conclusions(comparison)])
 
 
 def report(config: CompareConfig, rows: list[PlannedRow]) -> str:
@@ -101,15 +105,16 @@ def planned_rows(config: CompareConfig, chosen: Chosen | None = None) -> list[Pl
         chosen: tuned settings of each fold's runs; None: as configured.
     """
     rows = [teacher_row(config, config.teacher)] if config.teacher else []
+    known: dict[str, TrainConfig] = {}
     students: dict[str, TrainableConfig] = {**config.students} or {"": config.train.student}
     for name, student in students.items():
         labels = row_labels(name, [config.baseline, *config.methods])
-        baseline = labels[config.baseline]
         for method, label in labels.items():
             common = {"student": student, "method": config.methods[method]} | own_optimizer(config, method)
             runs = seeded(config, label, config.seeds, common)
-            configs = tuple(with_row_settings(config, run, method, chosen) for run in runs)
-            rows.append(PlannedRow(label, baseline if label != baseline else None, configs))
+            configs = equal_runs_once((with_row_settings(config, run, method, chosen) for run in runs), known)
+            base = labels[config.baselines.get(method, config.baseline)]
+            rows.append(PlannedRow(label, base if label != base else None, configs))
     return rows
 
 

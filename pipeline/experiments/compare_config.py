@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from pipeline.experiments.grid import plain_row, with_grid
 from pipeline.experiments.tune import TuneConfig
 from pipeline.paths import expand
 from pipeline.training.config import TrainConfig
@@ -43,7 +44,18 @@ class CompareConfig(Config):
         description="Settings of all rows: path of a train config; its method, seed and name are not used."
     )
     methods: dict[Label, MethodConfig] = Field(min_length=1, description="Label -> method.")
-    baseline: Label = Field("student alone", description="Label of the method that the others are compared with.")
+    baseline: Label = Field(
+        "student alone",
+        description="Label of the method that the others are compared with; if absent: the first of kind plain.",
+    )
+    baselines: dict[Label, Label] = Field(
+        {}, description="Label -> label of the row that it is compared with; rows not listed: ``baseline``."
+    )
+    grid: dict[str, list[Any]] = Field(
+        {},
+        description="Dotted name of a train setting -> values, e.g. {optimizer.lr: [1.0e-3, 2.0e-3], method.beta: "
+        "[0.1, 0.5]}: every method gets a row for each combination of the settings that it has.",
+    )
     optimizers: dict[Label, OptimizerConfig] = Field(
         {}, description="Label -> optimiser of that method; methods not listed use the one in train."
     )
@@ -72,6 +84,15 @@ class CompareConfig(Config):
     )
     deviations: list[str] = Field([], description="Differences from the paper's setting, printed below the table.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _written_out(cls, values: Any) -> Any:
+        """Writes the grid out as rows, and names the baseline where it is not stated."""
+        if not isinstance(values, dict) or not isinstance(values.get("methods"), dict) or not values["methods"]:
+            return values
+        values = with_grid(values)
+        return values if "baseline" in values else values | {"baseline": plain_row(values["methods"])}
+
     @model_validator(mode="after")
     def _distinct(self) -> "CompareConfig":
         every = [self.seeds, self.folds, self.teacher.seeds if self.teacher else []]
@@ -84,6 +105,8 @@ class CompareConfig(Config):
         problems += self.tune.mistakes(list(self.methods)) if self.tune else []
         if self.baseline not in self.methods:
             problems.append(f"baseline is {self.baseline!r}; the methods are {list(self.methods)}")
+        if unknown := sorted({*self.baselines, *self.baselines.values()} - set(self.methods)):
+            problems.append(f"baselines names {unknown}; the methods are {list(self.methods)}")
         if TEACHER in self.methods:
             problems.append(f"a method is labelled {TEACHER!r}, the label of the teacher's own row; rename it")
         labels = [label for name in self.students or [""] for label in row_labels(name, list(self.methods)).values()]

@@ -10,7 +10,8 @@ from pipeline.files import read_json, write_atomic
 from pipeline.report.charts import Chart, look, swatch, tag
 from pipeline.report.report import PAGE, environment
 from pipeline.report.table_formats import Table
-from pipeline.results.results_table import NAMES, markdown, mean_sd, shown_metrics
+from pipeline.results.results_table import markdown, mean_sd, shown_metrics
+from sward.metrics.names import NAMES
 
 MARK = 4.0  # size of a marker, in typographic points
 

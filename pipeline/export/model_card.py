@@ -4,8 +4,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import yaml
+
 from pipeline.export.check import Check
 from pipeline.export.speed import Speed
+from sward.metrics.names import KNOWN, NAMES, in_unit, named
 
 Metrics = dict[str, float]
 
@@ -51,8 +54,32 @@ class ExportFacts:
 
 def model_card(facts: ExportFacts) -> str:
     """Returns the model card as Markdown."""
-    parts = [intro(facts), use(facts), quality(facts), cost(facts), care(facts)]
+    parts = [front_matter(facts), intro(facts), use(facts), quality(facts), cost(facts), care(facts)]
     return "\n".join("\n".join(part) + "\n" for part in parts)
+
+
+def front_matter(facts: ExportFacts) -> list[str]:
+    """YAML block that model hubs read: library, task, licence, data set, metrics of the test split as fractions.
+
+    The licence is that of data and teacher together, which no name of a hub's list stands for.
+    """
+    test = {name: value for name, value in facts.run.get("test", {}).items() if value is not None}
+    data = facts.origin.get("data")
+    task = {"type": "image-segmentation"}
+    block: dict[str, Any] = {
+        "library_name": "sward",
+        "pipeline_tag": task["type"],
+        "license": "other",
+        "license_name": "terms-of-data-and-teacher",
+        "tags": ["knowledge-distillation", "segmentation", "onnx", facts.card["student"]["kind"]],
+        **({"datasets": [data]} if data else {}),
+        "metrics": [NAMES[name] for name in NAMES if name in test],
+    }
+    if data and block["metrics"]:
+        results = [{"type": name, "name": NAMES[name], "value": test[name]} for name in NAMES if name in test]
+        result = {"task": task, "dataset": {"name": data, "type": data}, "metrics": results}
+        block["model-index"] = [{"name": facts.name, "results": [result]}]
+    return ["---", yaml.safe_dump(block, sort_keys=False, allow_unicode=True).rstrip(), "---"]
 
 
 def intro(facts: ExportFacts) -> list[str]:
@@ -90,12 +117,17 @@ def quality(facts: ExportFacts) -> list[str]:
     }
     measured |= {f"validation, {name}": metrics for name, metrics in facts.judged.items()}
     measured = {name: metrics for name, metrics in measured.items() if metrics}
-    names = sorted({key for metrics in measured.values() for key in metrics})
-    rows = [(name, *(figure(metrics.get(key)) for key in names)) for name, metrics in measured.items()]
+    found = {key for metrics in measured.values() for key in metrics}
+    names = [key for key in KNOWN if key in found]
+    rows = [
+        (name, *(in_unit(key, metrics[key]) if key in metrics else "–" for key in names))
+        for name, metrics in measured.items()
+    ]
+    head = [named(key) for key in names]
     return [
         "## Quality",
         "",
-        *table(("", *names), rows),
+        *table(("", *head), rows),
         "",
         *(f"- {check.line()}" for check in facts.checks),
         *([f"- real images: {facts.real}"] if facts.real else []),
@@ -147,7 +179,10 @@ def summary(facts: ExportFacts) -> list[str]:
     if facts.judged:
         before, after = facts.judged.values()
         shown = [name for name in ("dice", "iou", "miou") if name in before]
-        changes = ", ".join(f"{n} {before[n]:.4f} to {after[n]:.4f} ({after[n] - before[n]:+.4f})" for n in shown)
+        changes = ", ".join(
+            f"{NAMES[n]} {in_unit(n, before[n])} to {in_unit(n, after[n])} % ({100 * (after[n] - before[n]):+.2f})"
+            for n in shown
+        )
         lines.append(f"int8 on the validation split: {changes}; calibrated on {facts.calibrated} training images")
     lines.append(
         f"{facts.parameters:,} parameters, {facts.flops / 1e9:.3f} GFLOP ({facts.flops / 2e9:.3f} GMAC) per image"
@@ -156,7 +191,3 @@ def summary(facts: ExportFacts) -> list[str]:
         f"{s.engine:34} {s.threads:>3} threads {s.milliseconds:9.2f} ms {s.throughput:8.1f} images/s"
         for s in facts.speeds
     ]
-
-
-def figure(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"

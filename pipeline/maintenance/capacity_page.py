@@ -74,8 +74,9 @@ ASSUMPTIONS = f"""
 - Bytes: features, image, label and shard indices, uncompressed, 16 records per shard. Full-size evaluation labels
   (PNG), plan and receipts are extra.
 - Checking decodes every file once, in one process with {THREADS} threads, before the first view.
-- Not included: start-up, listing, planning, the last shard's sync, copying features from the GPU (about 5 ms per view
-  of 512×1024), failures. A plan is one JSON file; for 10⁷ records and more, use several stores.
+- Not included: start-up, listing, planning, the last shard's sync, failures. Encoding is counted on the cores, although
+  an extraction on a GPU encodes there, so real ones need fewer cores. A plan is one JSON file; for 10⁷ records and
+  more, use several stores.
 """
 
 
@@ -143,6 +144,7 @@ def elsewhere(config: CacheConfig, made: CostEstimate) -> list[str]:
         codec=made.codec,
         architecture=config.teacher.architecture,
         shard_records=config.shard_records,
+        zoom=config.zoom,
     )
     return table(EXTRACTION_HEAD, [extraction_row(Capacity(work, machine)) for machine in MACHINES])
 

@@ -36,6 +36,8 @@ class Chart:
         size: (width, height) in inches.
         row: number of the only row shown, which hides with it; None for a chart of several rows.
         legend: (label, row) of each entry of the legend in files; empty for no legend.
+        note: how to read the chart, below it; may be empty.
+        told: the chart in words for screen readers; empty: the title.
     """
 
     name: str
@@ -44,6 +46,8 @@ class Chart:
     size: tuple[float, float] = (4.5, 2.7)
     row: int | None = None
     legend: tuple[tuple[str, int], ...] = ()
+    note: str = ""
+    told: str = ""
 
     @property
     def svg(self) -> Markup:
@@ -52,7 +56,7 @@ class Chart:
             figure = drawn(replace(self, legend=()), heading=False)
             text = io.StringIO()
             figure.savefig(text, format="svg", transparent=True, metadata=NOTHING)
-        return inline(text.getvalue(), self.title)
+        return inline(text.getvalue(), self.told or self.title)
 
     def save(self, folder: Path) -> list[Path]:
         """Writes <name>.svg and <name>.png, with legend and heading; returns their paths."""

@@ -8,17 +8,19 @@ import numpy as np
 from pipeline.cache.store import Store
 from pipeline.cache.tools.inspect import describe, inspect
 from pipeline.documents import Parts, read_document
+from pipeline.report.answer import answer, answer_chart
 from pipeline.report.charts import Chart
 from pipeline.report.curves import learning_curves, term_curves
 from pipeline.report.examples import Case, examples
 from pipeline.report.grad_cam import activations
-from pipeline.report.metric_charts import confusion_chart, difference_chart, distribution_chart, ranking_chart
+from pipeline.report.metric_charts import confusion_chart, distribution_chart, ranking_chart
 from pipeline.report.selection import ReportInput, Rows, status
 from pipeline.report.table_formats import Table
 from pipeline.report.tsne import space_charts
 from pipeline.results import cost_account, results_table
 from pipeline.results.recount import disagreements, per_class, recount_all
 from pipeline.results.results_table import NONE
+from sward.metrics.names import NAMES
 
 
 @dataclass
@@ -30,8 +32,10 @@ class ReportContents:
         signals: label -> charts of the row's loss terms and signal monitors.
         missing: why the store cannot be read; empty if it can.
         remarks: state of each unfinished run, and each metric that its predictions do not confirm.
+        answer: what the comparison found, in a sentence; empty without a baseline.
+        overview: chart of the differences to the baseline; empty without one.
         conclusions: one sentence for each row that has a baseline.
-        images: charts of differences to the baseline and of per-image values.
+        images: charts of ranks and of per-image values.
         confusions: confusion matrix of each row.
         spaces: t-SNE plot of each row.
         cases: example images with the predictions of all rows.
@@ -45,6 +49,8 @@ class ReportContents:
     signals: dict[str, list[Chart]]
     missing: str = ""
     remarks: list[str] = field(default_factory=list)
+    answer: str = ""
+    overview: list[Chart] = field(default_factory=list)
     conclusions: list[str] = field(default_factory=list)
     images: list[Chart] = field(default_factory=list)
     confusions: list[Chart] = field(default_factory=list)
@@ -59,7 +65,7 @@ class ReportContents:
     def charts(self) -> list[Chart]:
         """All charts, for writing them to files."""
         signals = [chart for charts in self.signals.values() for chart in charts]
-        return [*self.curves, *signals, *self.images, *self.confusions, *self.spaces]
+        return [*self.overview, *self.curves, *signals, *self.images, *self.confusions, *self.spaces]
 
     @property
     def grids(self) -> dict[str, list[Case]]:
@@ -103,13 +109,15 @@ def add_results(found: ReportContents, subject: ReportInput, store: Store | str)
     extraction = cost_account.extraction_of(store)
     about_cost = cost_account.caption(store if isinstance(store, Store) else None, rows, extraction)
     about_runs = f"Every run; seconds with {c['threads']} threads, validation and test included."
-    found.conclusions = results_table.conclusions(c)
+    found.answer, found.conclusions = answer(c), results_table.conclusions(c)
+    found.overview = [chart] if (chart := answer_chart(c)) else []
+    caption, head, cells = results_table.caption(c), results_table.header(c), results_table.cells(c)
     found.tables += [
-        Table("results", "Table of results", results_table.caption(c), results_table.header(c), results_table.cells(c)),
+        Table("results", "Table of results", caption, head, cells, results_table.DETAILS),
         Table("cost-account", "Cost account", about_cost, cost_account.HEADER, cost_account.account(rows, extraction)),
         Table("all-runs", "Table of runs", about_runs, run_header(c), run_cells(c)),
     ]
-    charts = difference_chart(c), ranking_chart(c), distribution_chart(rows, c["headline"])
+    charts = ranking_chart(c), distribution_chart(rows, c["headline"])
     found.images = [chart for chart in charts if chart]
 
 
@@ -127,7 +135,7 @@ def add_counts(found: ReportContents, rows: Rows, store: Store) -> None:
     wrong = disagreements(rows, counted)
     found.remarks += wrong
     if counted:
-        names = ", ".join(dict.fromkeys(results_table.NAMES[m] for m in next(iter(counted.values()))[0].metrics))
+        names = ", ".join(dict.fromkeys(NAMES[m] for m in next(iter(counted.values()))[0].metrics))
         if not wrong:
             found.agreement = f"Counted again from the saved predictions of every run, {names} are the same."
         about = "IoU in per cent, over all pixels, mean over seeds; share: of the labelled pixels."
@@ -144,7 +152,7 @@ def run_header(comparison: dict[str, Any]) -> list[str]:
     return [
         "",
         "seed",
-        *(f"{results_table.NAMES[m]} %" for m in results_table.shown_metrics(comparison)),
+        *(f"{NAMES[m]} %" for m in results_table.shown_metrics(comparison)),
         "seconds",
         "identity",
         "folder",

@@ -6,8 +6,8 @@ from functools import partial
 from typing import Any
 
 from pipeline.report.charts import Chart, look, plain, slug, tag
-from pipeline.results.results_table import NAMES
 from pipeline.results.runs import SavedRun
+from sward.metrics.names import NAMES
 
 Line = tuple[list[int], list[float]]  # steps, values
 Series = dict[str, list[Line]]  # label -> one line per seed

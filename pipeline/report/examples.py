@@ -10,9 +10,9 @@ from pipeline.cache.store import Store
 from pipeline.report.layered_image import Picture
 from pipeline.report.student_on_records import stored
 from pipeline.results.masks import class_layer, error_layer, fit
-from pipeline.results.results_table import NAMES
 from pipeline.results.rows import image_means
 from pipeline.results.runs import SavedRun, prediction
+from sward.metrics.names import NAMES
 
 CASES = 9  # worst, median and best, with three between each two
 

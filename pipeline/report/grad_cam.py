@@ -18,15 +18,20 @@ LEVEL = "s16"  # deep enough to respond to objects; all students and the teacher
 
 
 def activations(store: Store, rows: Mapping[str, Sequence[SavedRun]], cases: Sequence[Case]) -> list[Case]:
-    """The key examples, with Grad-CAM maps instead of predictions, for rows whose first seed has saved its student."""
+    """The key examples where a class other than 0 occurs, with Grad-CAM maps instead of predictions.
+
+    Shown for rows whose first seed has saved its student.
+    """
     probes = {label: probe(runs[0], store) for label, runs in rows.items()}
-    return [shown(case, store, probes) for case in cases if case.key] if any(probes.values()) else []
+    if not any(probes.values()):
+        return []
+    targets = [(case, main_class(store.full_label(case.record))) for case in cases if case.key]
+    return [shown(case, store, probes, target) for case, target in targets if target]
 
 
-def shown(case: Case, store: Store, probes: Mapping[str, StudentOnRecords | None]) -> Case:
-    """Replaces the predictions of an example by Grad-CAM maps of its main class."""
+def shown(case: Case, store: Store, probes: Mapping[str, StudentOnRecords | None], target: int) -> Case:
+    """Replaces the predictions of an example by Grad-CAM maps of class ``target``."""
     image, truth = case.pictures[:2]
-    target = main_class(store.full_label(case.record))
     maps = [
         Picture(label, "", heat(image.image, activation(probe, case, target)), row=i)
         for i, (label, probe) in enumerate(probes.items())
@@ -36,9 +41,9 @@ def shown(case: Case, store: Store, probes: Mapping[str, StudentOnRecords | None
 
 
 def main_class(label: np.ndarray) -> int:
-    """The class with the most pixels, class 0 left out; 1 if there is no other class."""
+    """The class with the most pixels, class 0 left out; 0 if there is no other class."""
     counts = np.bincount(label[(label != IGNORE) & (label > 0)], minlength=2)
-    return int(counts.argmax()) or 1
+    return int(counts.argmax())
 
 
 def level_of(student: Student) -> str:

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from pipeline.report.charts import COLOURS, Chart, plain, slug, tag
-from pipeline.results.results_table import NAMES, is_paired
+from pipeline.results.results_table import is_paired
 from pipeline.results.rows import Row, image_means
 from pipeline.results.runs import SavedRun
 from sward import seeds
+from sward.metrics.names import NAMES
 
 ROW_INCHES = 0.42
 SPREAD = 0.25  # largest random offset of a dot, as a fraction of the distance between two rows

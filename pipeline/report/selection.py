@@ -14,6 +14,7 @@ from pipeline.results.rows import Row
 from pipeline.results.runs import RunError, SavedRun, command_to_continue, load_run, read_run, require_store, run_facts
 from pipeline.results.summary import summarise
 from pipeline.training.evaluate import headline
+from sward.metrics.names import NAMES
 
 COMPARE = "delete it and run `sward compare` again, which keeps the finished runs"
 Rows = dict[str, list[SavedRun]]  # label -> runs by seed
@@ -143,7 +144,7 @@ def status(run: SavedRun, metric: str) -> str:
     """Describes the state of an unfinished run, and how to continue it."""
     step = max((line["step"] for line in run.log), default=0)
     values = [line[f"val/{metric}"] for line in run.log if line.get(f"val/{metric}") is not None]
-    best = f", best validation {metric} {100 * max(values):.2f} %" if values else ", not validated yet"
+    best = f", best validation {NAMES[metric]} {100 * max(values):.2f} %" if values else ", not validated yet"
     where = f"step {step} of {run.config.steps}{best}"
     try:
         with locked(run.path):

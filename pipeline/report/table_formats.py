@@ -24,6 +24,7 @@ class Table:
         caption: text below the table.
         header: names of the columns.
         rows: lists of texts, in the order of the header.
+        details: names of columns that the page hides until its reader asks for them.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Table:
     caption: str
     header: list[str]
     rows: list[list[str]]
+    details: tuple[str, ...] = ()
 
     @property
     def texts(self) -> dict[str, str]:

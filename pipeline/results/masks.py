@@ -9,8 +9,8 @@ from PIL import Image
 from sward.contracts import IGNORE
 
 OPACITY = 0.55  # of a tint; the report's page starts at the same value (--strength in style.css)
-# Colours of correct, missed and false foreground, by Okabe & Ito: most colour-blind readers can tell them apart.
-HIT, MISSED, FALSE = (0, 158, 115), (0, 114, 178), (230, 159, 0)
+# Colours of correct, missed and false foreground: told apart by most colour-blind readers, and used for no row's line.
+HIT, MISSED, FALSE = (245, 245, 245), (86, 180, 233), (240, 228, 66)
 
 
 @dataclass(frozen=True)

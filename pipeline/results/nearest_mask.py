@@ -22,7 +22,7 @@ def copied_masks(store: Store) -> dict[str, Any]:
         As ``evaluate``: {"subset", "metrics", "per_image"}.
     """
     subset, metrics = store.evaluation_subset, SegmentationMetrics(len(store.classes))
-    training = [record for record in store.records["train"] if record.view.number == 0]
+    training = [record for record in store.records["train"] if record.view.number == 0 and record.labelled]
     known = np.stack([_signature(store, record) for record in training])
     for record in store.records[subset]:
         nearest = training[int((known @ _signature(store, record)).argmax())]

@@ -3,7 +3,8 @@
 from typing import Any
 
 from pipeline.results.differences import estimate_of
-from pipeline.results.results_table import NAMES, markdown
+from pipeline.results.results_table import markdown
+from sward.metrics.names import NAMES
 
 
 def power_text(comparison: dict[str, Any], seeds: int) -> str:

@@ -6,9 +6,10 @@ from collections import Counter
 from typing import Any
 
 from pipeline.plain_text import no_formula, one_line
+from sward.metrics.names import NAMES
 
-NAMES = {"dice": "mDice", "iou": "mIoU", "miou": "mIoU", "macc": "mAcc"}
 NONE = "–"
+DETAILS = ("seeds", "p (Holm)", "parameters", "extra", "peak MB", "reads")  # columns that few readers need
 
 
 def shown_metrics(comparison: dict[str, Any]) -> tuple[str, ...]:

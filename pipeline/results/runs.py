@@ -3,6 +3,7 @@
 The student is rebuilt from student.json and student.safetensors alone: no store, no teacher, no download.
 """
 
+import difflib
 import math
 import re
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from sward.students.saved import CARD, WEIGHTS, SavedStudentError, read_student,
 
 EVALUATE = "restore the file from a copy, or move the folder {folder} away and train the run again"
 NAME = re.compile(r"[A-Za-z0-9._-]+")  # of runs, as `TrainConfig.name` takes it
+HASH = re.compile(r"-[0-9a-f]{10}")  # end of a run folder's name
 REQUIRED = ("config.yaml", "run.json", "metrics.jsonl", "evaluation.json")
 
 
@@ -105,8 +107,33 @@ def read_run(folder: Path) -> SavedRun:
 def run_facts(folder: Path) -> dict[str, Any]:
     """Reads run.json of a run, finished or not."""
     if not (folder / "run.json").is_file():
-        raise RunError(f"{folder} is not a run: it has no run.json; give a folder made by `sward train`")
+        raise RunError(
+            f"{folder} is not a run: it has no run.json; give a folder made by `sward train`{nearest(folder)}"
+        )
     return read_document(folder / "run.json", Facts, RUN)
+
+
+def find_run(folder: str | Path) -> Path:
+    """The folder of a run that is given without its hash: ``runs/name`` for ``runs/name-0123456789``.
+
+    Raises:
+        RunError: several runs have this name; names them.
+    """
+    folder = Path(folder)
+    named = [p for p in folder.parent.glob("*/run.json") if p.parent.name[:-11] == folder.name]
+    found = sorted(p.parent for p in named if HASH.fullmatch(p.parent.name[-11:]))
+    if (folder / "run.json").is_file() or folder.is_file() or not found:
+        return folder
+    if len(found) > 1:
+        raise RunError(f"{folder} is the name of {len(found)} runs: {', '.join(map(str, found))}; give one of them")
+    return found[0]
+
+
+def nearest(folder: Path) -> str:
+    """Words that suggest runs whose names are near that of a folder which is none; empty without any."""
+    names = [p.parent.name for p in folder.parent.glob("*/run.json")]
+    close = difflib.get_close_matches(folder.name, names, n=2)
+    return f"; did you mean {' or '.join(str(folder.parent / name) for name in close)}?" if close else ""
 
 
 def load_student(folder: str | Path) -> tuple[Student, dict[str, Any]]:

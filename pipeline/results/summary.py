@@ -14,6 +14,7 @@ from pipeline.results.differences import correct, difference, ranks
 from pipeline.results.rows import Row
 from pipeline.results.runs import RunError, SavedRun, describe_student, number, require_store
 from pipeline.training.evaluate import headline
+from sward.levels import TeacherChannels
 from sward.metrics import PER_IMAGE
 
 COPIED = "nearest mask, copied"  # label of the row without training
@@ -177,7 +178,10 @@ def count_parameters(run: SavedRun) -> tuple[int, int]:
     student, card = describe_student(run.path)
     with torch.random.fork_rng(devices=[]):
         method = run.config.method.build(
-            card["teacher_channels"], student.channels, len(card["classes"]), student.classifier.in_channels
+            TeacherChannels(card["teacher_channels"], run.config.cache.zoom),
+            student.channels,
+            len(card["classes"]),
+            student.classifier.in_channels,
         )
     student_count, method_count = (
         sum(p.numel() for p in module.parameters() if p.requires_grad) for module in (student, method)

@@ -9,6 +9,8 @@ from pipeline.cache.config import CacheConfig
 from pipeline.cache.manifest.identity import digest
 from pipeline.config import parse_size
 from pipeline.paths import expand
+from pipeline.training.inputs.initial_weights import InitConfig
+from pipeline.training.inputs.labels import UNLABELLED, LabelsConfig
 from pipeline.training.neutral_settings import without_neutral
 from pipeline.training.optimizer import OptimizerConfig
 from pipeline.training.teacher.head_config import HeadFit
@@ -57,6 +59,13 @@ class TrainConfig(Config):
         "cached", description="Features from the store, or (for comparison) the teacher run on the store's views."
     )
     task: TaskConfig = Field(TaskConfig(), description="Task loss: cross-entropy, Dice and focal terms.")
+    labels: LabelsConfig = Field(
+        LabelsConfig(), description="Training images whose labels are read: a share such as 0.1, or how it is drawn."
+    )
+    unlabelled: float = Field(
+        0, ge=0, lt=1, description="Share of a batch without labels, added to the `batch_size` records that have them."
+    )
+    init: InitConfig | None = Field(None, description="Initial weights: a run's folder, or a file; null: drawn.")
     fold: int | None = Field(None, ge=0, description="Part of a cross-validation that tests; null: no such split.")
 
     # schedule
@@ -101,7 +110,9 @@ class TrainConfig(Config):
     devices: int = Field(
         1, ge=1, description="Processes per machine (one per GPU); they split each batch and give the same result."
     )
-    nodes: int = Field(1, ge=1, description="Machines; with more than one, start torchrun on each (see README).")
+    nodes: int = Field(
+        1, ge=1, description="Machines; with more than one, start torchrun on each (docs/how-to/several-gpus.md)."
+    )
     precision: Literal["32-true", "bf16-mixed"] = Field(
         "32-true", description="Precision of Lightning Fabric; losses stay in float32."
     )
@@ -134,6 +145,11 @@ class TrainConfig(Config):
         return counted
 
     @property
+    def unlabelled_size(self) -> int:
+        """Records without labels in a step, over those of ``batch_size``."""
+        return max(1, round(self.batch_size * self.unlabelled / (1 - self.unlabelled))) if self.unlabelled else 0
+
+    @property
     def processes(self) -> int:
         """Number of processes over all machines; 1: the calling process trains alone."""
         return self.devices * self.nodes
@@ -148,6 +164,12 @@ class TrainConfig(Config):
                     f"{name} is {size} (over all processes), which cannot be divided by devices × nodes = "
                     f"{self.devices} × {self.nodes}; make it a multiple of {self.processes}, or change devices or nodes"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _unlabelled_records_have_a_place(self) -> "TrainConfig":
+        if self.unlabelled and (self.labels.fraction == 0 or self.processes > 1 or is_head(self.student)):
+            raise ValueError(UNLABELLED.format(self.unlabelled, self.labels.fraction, self.processes))
         return self
 
     @field_validator("steps")
@@ -201,6 +223,7 @@ class TrainConfig(Config):
         for key in ("store", "shard_records", "compression", "batch_size", "workers", "device", "runner"):
             values["cache"].pop(key)
         values["cache"]["teacher"].pop("implementation", None)
+        values |= {"init": self.init.digest} if self.init else {}  # what the weights are, wherever they lie
         # channels-last order counts also where bf16 implies it: sums are rounded differently
         return digest(values | ({"channels_last": True} if self.puts_channels_last else {}))
 
@@ -220,23 +243,4 @@ class TrainConfig(Config):
         """
         if self.head is None:
             raise ValueError("no `head:` is configured; add e.g. `head: {steps: 300}`")
-        fold = "" if self.fold is None else f"-fold{self.fold}"
-        changes = {
-            "name": f"teacher-seed{self.head.seed if seed is None else seed}{fold}",
-            "student": self.head.network,
-            "method": PlainConfig(),
-            "head": None,
-            "steps": self.head.steps,
-            "epochs": None if self.head.steps else self.head.epochs,
-            "task": self.head.task or self.task,
-            "accumulate": 1,
-            "ema": 0,
-            "patience": 0,
-            "batch_size": self.head.batch_size or self.batch_size,
-            "optimizer": self.head.optimizer or self.optimizer,
-            "seed": self.head.seed if seed is None else seed,
-            "signal_every": 0,
-            "channels_last": False,
-            "compile": False,
-        }
-        return self.model_copy(update=changes)
+        return self.model_copy(update=self.head.of_run(self, seed) | {"method": PlainConfig()})

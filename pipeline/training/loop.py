@@ -37,7 +37,7 @@ from sward.contracts import Batch, StudentOutput
 from sward.distributed.synced_layers import sharing
 from sward.mwad.monitors import alarms
 from sward.objective import Losses, gradient_shares
-from sward.students.inputs import single_values_explained
+from sward.students.inputs import output_for, single_values_explained
 
 log = logging.getLogger(__name__)
 
@@ -172,7 +172,7 @@ def forward_backward(
     wrapped: Any = run.student  # by Fabric
     with sharing(run.stream.order.size(step)), run.fabric.no_backward_sync(wrapped, enabled=sync_manually):
         with part("forward: student"), single_values_explained():
-            output = run.student(batch.inputs(run.student))
+            output = output_for(wrapped, batch)
         losses = run.objective(output, batch, step)
     if run.objective.balance is not None and measures:
         with part("gradient balance"):

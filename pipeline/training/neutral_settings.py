@@ -7,6 +7,9 @@ from sward.task import TaskConfig
 NEUTRAL: dict[str, Any] = {  # settings that came later: at these values a run is what it was without them
     "task": TaskConfig().model_dump(mode="json"),
     "fold": None,
+    "labels": {"fraction": 1.0},
+    "unlabelled": 0,
+    "init": None,
     "epochs": None,
     "accumulate": 1,
     "ema": 0,

@@ -6,8 +6,8 @@ from pathlib import Path
 from pipeline.cache.store import Store
 from pipeline.paths import read_path, with_urls
 from pipeline.training.config import TrainConfig, is_head
+from pipeline.training.inputs.orders import training_orders
 from pipeline.training.run_folder import RunFolder
-from pipeline.training.setup import training_order
 
 SHORT_HEAD = 5  # epochs
 log = logging.getLogger(__name__)
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 def with_length(config: TrainConfig, store: Store) -> TrainConfig:
     """Returns the run with its number of steps; warns if a teacher's head would hardly be trained."""
-    records = training_order(config, store).epoch_size
+    records = training_orders(config, store).main.epoch_size
     config = config.with_steps(records)
     if is_head(config.student) and (epochs := config.steps * config.batch_size / records) < SHORT_HEAD:
         log.warning(

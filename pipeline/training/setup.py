@@ -12,11 +12,12 @@ from pipeline.cache.manifest.identity import differences, identity_from_config, 
 from pipeline.cache.store import Store
 from pipeline.memory import keep_freed_memory
 from pipeline.paths import read_path
-from pipeline.training.batch_order import Order
 from pipeline.training.checkpoint import CheckpointMismatch
-from pipeline.training.config import TrainConfig, build_trainable
+from pipeline.training.config import TrainConfig
 from pipeline.training.device.compile import compile_student
 from pipeline.training.distributed.fabric import Fabric, make_fabric
+from pipeline.training.inputs.orders import require_something_to_learn, training_orders
+from pipeline.training.inputs.student import initial_student
 from pipeline.training.optimizer import build_optimizer, running_mean
 from pipeline.training.prestages.prestage import run_prestages
 from pipeline.training.run_folder import RunFolder
@@ -26,6 +27,7 @@ from pipeline.training.teacher.online import OnlineTeacher
 from pipeline.types import TrainProgress
 from sward import seeds
 from sward.contracts import Channels, Method, Student
+from sward.levels import TeacherChannels
 from sward.objective import Objective
 
 REMEDY = """Set `cache.store` to the right store, or rebuild it with `sward extract`.
@@ -156,19 +158,21 @@ def setup(
     keep_freed_memory()
     fabric = make_fabric(config)
     torch.manual_seed(seeds.torch_seed(config.seed, "setup"))
-    student = build_trainable(config.student, store.channels, len(store.classes), config.seed)
+    student = initial_student(config, store)
     set_memory_format(student, config)
     if config.compile:
         compile_student(student, fabric.device)
     head = head_source(config, store, fabric.device)
     method = build_method(config, store, student, head)
     tensors = tuple(store.channels) if student.reads == "features" else method.needs
-    order = training_order(config, store, fabric.world_size, fabric.global_rank)
-    require_a_record_each(order)
+    orders = training_orders(config, store, fabric.world_size, fabric.global_rank)
+    order = orders.main
+    require_something_to_learn(config, method)
     online = OnlineTeacher(config.cache, store, fabric.device) if config.teacher == "online" and tensors else None
-    stream = Stream(store, order, tensors, fabric.device, config.workers, config.prefetch, head.network, online)
+    reading = (fabric.device, config.workers, config.prefetch, head.network, online)
+    stream = Stream(store, order, tensors, *reading, orders.unlabelled, orders.hidden)
     objective = Objective(method, config.task, config.method.balance).to(fabric.device)
-    sources = {"head": head.digest} if head.digest else {}
+    sources = ({"head": head.digest} if head.digest else {}) | orders.sources
     sources |= run_prestages(config, stream, method, head, progress)
     method.prepare(
         stream.calibration_batch(min(16, len(order.records))),
@@ -184,21 +188,6 @@ def setup(
     )
 
 
-def training_order(config: TrainConfig, store: Store, world: int = 1, rank: int = 0) -> Order:
-    """Which of the store's training records make up which batch."""
-    records = [r for r in store.records["train"] if config.views is None or r.view.number < config.views]
-    return Order(tuple(records), config.batch_size, config.seed, config.per_epoch, world, rank)
-
-
-def require_a_record_each(order: Order) -> None:
-    """Raises ValueError if a batch of an epoch has fewer records than there are processes."""
-    if (smallest := order.size(-1)) < order.world:
-        raise ValueError(
-            f"an epoch's smallest batch has {smallest} records, fewer than the {order.world} processes that split it: "
-            "set devices lower, or batch_size higher"
-        )
-
-
 def build_method(config: TrainConfig, store: Store, student: Student, head: HeadSource) -> Method:
     """Builds the method for this store, head and student.
 
@@ -206,7 +195,8 @@ def build_method(config: TrainConfig, store: Store, student: Student, head: Head
         ValueError: one of them lacks a tensor that the method reads; says what to do.
         HeadMissing: the missing tensor is one of the teacher's head.
     """
-    teacher, ready = store.channels | head.channels, config.method.for_steps(config.steps)
+    ready = config.method.for_steps(config.steps)
+    teacher = TeacherChannels(store.channels | head.channels, config.cache.zoom)
     try:
         return ready.build(teacher, student.channels, len(store.classes), student.classifier.in_channels)
     except ValueError as error:

@@ -6,7 +6,7 @@ decoded on the device. The step number alone determines the position, so resumin
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
 from typing import Any
@@ -22,7 +22,7 @@ from pipeline.training.device.copies import Copies, Sent
 from pipeline.training.pixel_check import PixelCheck
 from pipeline.training.profiling.parts import part
 from pipeline.types import Arrays
-from sward.contracts import HEAD_TENSORS, Batch, Student
+from sward.contracts import HEAD_TENSORS, IGNORE, Batch, Student
 from sward.pixels import normaliser
 
 AHEAD = 2  # prefetch distance in records, at least: how early the disk is asked for a record
@@ -43,6 +43,8 @@ class Stream:
             they are also copied ahead.
         head: frozen teacher head that computes the head tensors from the levels; None reads them from the store.
         teacher: computes the levels from the stored views, before stage-2 colours; None reads them from the store.
+        unlabelled: order of further records, of which every step gets a batch too; None: there are none.
+        hidden: digests of the samples whose labels are not shown; in a batch they come last.
 
     Attributes:
         ahead: prefetch distance in records.
@@ -64,6 +66,8 @@ class Stream:
         prefetch: int = 2,
         head: Student | None = None,
         teacher: Callable[[Tensor], dict[str, Tensor]] | None = None,
+        unlabelled: Order | None = None,
+        hidden: Collection[str] = (),
     ) -> None:
         self.store, self.order, self.tensors, self.device = store, order, tensors, device
         self.workers, self.prefetch, self.head, self.teacher = workers, prefetch, head, teacher
@@ -85,7 +89,8 @@ class Stream:
         self.normalise = normaliser(*store.normalisation, device)
         self._copies = Copies(device)
         self._pixels = PixelCheck(store)
-        self._epoch: tuple[int, list[list[Record]]] = (-1, [])
+        self.unlabelled, self.hidden = unlabelled, frozenset(hidden)
+        self._epochs: dict[bool, tuple[int, list[list[Record]]]] = {}  # of the unlabelled records or not
 
     def batches(self, first: int, last: int) -> Iterator[Batch]:
         """Yields the batches of steps ``first`` to ``last`` - 1; shard files stay open meanwhile."""
@@ -142,17 +147,28 @@ class Stream:
 
     def load(self, step: int, readers: ThreadPoolExecutor | None) -> Loaded:
         """Reads the records of a step into host memory: arrays as stored, images with stage-2 colours if configured."""
-        epoch, position = divmod(step, self.order.steps_per_epoch)
-        if self._epoch[0] != epoch:
-            self._epoch = epoch, self.order.epoch(epoch)
-        records = self._epoch[1][position]
-        known = [*records, *chain(*self._epoch[1][position + 1 : position + 1 + self.ahead])]
-        tensors = self._read(records, readers, known[self.ahead :])
+        records: list[Record] = []
+        known: list[Record] = []
+        epochs: list[int] = []
+        for order in (self.order, self.unlabelled) if self.unlabelled else (self.order,):
+            epoch, batches = self._coming(order, step)
+            records += batches[0]
+            known += chain(*batches[1:])
+            epochs += [epoch] * len(batches[0])
+        tensors = self._read(records, readers, [*records, *known][self.ahead :])
         if self.views.photometric == "student":
             if self.teacher:
                 tensors["seen by the teacher"] = tensors["image"].clone()
-            self._recolour(records, tensors["image"], epoch)
+            self._recolour(records, tensors["image"], epochs)
         return records, tensors
+
+    def _coming(self, order: Order, step: int) -> tuple[int, list[list[Record]]]:
+        """Epoch of a step in ``order``, and the batches of that step and of those that are prefetched with it."""
+        epoch, position = divmod(step, order.steps_per_epoch)
+        which = order is self.unlabelled
+        if self._epochs.get(which, (-1,))[0] != epoch:
+            self._epochs[which] = epoch, order.epoch(epoch)
+        return epoch, self._epochs[which][1][position : position + 1 + self.ahead]
 
     def _read(self, records: list[Record], readers: ThreadPoolExecutor | None, soon: list[Record]) -> dict[str, Tensor]:
         """Reads the records' arrays; with record i it prefetches ``soon[i]``, which will be read later."""
@@ -173,8 +189,8 @@ class Stream:
         list((readers.map if readers else map)(read, records, rows, [*soon, *[None] * len(records)]))
         return tensors
 
-    def _recolour(self, records: list[Record], images: Tensor, epoch: int) -> None:
-        for record, image in zip(records, images.numpy(), strict=True):
+    def _recolour(self, records: list[Record], images: Tensor, epochs: list[int]) -> None:
+        for record, image, epoch in zip(records, images.numpy(), epochs, strict=True):
             factors = photometric_factors(self.views, record.digest, record.view.number, self.order.seed, epoch)
             image[:] = adjust_colours(image.transpose(1, 2, 0), *factors).transpose(2, 0, 1)
 
@@ -193,7 +209,11 @@ class Stream:
             read |= self._head_tensors(read)
         features = {name: read[name] for name in self.tensors}
         images = self.normalise(parts["image"])
-        return Batch(images, parts["label"].long(), features, [r.name for r in records], self.order.seed)
+        labels, shown = parts["label"].long(), sum(r.digest not in self.hidden for r in records)
+        if shown == len(records):
+            return Batch(images, labels, features, [r.name for r in records], self.order.seed)
+        labels[shown:] = IGNORE
+        return Batch(images, labels, features, [r.name for r in records], self.order.seed, shown)
 
     @torch.no_grad()
     def _head_tensors(self, levels: dict[str, Tensor]) -> dict[str, Tensor]:

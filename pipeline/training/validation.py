@@ -11,7 +11,7 @@ def validate(run: TrainingRun, step: int) -> None:
     result = evaluate(run.kept, run.store, "val", run.fabric.device, run.config.batch_size, share=run.share)
     score = result["metrics"][headline(len(run.store.classes))]
     run.folder.log(step, {f"val/{k}": v for k, v in result["metrics"].items()})
-    if score > run.best:
+    if score > run.best or run.config.labels.fraction == 0:  # without labels no step is better: the last is kept
         run.best, run.best_step = score, step
         run.folder.save_student(run.kept, run.config, run.store, run.teacher_channels, step, result["metrics"])
 

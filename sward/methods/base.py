@@ -33,7 +33,7 @@ class FeatureConfig(BaseMethodConfig):
     level: TensorName = Field(
         default=levels.DEEPEST,
         description="Teacher tensor: a level, `deepest`, or one of a head; paired with the student's of that name or "
-        "stride, else its deepest level.",
+        "stride, else its deepest level. With `teacher.size`: with the level of the nearest grid on the image.",
     )
 
     @property
@@ -71,9 +71,7 @@ class FeatureMethod(Method):
         self, config: FeatureConfig, teacher_channels: dict[str, int], student_channels: dict[str, int]
     ) -> None:
         super().__init__()
-        self.teacher_level, self.student_level = paired_tensors(
-            config.level, list(teacher_channels), list(student_channels)
-        )
+        self.teacher_level, self.student_level = paired_tensors(config.level, teacher_channels, list(student_channels))
         self.needs = (self.teacher_level,)
         self.teacher_channels = teacher_channels[self.teacher_level]
         self.student_channels = student_channels[self.student_level]
@@ -116,19 +114,30 @@ def tensors(levels: Channels, num_classes: int, penultimate: int) -> Channels:
     return levels | {"penultimate": penultimate, "logits": num_classes}
 
 
-def paired_tensors(level: str, teacher: list[str], student: list[str]) -> tuple[str, str]:
+def paired_tensors(level: str, teacher: Collection[str], student: list[str]) -> tuple[str, str]:
     """Names of the teacher's tensor and of the student's: of the same name, the same stride, or the deepest level.
+
+    Of a teacher that sees the view at its own size, a level pairs with the student's of the nearest grid instead.
 
     Raises:
         ValueError: the teacher has no such tensor, or the student has no level.
     """
     level = levels.of_rule(level, [name for name in teacher if name not in HEAD_TENSORS])
     require(teacher, level)
-    if level in student:
+    zoomed = levels.zoom_of(teacher) != 1 and level not in HEAD_TENSORS
+    if level in student and not zoomed:
         return level, level
     if not (own := [name for name in student if name not in HEAD_TENSORS]):
         raise ValueError("the student declares no levels; nothing to distil into")
+    if zoomed:
+        return level, levels.nearest(level, teacher, own)
     return level, (None if level in HEAD_TENSORS else levels.of_stride(level, own)) or own[-1]
+
+
+def trunk(teacher: Channels) -> Channels:
+    """Channels of the teacher's levels alone, without the head's tensors; of ``TeacherChannels``, with their zoom."""
+    found = {name: c for name, c in teacher.items() if name not in HEAD_TENSORS}
+    return levels.TeacherChannels(found, levels.zoom_of(teacher))
 
 
 def require(teacher: Collection[str], *names: str) -> None:

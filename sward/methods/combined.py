@@ -80,6 +80,7 @@ class Combined(Method):
         self.per_sample = all(part.per_sample for part in parts.values())
         self.weights = {"task": alpha}
         for label, part in parts.items():
+            self.label_terms += tuple(f"{label}.{name}" for name in part.label_terms)
             self.weights |= {f"{label}.{name}": w for name, w in part.weights.items() if name != "task"}
 
     @property

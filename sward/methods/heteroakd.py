@@ -88,6 +88,7 @@ class HeteroAKD(FeatureMethod):
         (``weight``, ``bias``: (K,)). With supervision 'none' the teacher's two are fixed. No buffers.
     """
 
+    label_terms = ("mixture", "supervision")
     resize_first = False
 
     def __init__(

@@ -6,7 +6,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from sward.contracts import HEAD_TENSORS, BaseMethodConfig, Batch, Channels, Method, StudentOutput
+from sward.contracts import BaseMethodConfig, Batch, Channels, Method, StudentOutput
+from sward.methods.base import trunk
 from sward.mwad.config import MWADConfig
 from sward.mwad.mwad import MWAD
 from sward.pdr import PDR, PDRConfig
@@ -45,7 +46,8 @@ class Sward(Method):
         The paired trunk levels and the store's statistics of them (MWAD), labels (PDR). With beta 0 nothing of the
         teacher.
     Random draws:
-        Window offsets: ``seeds.integers(2, side, seed, "offsets", step, level)``.
+        Window offsets: ``seeds.integers(2, side, seed, "offsets", step, level)``. With ``mwad.window_share`` below 1
+        the compared windows: the first of ``seeds.permutation(N, seed, "windows", step, level)``.
     Parameters and buffers:
         Those of ``mwad`` and ``pdr``, under these names; see `sward.mwad.projections`.
     """
@@ -62,10 +64,10 @@ class Sward(Method):
         super().__init__()
         self.weights = {"task": config.alpha}
         self.mwad = self.pdr = None
+        self.label_terms = ("aux", "separation", "compactness")
         self._last: tuple[dict[str, Tensor], dict[str, tuple[int, ...]], int, int] | None = None
         if config.beta > 0:
-            teacher_channels = {k: c for k, c in teacher_channels.items() if k not in HEAD_TENSORS}
-            self.mwad = MWAD(teacher_channels, student_channels, config.mwad, num_classes)
+            self.mwad = MWAD(trunk(teacher_channels), student_channels, config.mwad, num_classes)
             self.needs = tuple(t for t, _ in self.mwad.pairs)
             self.weights |= dict.fromkeys(config.mwad.terms.split("+"), config.beta)
             if config.mwad.teacher_proj == "aux":

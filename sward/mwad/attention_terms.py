@@ -8,7 +8,7 @@ is trained; otherwise ``sward.mwad.fused_attention_terms`` computes the same ter
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,7 @@ def plain_terms(
     visible: Tensor | None,
     valid: Tensor | None,
     labels: Tensor | None = None,
+    chosen: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Computes the unweighted terms of one pair.
 
@@ -39,6 +40,7 @@ def plain_terms(
         visible: (N, T, T) bool from ``windows.masks``, or None.
         valid: (N, T) bool from ``windows.masks``, or None.
         labels: (B, H, W) int64, for ``teacher_proj: aux`` only.
+        chosen: (n,) int64, the windows to compare, in place of all; the terms then estimate those of all windows.
 
     Returns:
         Scalars ``attn``, ``value``, ``context``, those that ``terms`` of the configuration selects; with
@@ -46,28 +48,50 @@ def plain_terms(
     """
     config = stage.config
     with torch.set_grad_enabled(torch.is_grad_enabled() and config.teacher_proj != "frozen"):
-        logA_t, V_t = relate_teacher(stage, f_t, windows, visible)
+        logA_t, V_t = relate_teacher(stage, f_t, windows, visible, chosen)
     terms = {}
     if config.teacher_proj == "aux":
         terms["aux"] = stage.classify(V_t, windows, labels)
         logA_t, V_t = logA_t.detach(), V_t.detach()
     f_s = resize(f_s, (windows.height, windows.width), config.antialias)
-    logA_s, V_s = relations(stage.theta_s, windows.split(f_s), visible)
+    logA_s, V_s = relations(stage.theta_s, of_chosen(windows.split(f_s), chosen, 1), of_chosen(visible, chosen))
+    all_masks, visible, valid = (visible, valid), of_chosen(visible, chosen), of_chosen(valid, chosen)
     terms["attn"] = attention_loss(logA_t, logA_s, config.kl_reduction, visible, valid)
     if "value" in config.terms:
         terms["value"] = value_loss(V_t, V_s, config.value_eps, valid)
     if "context" in config.terms:
         Z_t, Z_s = logA_t.exp() @ V_t, logA_s.exp() @ V_s  # Eq. 10
         terms["context"] = context_loss(Z_t, Z_s, config.context_reduction, valid)
+    if chosen is None:
+        return terms
+    shape, own = (len(V_t), windows.count, V_t.shape[2]), V_t.shape[:3]
+    for name, term in terms.items():  # so far means over the chosen windows; see ``chosen_scale``
+        reduction = config.kl_reduction if name == "attn" else "tokens"
+        total = term * kl_divisor(own, reduction, visible, valid)
+        terms[name] = total * chosen_scale(windows.count, chosen) / kl_divisor(shape, reduction, *all_masks)
     return terms
 
 
+def of_chosen(x: Any, chosen: Tensor | None, axis: int = 0) -> Any:
+    """The chosen windows of a tensor, along ``axis``; all of them where ``chosen`` is None; None stays None."""
+    return x if x is None or chosen is None else x.index_select(axis, chosen)
+
+
+def chosen_scale(count: int, chosen: Tensor | None) -> float:
+    """Factor on sums over the chosen ones of ``count`` windows whose expectation is the sum over all windows.
+
+    Such a sum divided by the divisor of all windows has the mean over all of them as its expectation, also where
+    windows hold different numbers of valid tokens. (Divided by a divisor of their own it would be biased there.)
+    """
+    return 1.0 if chosen is None else count / len(chosen)
+
+
 def relate_teacher(
-    stage: Projections, f_BCHW: Tensor, windows: Windows, visible: Tensor | None
+    stage: Projections, f_BCHW: Tensor, windows: Windows, visible: Tensor | None, chosen: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Computes ``relations`` of the teacher's features (B, C_t, h, w), resized to the common grid."""
     f_BCHW = resize(stage.teacher(f_BCHW), (windows.height, windows.width), stage.config.antialias)
-    return relations(stage.theta_t, windows.split(f_BCHW), visible)
+    return relations(stage.theta_t, of_chosen(windows.split(f_BCHW), chosen, 1), of_chosen(visible, chosen))
 
 
 def relations(theta: nn.Conv2d, tokens_BNTC: Tensor, visible: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -5,9 +5,9 @@ literally where it is explicit (learned projections, plain zero padding, squared
 where it is silent (initial values of the 1x1 convolutions).
 """
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from sward.presets import PresetConfig
 
@@ -81,9 +81,32 @@ class MWADConfig(PresetConfig):
     shift: Literal["none", "deterministic", "stochastic"] = Field(
         default="stochastic", description="(K) Offset of the windows: 0, M // 2, or random per stage and step."
     )
+    window_share: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="Share of the windows that a step compares, drawn anew at every step and stage; the expected terms "
+        "are those of all windows. Not with teacher_proj: aux.",
+    )
     pairing: Literal["auto", "stride", "order"] | list[tuple[str, str]] = Field(
         default="auto",
         description="(L) Pairs of levels: 'stride' (equal ones); 'order' (from the deepest upwards); 'auto' (by stride "
-        "if every level of the shorter list has a partner, else by order); or a list of [teacher, student].",
+        "if every level of the shorter list has a partner, else by order); or a list of [teacher, student]. With "
+        "`teacher.size`, strides are those of the cells on the student's image.",
     )
     antialias: bool = Field(default=False, description="(M) Antialiasing of the bilinear resize to the common grid.")
+
+    @model_serializer(mode="wrap")
+    def _without_whole_share(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out ``window_share: 1``, so that identities of runs from before there was a share stay."""
+        values: dict[str, Any] = handler(self)
+        return {k: v for k, v in values.items() if (k, v) != ("window_share", 1)}
+
+    @model_validator(mode="after")
+    def _share_without_aux(self) -> Self:
+        if self.window_share < 1 and self.teacher_proj == "aux":
+            raise ValueError(
+                f"window_share is {self.window_share:g} with teacher_proj: aux, whose classifier is trained on all "
+                "windows; set window_share: 1, or teacher_proj: frozen"
+            )
+        return self

@@ -22,17 +22,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from sward.align import resize
 from sward.contracts import MASKED_SCORE
-from sward.mwad.attention_terms import kl_divisor
+from sward.mwad.attention_terms import chosen_scale, kl_divisor, of_chosen
 from sward.mwad.projections import Projections
+from sward.mwad.tokens import chosen_rows, window_tokens
 from sward.mwad.windows import Windows
 
 GROUP, GROUP_ON_GPU = 2**18, 2**26  # attention entries per group; 1 MiB of float32 is about the fastest on CPUs
 
 
 def fused_terms(
-    stage: Projections, f_t: Tensor, f_s: Tensor, windows: Windows, visible: Tensor | None, valid: Tensor | None
+    stage: Projections,
+    f_t: Tensor,
+    f_s: Tensor,
+    windows: Windows,
+    visible: Tensor | None,
+    valid: Tensor | None,
+    chosen: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Computes the unweighted terms of one pair. Gradients reach f_s and Theta_s only.
 
@@ -43,18 +49,20 @@ def fused_terms(
         windows: windows on the common grid.
         visible: (N, T, T) bool from ``windows.masks``, or None.
         valid: (N, T) bool from ``windows.masks``, or None.
+        chosen: (n,) int64, the windows to compare, in place of all; the terms then estimate those of all windows.
 
     Returns:
         Scalars ``attn``, ``value``, ``context``, those that ``terms`` of the configuration selects.
     """
-    config, rows = stage.config, windows.rows(f_s.device)
+    config, rows = stage.config, chosen_rows(windows, f_s.device, chosen)
     with torch.no_grad():
-        teacher = project(stage.theta_t, _tokens(phi_map(stage, f_t), windows, rows, config.antialias))
-    student = project(stage.theta_s, _tokens(f_s, windows, rows, config.antialias))
+        teacher = project(stage.theta_t, _teacher_tokens(stage, f_t, windows, rows, chosen))
+    student = project(stage.theta_s, window_tokens(f_s, windows, rows, config.antialias))
     wanted = ["value" in config.terms, "context" in config.terms]
-    attn, value, context = RelationSums.apply(*student, *teacher, visible, valid, config.value_eps, *wanted).unbind()
-    B, T = len(f_s), windows.side**2
-    shape = B, len(student[0]) // B, T
+    own_masks = of_chosen(visible, chosen), of_chosen(valid, chosen)
+    sums = RelationSums.apply(*student, *teacher, *own_masks, config.value_eps, *wanted)
+    attn, value, context = (sums if chosen is None else sums * chosen_scale(windows.count, chosen)).unbind()
+    shape = len(f_s), windows.count, windows.side**2
     queries = kl_divisor(shape, "tokens", visible, valid)
     terms = {"attn": attn / kl_divisor(shape, config.kl_reduction, visible, valid)}
     if wanted[0]:
@@ -66,15 +74,29 @@ def fused_terms(
 
 def phi_map(stage: Projections, f_BCHW: Tensor) -> Tensor:
     """Computes ``stage.teacher(f)`` as one matrix product: (B, C_s, H, W) in channels-last memory order."""
-    weight, bias = stage.phi.weight.flatten(1).to(f_BCHW.dtype), stage.phi.bias
+    return phi_rows(stage, f_BCHW.flatten(2).mT).mT.unflatten(2, f_BCHW.shape[2:])
+
+
+def phi_rows(stage: Projections, f_BnC: Tensor) -> Tensor:
+    """The same of pixels (B, n, C_t): (B, n, C_s)."""
+    weight, bias = stage.phi.weight.flatten(1).to(f_BnC.dtype), stage.phi.bias
     if stage.config.standardise:
         weight = weight / stage.std
         shift = weight @ stage.mean
         bias = -shift if bias is None else bias - shift
-    x_BnC = f_BCHW.flatten(2).mT @ weight.T
+    x_BnC = f_BnC @ weight.T
     if bias is not None:
         x_BnC += bias
-    return x_BnC.mT.unflatten(2, f_BCHW.shape[2:])
+    return x_BnC
+
+
+def _teacher_tokens(
+    stage: Projections, f_t: Tensor, windows: Windows, rows: tuple[Tensor, Tensor], chosen: Tensor | None
+) -> Tensor:
+    """The teacher's tokens after phi; of chosen windows on the map's own grid, phi sees their pixels alone."""
+    if chosen is None or any(windows.padding) or f_t.shape[2:] != (windows.height, windows.width):
+        return window_tokens(phi_map(stage, f_t), windows, rows, stage.config.antialias)
+    return phi_rows(stage, f_t.flatten(2).index_select(2, rows[1]).mT).unflatten(1, (-1, windows.side**2)).flatten(0, 1)
 
 
 def project(theta: nn.Conv2d, tokens_WTC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -94,38 +116,6 @@ def project(theta: nn.Conv2d, tokens_WTC: Tensor) -> tuple[Tensor, Tensor, Tenso
     else:
         Q, q = K.T @ Q, None if q is None else q @ K
     return F.linear(tokens_WTC, Q * scale, None if q is None else q * scale), keys, F.linear(tokens_WTC, V, v)
-
-
-class GatherTokens(torch.autograd.Function):
-    """Gathers tokens (B N T, C) from pixels (B, H W, C), by the indices of ``Windows.rows``.
-
-    Forward and backward only select rows. The gradient has the memory layout of the pixels, because adding gradients
-    of different layouts would slow down the backward passes of the layers before.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x_BnC: Tensor, token_of: Tensor, pixel_of: Tensor) -> Tensor:
-        ctx.by_pixel, ctx.images, ctx.tokens = x_BnC.is_contiguous(), len(x_BnC), len(pixel_of)
-        ctx.save_for_backward(token_of)
-        padded = len(pixel_of) > len(token_of)
-        x_BnC = F.pad(x_BnC, (0, 0, 0, 1)) if padded else x_BnC.contiguous()
-        return x_BnC.flatten(0, 1).index_select(0, _of_each_image(pixel_of, x_BnC.shape[1], ctx.images))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        (token_of,) = ctx.saved_tensors
-        rows = _of_each_image(token_of, ctx.tokens, ctx.images)
-        grad = grad.index_select(0, rows).unflatten(0, (ctx.images, -1))
-        return grad if ctx.by_pixel else grad.mT.contiguous().mT, None, None
-
-
-def _of_each_image(rows: Tensor, count: int, images: int) -> Tensor:
-    """Extends one image's row indices to all images of ``count`` rows each.
-
-    Selecting from one flat axis uses all threads; selecting from two axes uses a single one.
-    """
-    return (torch.arange(0, images * count, count, device=rows.device)[:, None] + rows).flatten()
 
 
 class RelationSums(torch.autograd.Function):
@@ -178,12 +168,6 @@ class RelationSums(torch.autograd.Function):
                 torch.bmm(dS, K_s[at], out=dQ[at])
                 torch.bmm(dS.mT, Q_s[at], out=dK[at])
         return dQ, dK, dV, *(None,) * 8
-
-
-def _tokens(f_BCHW: Tensor, windows: Windows, rows: tuple[Tensor, Tensor], antialias: bool) -> Tensor:
-    """Resizes the map to the common grid and cuts it as ``windows.split`` does; all windows on one axis: (W, T, C)."""
-    f = resize(f_BCHW, (windows.height, windows.width), antialias)
-    return GatherTokens.apply(f.flatten(2).mT, *rows).unflatten(0, (-1, windows.side**2))
 
 
 def _groups(

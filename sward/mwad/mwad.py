@@ -26,7 +26,8 @@ from sward.mwad.config import MWADConfig
 from sward.mwad.fused_attention_terms import fused_terms
 from sward.mwad.monitors import relational_signal
 from sward.mwad.projections import Projections
-from sward.mwad.windows import Windows, draw_offset
+from sward.mwad.windows import Windows, draw_offset, draw_windows
+from sward.sent import sent
 
 Features = Mapping[str, Tensor]
 
@@ -44,7 +45,7 @@ class MWAD(nn.Module):
         prepared: () bool buffer, True once ``prepare`` has run or if the configuration does not need it.
 
     Args:
-        teacher_channels: teacher level -> channels, shallow to deep.
+        teacher_channels: teacher level -> channels, shallow to deep; ``TeacherChannels`` if it has its own size.
         student_channels: student level -> channels, shallow to deep.
         config: settings of MWAD.
         num_classes: number of classes of the labels, needed by ``teacher_proj: aux``.
@@ -64,7 +65,7 @@ class MWAD(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config = config or MWADConfig()
-        self.pairs = pair_levels(list(teacher_channels), list(student_channels), config.pairing)
+        self.pairs = pair_levels(teacher_channels, list(student_channels), config.pairing)
         self.sides = config.window if isinstance(config.window, list) else [config.window] * len(self.pairs)
         if len(self.sides) != len(self.pairs):
             raise ValueError(
@@ -126,7 +127,7 @@ class MWAD(nn.Module):
         Args:
             teacher: level -> (B, C_t, H, W), any floating type.
             student: level -> (B, C_s, H, W), any floating type.
-            seed: the run's seed; seed, step and level determine the windows' offsets.
+            seed: the run's seed; seed, step and level determine the windows' offsets, and which are compared.
             step: number of the training step.
             labels: (B, H, W) int64, read by ``teacher_proj: aux`` only.
             offsets: teacher level -> (dx, dy) in cells, in place of random offsets.
@@ -147,11 +148,13 @@ class MWAD(nn.Module):
             for i, (t, s) in enumerate(self.pairs):
                 f_t, f_s = self._teacher_map(teacher, t).detach(), self._student_map(student, t, s)
                 windows = self._windows(i, f_t, f_s.shape[-2:], (offsets or {}).get(t), seed, step)
-                visible, valid = self._masks(windows, f_t)
+                parts, masks = (self._projections(t), f_t, f_s, windows), self._masks(windows, f_t)
+                chosen = draw_windows(self.config.window_share, windows.count, seed, step, t)
+                chosen = None if chosen is None else sent(chosen, f_s.device)
                 if self.config.teacher_proj == "frozen":
-                    by_stage.append(fused_terms(self._projections(t), f_t, f_s, windows, visible, valid))
+                    by_stage.append(fused_terms(*parts, *masks, chosen))
                 else:
-                    by_stage.append(plain_terms(self._projections(t), f_t, f_s, windows, visible, valid, labels))
+                    by_stage.append(plain_terms(*parts, *masks, labels, chosen))
         return {name: torch.stack([terms[name] for terms in by_stage]).mean() for name in by_stage[0]}
 
     @torch.no_grad()

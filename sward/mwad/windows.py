@@ -10,6 +10,7 @@ tokens do not correspond.
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -39,6 +40,25 @@ def draw_offset(shift: Shift, side: int, seed: int, step: int, level: str) -> tu
         return side // 2, side // 2
     dx, dy = seeds.integers(2, side, seed, "offsets", step, level)
     return int(dx), int(dy)
+
+
+def draw_windows(share: float, count: int, seed: int, step: int, level: str) -> Tensor | None:
+    """Draws the windows that a step compares, the same in every image of the batch: a function of its arguments.
+
+    Args:
+        share: of the windows, in (0, 1].
+        count: N, number of windows of an image.
+        seed: the run's seed.
+        step: number of the training step.
+        level: teacher level.
+
+    Returns:
+        (n,) int64, ascending, n = max(1, round(share N)), each subset of that size as likely; None if it is all.
+    """
+    n = max(1, round(share * count))
+    if n == count:
+        return None
+    return torch.from_numpy(np.sort(seeds.permutation(count, seed, "windows", step, level)[:n]))
 
 
 @dataclass(frozen=True)
@@ -73,6 +93,12 @@ class Windows:
     def padding(self) -> tuple[int, int]:
         """Returns (columns added on the right, rows added at the bottom)."""
         return -self.width % self.side, -self.height % self.side
+
+    @property
+    def count(self) -> int:
+        """N, number of windows of a map."""
+        right, bottom = self.padding
+        return (self.height + bottom) // self.side * ((self.width + right) // self.side)
 
     def split(self, f_BCHW: Tensor, fill: float = 0.0) -> Tensor:
         """Cuts a map (B, C, H, W) into tokens (B, N, T, C).

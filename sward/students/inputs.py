@@ -1,9 +1,13 @@
-"""Checks the shape of a student's input images, and explains the errors of too small a batch."""
+"""What a student is given: checks of its images, its output for a batch, the errors of too small a batch."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import torch
 from torch import Tensor
+
+from sward.contracts import Batch, Student, StudentOutput
 
 
 def require_multiple(images: Tensor, multiple: int, student: str) -> None:
@@ -49,3 +53,26 @@ def single_values_explained() -> Iterator[None]:
             f"the student normalises maps of a single value in a batch of one image ({error}): set batch_size to 2 or "
             "more; with 2 or more already, a larger size, or more training images than one"
         ) from error
+
+
+def output_for(student: Student, batch: Batch) -> StudentOutput:
+    """The student's output for a batch whose records may be partly without labels.
+
+    The labelled records are given to it first and alone. Batch normalisation and dropout therefore treat them as in a
+    batch that has only them, and the gradient of the task loss is the same.
+    """
+    inputs, n = batch.inputs(student), batch.labelled
+    if n is None or n in (0, len(batch.ids)):
+        return student(inputs)
+    return joined(student(_rows(inputs, slice(n))), student(_rows(inputs, slice(n, None))))
+
+
+def joined(first: StudentOutput, second: StudentOutput) -> StudentOutput:
+    """Outputs for two batches as the output for both."""
+    levels = {level: torch.cat([f, second.features[level]]) for level, f in first.features.items()}
+    logits, penultimate = (torch.cat([first.tensor(k), second.tensor(k)]) for k in ("logits", "penultimate"))
+    return StudentOutput(logits, levels, penultimate)
+
+
+def _rows(inputs: Tensor | dict[str, Tensor], rows: slice) -> Any:
+    return {k: v[rows] for k, v in inputs.items()} if isinstance(inputs, dict) else inputs[rows]

@@ -6,15 +6,15 @@ initialises Hydra's process-wide state, so it is imported in `make_trunk` and no
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field
 from torch import Tensor, nn
 
-from sward.contracts import Config
 from sward.digest import state_digest
 from sward.teachers.hiera_timm import TimmHiera
+from sward.teachers.own_input import Normalisation, OwnInputConfig
 from sward.teachers.precision import keep_sensitive_layers, teacher_precision
 from sward.teachers.trunk_names import TrunkMismatch, trunk_tensors
 
@@ -36,8 +36,10 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 }
 
 
-class HieraConfig(Config):
+class HieraConfig(OwnInputConfig):
     """Configuration of a Hiera teacher: trunk architecture and path of its weights."""
+
+    neutral: ClassVar[dict[str, Any]] = {"size": None, "implementation": "sam2"}
 
     kind: Literal["hiera"] = "hiera"
     architecture: Literal["pocket", "tiny", "small", "base_plus", "large"] = Field(
@@ -61,14 +63,8 @@ class HieraConfig(Config):
         "the bit).",
     )
 
-    @model_serializer(mode="wrap")
-    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out ``implementation: sam2``, the only one at first, so that older plans and runs stay as they are."""
-        values: dict[str, Any] = handler(self)
-        return {k: v for k, v in values.items() if (k, v) != ("implementation", "sam2")}
-
     @property
-    def normalisation(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    def normalisation(self) -> Normalisation:
         """(mean, std) of RGB in [0, 1] with which the trunks were trained."""
         return MEAN, STD
 
@@ -85,7 +81,7 @@ class HieraConfig(Config):
     def identity(self) -> dict[str, Any]:
         """Fields that determine the features; None: known once the weights are loaded."""
         fields = ("kind", "architecture", "digest", "autocast")
-        return {name: getattr(self, name) for name in fields} | {"levels": list(LEVELS)}
+        return {name: getattr(self, name) for name in fields} | {"levels": list(LEVELS)} | self.own_input()
 
     def build(self, state: Mapping[str, Tensor]) -> "HieraTeacher":
         """Builds the frozen teacher and loads ``state`` strictly.

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from sward.compat import import_torchvision_safely
-from sward.contracts import Config
 from sward.digest import state_digest
 from sward.levels import Level, grid_of, place, stride
+from sward.teachers.own_input import Normalisation, OwnInputConfig
 from sward.teachers.precision import keep_sensitive_layers, teacher_precision
 from sward.teachers.timm_models import (
     change_strides,
@@ -32,10 +32,8 @@ from sward.teachers.timm_models import (
     maps_of,
 )
 
-Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
 
-
-class TimmConfig(Config):
+class TimmConfig(OwnInputConfig):
     """Configuration of a timm backbone: model, weights, levels, and what is changed in the network."""
 
     kind: Literal["timm"] = Field("timm", description="Teacher family.")
@@ -96,7 +94,7 @@ class TimmConfig(Config):
         """Fields that determine the features; None: known once the weights are loaded."""
         names = ("kind", "digest", "autocast", "norm", "options", "strides")
         fields: dict[str, Any] = {name: getattr(self, name) for name in names}
-        return fields | {"architecture": self.model, "levels": list(self.levels)}
+        return fields | {"architecture": self.model, "levels": list(self.levels)} | self.own_input()
 
     @property
     def normalisation(self) -> Normalisation:

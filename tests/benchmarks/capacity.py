@@ -23,7 +23,7 @@ from synthetic import TEACHERS, frames_card
 from pipeline.cache.config import CacheConfig
 from pipeline.cache.extraction.extract import extract
 from pipeline.cache.extraction.record_plan import wanted_records
-from pipeline.cache.extraction.teacher_writer import render_record
+from pipeline.cache.extraction.teacher_writer import render_twice
 from pipeline.cache.extraction.timing import extraction_cost
 from pipeline.cache.store import Store
 from pipeline.config import load_config
@@ -63,7 +63,9 @@ def measure_rates(folder: Path, name: str) -> tuple[Rates, float]:
     records = wanted_records(config, dataset)[:8]
     busy = {"threads": cores()}  # as in an extraction
     decode = median_seconds(lambda: [(read_image(s), read_label(s)) for s in dataset.samples[:8]], **busy) / 8
-    render = median_seconds(lambda: [render_record(r, samples, size) for r in records], **busy) / len(records) - decode
+    render = (
+        median_seconds(lambda: [render_twice(r, samples, size, size) for r in records], **busy) / len(records) - decode
+    )
     encoded = {c: measure_encoding(folder, cache(folder, name, size, 2, c), work.channels) for c in ("fp16", "int8")}
     encode = {codec: seconds / work.values(size) for codec, (seconds, _) in encoded.items()}
     append = encoded["fp16"][1] / work.view_bytes(size)

@@ -11,8 +11,8 @@ from tiny import tiny_cache
 
 from pipeline.cli import main
 
-VERBS = ["plan", "extract", "train", "compare", "quality", "inspect", "verify", "repack", "copy", "prune", "evaluate",
-         "report", "predict", "export", "quickstart"]  # fmt: skip
+VERBS = ["init", "list", "config", "completion", "plan", "extract", "train", "compare", "quality", "inspect", "verify",
+         "repack", "copy", "prune", "evaluate", "report", "predict", "export", "quickstart"]  # fmt: skip
 HEAVY = {"torch", "sam2", "prefect", "zarr", "numpy", "lightning", "torchmetrics", "matplotlib"}
 
 

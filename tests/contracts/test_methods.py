@@ -1,6 +1,7 @@
 """What every method of the table must keep; a new line of the table is tested by itself."""
 
 import copy
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,36 @@ def test_the_config_is_frozen_described_and_found_by_its_kind(kind: str) -> None
         adapter.validate_python(config.model_dump() | {"unknown_switch": 1})
     with pytest.raises(ValidationError, match="frozen"):
         config.kind = "other"
+
+
+@each
+def test_the_terms_that_change_with_the_labels_are_those_that_it_declares(kind: str) -> None:
+    output, method = make_output(), prepared(kind)
+    with torch.no_grad():
+        first, *others = [prepared(kind)(output, relabelled(make_batch(method), seed), 3) for seed in range(8)]
+    read = {name for name in first for terms in others if not torch.equal(first[name], terms[name])}
+    assert read == set(method.label_terms) & set(first)
+
+
+def relabelled(batch: Batch, seed: int) -> Batch:
+    labels = torch.randint(0, 1 + seed % CLASSES, batch.labels.shape, generator=torch.Generator().manual_seed(seed))
+    labels[0, seed * 8 :] = IGNORE
+    return dataclasses.replace(batch, labels=labels)
+
+
+@each
+def test_without_labels_no_gradient_comes_of_the_terms_that_read_them(kind: str) -> None:
+    method, output = prepared(kind), make_output()
+    batch = make_batch(method)
+    batch = dataclasses.replace(batch, labels=torch.full_like(batch.labels, IGNORE), labelled=0)
+    terms = method(output, batch, 0)
+    read = [terms[name] for name in method.label_terms if name in terms]
+    assert all(term.item() == 0 for term in read)
+    for term in read:
+        if term.requires_grad:
+            inputs = [output.logits, output.penultimate, *output.features.values()]
+            found = torch.autograd.grad(term, inputs, retain_graph=True, allow_unused=True)
+            assert all(g is None or not g.any() for g in found)
 
 
 @each

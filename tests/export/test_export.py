@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import yaml
 from onnxruntime import InferenceSession
 from PIL import Image
 from pydantic import TypeAdapter
@@ -112,6 +113,18 @@ def test_int8_is_calibrated_judged_on_the_validation_split_and_smaller(compared,
     assert facts.judged["torch"]["dice"] == pytest.approx(facts.card["validation"]["dice"], abs=1e-4)
     assert abs(facts.judged["student-int8.onnx"]["dice"] - facts.judged["torch"]["dice"]) < 0.05
     assert facts.files["student-int8.onnx"] < 0.4 * facts.files["student.onnx"]
+
+
+def test_the_card_begins_with_the_block_that_hubs_read(exported):
+    facts, folder = exported
+    _, block, text = (folder / "model-card.md").read_text().split("---\n", 2)
+    found = yaml.safe_load(block)
+    assert found["library_name"] == "sward"
+    assert found["license"] == "other"
+    assert "mDice" in found["metrics"]
+    values = {m["type"]: m["value"] for m in found["model-index"][0]["results"][0]["metrics"]}
+    assert values["dice"] == facts.run["test"]["dice"]
+    assert "| mDice % |" in text.replace("|  |", "|")
 
 
 def test_the_card_tells_what_was_measured(exported):

@@ -39,7 +39,16 @@ def test_an_entrypoint_imports_under_its_flows_name_and_takes_a_config_and_overr
     flow = load(deployment)
     assert flow.name == FLOW_NAMES[deployment["entrypoint"].split(":")[1]]
     assert flow.parameters.required == ["config"]
-    assert set(flow.parameters.properties) == {"config", "overrides"}
+    assert {"config", "device", "overrides"} < set(flow.parameters.properties)
+    assert all(field["description"] for field in flow.parameters.properties.values())
+
+
+def test_a_deployment_is_described_tagged_and_has_the_packages_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    for deployment in DEPLOYMENTS:
+        assert deployment["version"] == version
+        assert deployment["tags"]
+        assert deployment["description"]
 
 
 def test_the_ablation_waits_in_another_pool_than_the_runs_it_waits_for() -> None:

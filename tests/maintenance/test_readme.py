@@ -1,5 +1,6 @@
 """Tables of results in README and documentation are generated, never typed."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,8 @@ def test_kept_results_have_no_weights_no_images_and_no_places_of_a_machine(compa
 
 def test_kept_results_still_make_a_report(compared, tmp_path):
     kept = readme.save_results(compared.folder, tmp_path / "tiny")
-    assert "SWARD − student alone" in write_report([kept], tmp_path / "page.html").read_text()
+    page = write_report([kept], tmp_path / "page.html").read_text()
+    assert re.search(r"SWARD is (better than|worse than|not distinguishable from) student alone", page)
 
 
 def test_a_marked_table_is_made_anew_and_the_rest_is_left(compared, tmp_path, monkeypatch, capsys):

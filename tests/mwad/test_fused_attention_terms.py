@@ -11,7 +11,8 @@ from sward import MWAD, PDR, MWADConfig, PDRConfig
 from sward.contracts import IGNORE, Batch
 from sward.methods.sward import SwardConfig
 from sward.mwad.attention_terms import plain_terms
-from sward.mwad.fused_attention_terms import GatherTokens, RelationSums, fused_terms, phi_map, project
+from sward.mwad.fused_attention_terms import RelationSums, fused_terms, phi_map, project
+from sward.mwad.tokens import GatherTokens
 from sward.mwad.windows import Windows
 from sward.objective import Objective
 from sward.pdr import fused_geometry, plain_geometry
@@ -115,7 +116,7 @@ def test_values_of_length_zero_have_the_gradient_of_the_plain_form() -> None:
 def test_reordering_pixels_cuts_the_windows_and_its_gradient_puts_them_back(windows: Windows) -> None:
     f = randn(2, 3, windows.height, windows.width).requires_grad_()
     tokens, weight = windows.split(f), randn(*windows.split(f).shape, seed=3)
-    cut = GatherTokens.apply(f.flatten(2).mT, *windows.rows(f.device)).view(tokens.shape)
+    cut = GatherTokens.apply(f.flatten(2).mT, *windows.rows(f.device), any(windows.padding), False).view(tokens.shape)
     assert torch.equal(cut, tokens)
     assert torch.equal(*(torch.autograd.grad((x * weight).sum(), f)[0] for x in (cut, tokens)))
 

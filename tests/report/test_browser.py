@@ -16,6 +16,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
 QUICKSTART = Path(__file__).resolve().parents[2] / "runs/quickstart/report.html"
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+LOOKS = {"desktop": {}, "phone": {"viewport": PHONE}, "dark": {"color_scheme": "dark"}, "print": {}}
 
 
 class Watched:
@@ -137,17 +138,59 @@ def test_every_control_has_a_name_and_can_be_reached_by_keyboard(opened):
     for _ in range(60):
         opened.page.keyboard.press("Tab")
         reached.add(opened.page.evaluate("document.activeElement.id || document.activeElement.tagName"))
-    assert {"theme-auto", "show-0", "show-1", "show-2", "case", "layer-errors", "strength", "A", "SUMMARY"} <= reached
+    assert {
+        "theme-auto",
+        "show-0",
+        "show-1",
+        "show-2",
+        "case",
+        "layer-errors",
+        "strength",
+        "all-results",
+        "A",
+        "SUMMARY",
+    } <= reached
     assert opened.page.evaluate("[...document.querySelectorAll('input')].every(e => e.labels.length == 1)")
 
 
-def test_printing_shows_worst_median_and_best_and_opens_the_configuration(opened, tmp_path):
+def test_printing_shows_worst_median_and_best_without_the_configuration(opened, tmp_path):
     opened.page.emulate_media(media="print")
     assert opened.visible("#examples .case") == 3
     assert opened.visible("nav") == 0
     opened.page.pdf(path=tmp_path / "page.pdf")
     assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
-    assert opened.page.evaluate("document.querySelector('details').open")
+    assert opened.visible("#reproduce details") == 0
+
+
+def test_the_first_screen_has_the_answer_and_its_chart_on_a_desk_and_on_a_phone(browser, compared, tmp_path):
+    for name, options in LOOKS.items():
+        watched = Watched(browser, compared.folder / "report.html", **options)
+        if name == "print":
+            watched.page.emulate_media(media="print")
+        watched.page.screenshot(path=tmp_path / f"{name}.png")
+        height = options.get("viewport", DESKTOP)["height"]
+        for selector in ("#result .lead", "#result svg"):
+            box = watched.page.locator(selector).first.bounding_box()
+            assert box["y"] + box["height"] < height, f"{name}: {selector} ends below the first screen"
+        assert "student alone" in watched.page.locator("#result .lead").inner_text()
+        watched.context.close()
+
+
+def test_columns_that_few_need_are_behind_a_switch(opened):
+    columns = opened.page.locator("#results thead th:visible")
+    few = columns.count()
+    assert "parameters" not in columns.all_inner_texts()
+    opened.page.get_by_role("checkbox", name="all columns").check()
+    assert "parameters" in columns.all_inner_texts()
+    assert columns.count() > few
+
+
+def test_switches_wrap_on_a_phone(browser, compared):
+    watched = Watched(browser, compared.folder / "report.html", viewport=PHONE)
+    for label in watched.page.locator("#switches label").all():
+        box = label.bounding_box()
+        assert box["x"] + box["width"] <= PHONE["width"]
+    watched.context.close()
 
 
 @pytest.mark.slow

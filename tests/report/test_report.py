@@ -168,7 +168,7 @@ def test_with_more_than_two_classes_wrong_pixels_and_every_class_have_colours(tm
     assert "wrong class" in text
     assert all(f">{name}</span>" in text for name in ("car", "sky"))
     assert [line[0] for line in Page(text).tables["per-class"][1:]] == ["road", "car", "sky"]
-    assert "Counted again from the saved predictions of every run, mIoU, mAcc are the same." in text
+    assert "Counted again from the saved predictions of every run, class mIoU, mAcc are the same." in text
 
 
 def test_a_comparison_is_not_mixed_with_runs(compared, tmp_path):
@@ -193,7 +193,7 @@ def stopped(run, tmp_path, steps=2):
 def test_an_interrupted_run_has_a_page_with_its_curves_and_how_it_goes_on(compared, tmp_path):
     folder = stopped(compared.run("SWARD"), tmp_path)
     text = write_report([folder], tmp_path / "page.html").read_text()
-    assert "stopped at step 2 of 4, best validation dice" in text
+    assert "stopped at step 2 of 4, best validation mDice" in text
     named = folder.with_name(compared.run("SWARD").name)  # the folder that its configuration names
     assert f"continue it: mv {folder} {named}" in text
     assert f"sward train {named}/config.yaml" in text

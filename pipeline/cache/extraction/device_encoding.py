@@ -94,7 +94,7 @@ def batch_statistics(f_BCHW: Tensor) -> Tensors:
 
 
 def to_host(tensors: Tensors, stream: torch.cuda.Stream | None) -> tuple[Tensors, torch.cuda.Event | None]:
-    """Starts to copy tensors to pinned memory on ``stream``, after all work queued so far; not on a CPU."""
+    """Starts to copy tensors to pinned memory on ``stream``, after all work queued so far; on a CPU it does nothing."""
     if stream is None:
         return tensors, None
     host = {name: torch.empty(t.shape, dtype=t.dtype, pin_memory=True) for name, t in tensors.items()}

@@ -66,7 +66,7 @@ def extract(config: CacheConfig, progress: Progress = lambda done, total: None) 
     for note in dataset.notes:
         print(f"note: {note}", file=sys.stderr)
     teacher = load_teacher(config.teacher)
-    for size in {config.size, config.evaluation_size}:
+    for size in {config.teachers_size_of("train"), config.teachers_size_of("val")}:
         teacher.require_size(size)
     wanted = wanted_records(config, dataset)
     found = full_identity(config, dataset, teacher.digest(), wanted)

@@ -47,7 +47,8 @@ def wanted_records(config: CacheConfig, dataset: Dataset) -> list[Record]:
         size, full = config.size_of(sample.subset), image_size(sample)
         for number in range(config.views.count if sample.subset == "train" else 1):
             view = draw(config.views, size, full, sample.digest, number)
-            records.append(Record(sample.subset, -1, sample.id, sample.digest, full, view, sample.fold, sample.group))
+            place = (sample.fold, sample.group, sample.labelled)
+            records.append(Record(sample.subset, -1, sample.id, sample.digest, full, view, *place))
     return records
 
 

@@ -21,6 +21,7 @@ from pipeline.devices import device_name
 from sward.pixels import normaliser
 from sward.sent import sent
 
+Rendered = tuple[np.ndarray, np.ndarray, np.ndarray]  # student's image, label, image for the teacher
 Samples = dict[tuple[str, str], Sample]  # by (subset, digest)
 
 
@@ -42,23 +43,24 @@ class TeacherWriter(UnitWriter):
         super().__init__(path, config, plans)
         self.teacher, self.device = teacher, device
         self.samples: Samples = {(s.subset, s.digest): s for s in samples}
-        self.normalise = normaliser(config.mean, config.std, device)
+        self.normalise = normaliser(*config.teachers_normalisation, device)
         self.on_device = DeviceEncoder(config.codec, device) if device.type == "cuda" else None
 
-    def render(self, record: Record) -> tuple[np.ndarray, np.ndarray]:
-        return render_record(record, self.samples, self.config.size_of(record.subset))
+    def render(self, record: Record) -> Rendered:
+        size, own = self.config.size_of(record.subset), self.config.teachers_size_of(record.subset)
+        return render_twice(record, self.samples, size, own)
 
     def process_batch(self, records: Batch, rendered: list[Any]) -> list[Any]:
         """For every record its rendered view (image, label) and its features, level -> (C, H, W) float32.
 
         On a GPU the features are encoded there: in their place stand the encoded batch and the record's number in it.
         """
-        features = self.features(np.stack([image for image, _ in rendered]))
+        features = self.features(np.stack([seen for _, _, seen in rendered]))
         if self.on_device:
             batch = self.on_device(features)
-            return [(view, (batch, i)) for i, view in enumerate(rendered)]
+            return [(view[:2], (batch, i)) for i, view in enumerate(rendered)]
         arrays = {level: f.numpy() for level, f in features.items()}
-        return [(view, {level: f[i] for level, f in arrays.items()}) for i, view in enumerate(rendered)]
+        return [(view[:2], {level: f[i] for level, f in arrays.items()}) for i, view in enumerate(rendered)]
 
     def features(self, images: np.ndarray) -> dict[str, Tensor]:
         """The teacher's features of rendered views (B, H, W, 3) uint8: level -> (B, C, H/stride, W/stride) float32."""
@@ -86,10 +88,14 @@ class TeacherWriter(UnitWriter):
         return provenance(self.config, self.device)
 
 
-def render_record(record: Record, samples: Samples, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Render the record's view from the source files: image (H, W, 3) and label (H, W), uint8."""
+def render_twice(
+    record: Record, samples: Samples, size: tuple[int, int], own: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Render the record's view at ``size``, image and label, and its image again from the source at ``own``."""
     sample = samples[record.subset, record.digest]
-    return render(read_image(sample), read_label(sample), record.view, size)
+    source, mask = read_image(sample), read_label(sample)
+    image, label = render(source, mask, record.view, size)
+    return image, label, image if own == size else render(source, mask, record.view, own)[0]
 
 
 def provenance(config: CacheConfig, device: torch.device) -> dict[str, Any]:

@@ -154,7 +154,12 @@ class UnitWriter:
 
     def write_records(self, unit: Unit, records: Iterator[Encoded]) -> Callable[[], None]:
         """Write a unit's records, the next ones of ``records``, under tmp/; return the function that commits them."""
-        specs = array_specs(self.config.codec, self.channels, self.config.size_of(unit.subset))
+        specs = array_specs(
+            self.config.codec,
+            self.channels,
+            self.config.size_of(unit.subset),
+            self.config.teachers_size_of(unit.subset),
+        )
         files = {
             name: shard_path(self.scratch / unit.name, unit.subset, name, unit.shard, len(shape) + 1)
             for name, (shape, _) in specs.items()

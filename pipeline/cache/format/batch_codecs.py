@@ -82,9 +82,9 @@ def pack_bits(codes: Tensor, bits: int) -> Tensor:
     length = -(-codes.shape[-1] * bits // 8)
     missing = -codes.shape[-1] % together
     a = torch.nn.functional.pad(codes, (0, missing)).unflatten(-1, (-1, together)).unbind(-1)
-    numbers: list[Tensor] = [a[0] | (a[1] << bits)]
+    numbers: tuple[Tensor, ...] = (a[0] | (a[1] << 4),)
     if bits == 6:
-        numbers += [(a[1] >> 2) | (a[2] << 4), (a[2] >> 4) | (a[3] << 2)]
+        numbers = (a[0] | (a[1] << 6), (a[1] >> 2) | (a[2] << 4), (a[2] >> 4) | (a[3] << 2))
     return torch.stack(numbers, -1).flatten(-2).narrow(-1, 0, length).contiguous()
 
 

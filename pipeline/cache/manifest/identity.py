@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.augmented_views import GENERATOR, RESIZE
-from pipeline.cache.config import CacheConfig
+from pipeline.cache.config import CacheConfig, enlarged
 from pipeline.cache.errors import CacheMismatch
 
+OWN_SIZE, OWN_EVAL_SIZE = "teacher.size", "teacher.eval_size"  # only where the teacher sees views at its own size
 SCHEMA = 1  # version of the identity fields
 REPACKED = "repacked.from"  # field with content id and precisions of the store that this one was encoded from
 MAY_GROW = ("views.count", "data.split_digest", "records")  # fields that an extension of the store may change
@@ -22,20 +23,25 @@ MAY_GROW = ("views.count", "data.split_digest", "records")  # fields that an ext
 
 def identity_from_config(config: CacheConfig) -> dict[str, Any]:
     """The identity fields a configuration determines without opening weights or images."""
+    own = {OWN_EVAL_SIZE: list(enlarged(config.evaluation_size, config.zoom))} if config.teacher.size else {}
     views = {f"views.{k}": v for k, v in config.views.model_dump(mode="json").items()}
-    return views | {
-        "schema": SCHEMA,
-        "data.name": dataset_name(config.dataset),
-        "data.split": config.split,
-        **{f"teacher.{field}": value for field, value in config.teacher.identity().items()},
-        "input.size": list(config.size),
-        "input.eval_size": list(config.evaluation_size),
-        "input.mean": list(config.mean),
-        "input.std": list(config.std),
-        "input.resize": RESIZE,
-        "views.generator": GENERATOR,
-        "precision": config.codec.kind,
-    }
+    return (
+        views
+        | own
+        | {
+            "schema": SCHEMA,
+            "data.name": dataset_name(config.dataset),
+            "data.split": config.split,
+            **{f"teacher.{field}": value for field, value in config.teacher.identity().items()},
+            "input.size": list(config.size),
+            "input.eval_size": list(config.evaluation_size),
+            "input.mean": list(config.mean),
+            "input.std": list(config.std),
+            "input.resize": RESIZE,
+            "views.generator": GENERATOR,
+            "precision": config.codec.kind,
+        }
+    )
 
 
 def precisions(found: Mapping[str, Any]) -> list[str]:
@@ -56,7 +62,20 @@ def digest(value: Any) -> str:
 def differences(expected: Mapping[str, Any], found: Mapping[str, Any], ignore: tuple[str, ...] = ()) -> list[str]:
     """One line per differing field. Fields whose expected value is None are not declared, hence not compared."""
     fields = [k for k, v in expected.items() if v is not None and k not in ignore and found.get(k) != v]
-    return [f"{k}: expected {expected[k]}, found {found.get(k)}" for k in sorted(fields)]
+    fields += [k for k in (OWN_SIZE, OWN_EVAL_SIZE) if k in found and k not in expected]
+    return [f"{k}: expected {expected.get(k)}, found {found.get(k)}" for k in sorted(fields)]
+
+
+def teachers_size(found: Mapping[str, Any], subset: str) -> tuple[int, int]:
+    """(height, width) at which the teacher saw a subset's views, in pixels, from a store's identity."""
+    own, both = (OWN_SIZE, "input.size") if subset == "train" else (OWN_EVAL_SIZE, "input.eval_size")
+    height, width = found.get(own, found[both])
+    return height, width
+
+
+def teachers_normalisation(found: Mapping[str, Any]) -> tuple[list[float], list[float]]:
+    """(mean, std) of RGB in [0, 1] for the teacher, from a store's identity."""
+    return found.get("teacher.mean", found["input.mean"]), found.get("teacher.std", found["input.std"])
 
 
 def require_same(path: Any, lines: list[str], remedy: str) -> None:

@@ -37,6 +37,7 @@ class Record:
         view: crop, flips and colours, with the number of the view.
         fold: part of a cross-validation that the sample belongs to; None in other splits.
         group: sequence (or image) that the cross-validation keeps whole; None in other splits.
+        labelled: whether the sample has a mask; else its label is ``IGNORE`` throughout.
     """
 
     subset: str
@@ -47,6 +48,7 @@ class Record:
     view: View
     fold: int | None = None
     group: str | None = None
+    labelled: bool = True
 
     @property
     def name(self) -> str:
@@ -124,20 +126,21 @@ def plan_units(plan: dict[str, Any]) -> Iterator[Unit]:
 
 def record_from_json(subset: str, r: dict[str, Any]) -> Record:
     """Inverse of ``record_to_json``; the unit gives the subset."""
-    return Record(
-        subset, r["row"], r["id"], r["digest"], tuple(r["image_size"]), View(**r["view"]), r.get("fold"), r.get("group")
-    )
+    size, view = tuple(r["image_size"]), View(**r["view"])
+    later = (r.get("fold"), r.get("group"), r.get("labelled", True))
+    return Record(subset, r["row"], r["id"], r["digest"], size, view, *later)
 
 
 def record_to_json(record: Record) -> dict[str, Any]:
     """Entry of a record in a plan, without its subset: the unit has that."""
+    later = {} if record.fold is None else {"fold": record.fold, "group": record.group}
     return {
         "row": record.row,
         "id": record.id,
         "digest": record.digest,
         "image_size": list(record.image_size),
         "view": record.view.to_json(),
-    } | ({} if record.fold is None else {"fold": record.fold, "group": record.group})
+    } | (later if record.labelled else later | {"labelled": False})
 
 
 def receipt_path(path: Path, unit: str) -> Path:

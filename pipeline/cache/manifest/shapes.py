@@ -27,6 +27,7 @@ class _Record(Shape):
     view: dict[str, bool | int | float]
     fold: int | None = None
     group: str | None = None
+    labelled: bool = True
 
     @field_validator("view")
     @classmethod

@@ -16,6 +16,7 @@ from pipeline.cache.format.arrays import array_specs
 from pipeline.cache.format.codecs import CODECS
 from pipeline.cache.format.compression import compressor
 from pipeline.cache.manifest.appended import appended_specs
+from pipeline.cache.manifest.identity import teachers_size
 from pipeline.cache.manifest.records import compression_of, plan_units
 from pipeline.files import write_atomic
 
@@ -78,7 +79,9 @@ def expected(plans: list[Plan], appended: Plan | None) -> dict[str, bytes]:
     for subset in SUBSETS:
         group, rows = root.require_group(subset), planned_rows(plans, subset)
         size = found["input.size" if subset == "train" else "input.eval_size"]
-        for name, (shape, dtype) in array_specs(codec, plans[0]["channels"], tuple(size)).items():
+        for name, (shape, dtype) in array_specs(
+            codec, plans[0]["channels"], tuple(size), teachers_size(found, subset)
+        ).items():
             about = {} if name in ("image", "label") else codec.attributes
             make_array(group, name, (rows, *shape), dtype, plans[0]["shard_records"], about, compression_of(plans))
         for name, (shape, dtype) in (appended_specs(appended, subset) if appended else {}).items():

@@ -152,7 +152,7 @@ class Remote:
             named = f" ({found})" if (found := code(error, DENIED)) else ""
             return (
                 f"access denied{named}; give this user the rights to list, read and write there, and set its "
-                "credentials in the environment (README: Stores in object storage)"
+                "credentials in the environment (docs/how-to/object-storage.md)"
             )
         if status == 412:
             return (
@@ -169,7 +169,7 @@ class Remote:
                 "(SWARD_STORE_TIMEOUT=seconds sets a longer limit)"
             )
         if "169.254.169.254" in text or "metadata.google.internal" in text:
-            return "no credentials in the environment (README: Stores in object storage); set them and run this again"
+            return "no credentials in the environment (docs/how-to/object-storage.md); set them and run this again"
         if status:
             named = f" {answer[1]}" if (answer := re.search(r"<Code>(\w+)</Code>", text)) else ""
             return f"the service answers {status}{named}, tried again and again; {KEPT} when it works again"

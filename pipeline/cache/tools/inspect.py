@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from pipeline.cache.manifest.identity import REPACKED
+from pipeline.cache.manifest.identity import OWN_SIZE, REPACKED
 from pipeline.cache.store import Store
 from pipeline.cache.tools.class_shares import ClassShares, as_json, class_shares
 
@@ -52,6 +52,8 @@ LINES = (
     "precision      {precision}",
 )
 
+OWN_INPUT = "teacher input  {teacher.size} (evaluation {teacher.eval_size}), mean {teacher.mean}, std {teacher.std}"
+
 
 def describe(facts: dict[str, Any]) -> list[str]:
     """Formats the facts as lines of text; sizes in decimal units."""
@@ -61,6 +63,7 @@ def describe(facts: dict[str, Any]) -> list[str]:
         f"{facts['path']}: {state}, {facts['bytes'] / 1e9:.3f} GB, {facts['generations']} generation(s)",
         f"content id     {facts['content_id']}",
         *(fill(line, facts["identity"]) for line in LINES),
+        *([fill(OWN_INPUT, facts["identity"])] if OWN_SIZE in facts["identity"] else []),
     ]
     if came_from := facts["identity"].get(REPACKED):
         lines.append(f"repacked       from {' then '.join(came_from['precisions'])}, store {came_from['content_id']}")

@@ -10,10 +10,10 @@ import torch
 from pipeline.augmented_views import pixel_digest
 from pipeline.cache.config import CacheConfig
 from pipeline.cache.errors import StoreDamaged
-from pipeline.cache.extraction.teacher_writer import Samples, render_record
+from pipeline.cache.extraction.teacher_writer import Samples, render_twice
 from pipeline.cache.format.codecs import CODECS
 from pipeline.cache.manifest.appended import APPEND_AGAIN, read_plan, read_whole, unit_receipt_path
-from pipeline.cache.manifest.identity import precisions
+from pipeline.cache.manifest.identity import precisions, teachers_normalisation
 from pipeline.cache.manifest.records import Record, receipt_path
 from pipeline.cache.manifest.sealed import read_sealed, unsealed
 from pipeline.cache.manifest.zarr_metadata import differing
@@ -194,12 +194,13 @@ def check_records(
     every = [r for subset in ("train", "val", "test") for r in store.records[subset]]
     for i in seeds.permutation(len(every), "verify", seed)[:count]:
         record, result.records = every[i], result.records + 1
-        image, label = render_record(record, samples, store.size(record.subset))
+        sizes = store.size(record.subset), store.teachers_size(record.subset)
+        image, label, seen = render_twice(record, samples, *sizes)
         if pixel_digest(image, label) != stored_pixels(store, record):
             cause = "Pillow version, or the stored image was changed"
             result.problems.append(f"other pixels: {record.title} renders differently ({cause})")
             continue
-        compare_features(store, record, teach_one(store, teacher, image, device), result)
+        compare_features(store, record, teach_one(store, teacher, seen, device), result)
 
 
 def stored_pixels(store: Store, record: Record) -> str:
@@ -210,7 +211,7 @@ def stored_pixels(store: Store, record: Record) -> str:
 
 def teach_one(store: Store, teacher: Any, image: np.ndarray, device: torch.device) -> dict[str, torch.Tensor]:
     """The teacher's features of one rendered image, (H, W, 3) uint8: level -> (C, h, w) on the CPU."""
-    x = normaliser(*store.normalisation, device)(torch.tensor(image, device=device).permute(2, 0, 1))
+    x = normaliser(*teachers_normalisation(store.identity), device)(torch.tensor(image, device=device).permute(2, 0, 1))
     return {level: f[0].cpu() for level, f in teacher(x[None]).items()}
 
 

@@ -27,4 +27,3 @@ const remembered = recall((memory) => memory.getItem("sward-theme"));
 if (["auto", "light", "dark"].includes(remembered)) find(`theme-${remembered}`).checked = true;
 find("theme").addEventListener("change", (event) => recall((memory) => memory.setItem("sward-theme", event.target.value)));
 
-addEventListener("beforeprint", () => { for (const part of document.querySelectorAll("details")) part.open = true; });

@@ -116,6 +116,7 @@ def facts_of(
     }
     if isinstance(stage, Prestage):  # a pass has no settings, and sees every record once
         facts |= {"settings": stage.settings.model_dump(mode="json"), "per_epoch": config.per_epoch}
+    facts |= {} if config.labels.fraction == 1 else {"labels": config.labels.model_dump(mode="json")}
     return facts | ({} if config.fold is None else {"fold": config.fold})
 
 

@@ -117,7 +117,7 @@ def read_or_write_plan(store: Store, names: tuple[str, ...], run: str, head: Stu
         "head": {"run": run, "digest": state_digest(head.state_dict())},
         "channels": channels,
         "shapes": {
-            subset: {name: [c, *(side // 4 for side in store.size(subset))] for name, c in channels.items()}
+            subset: {name: [c, *(side // 4 for side in store.teachers_size(subset))] for name, c in channels.items()}
             for subset, records in store.records.items()
             if records
         },

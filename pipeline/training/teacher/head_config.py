@@ -1,6 +1,6 @@
 """Configuration of the teacher's segmentation head: how it is fitted, and where its tensors come from."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -9,6 +9,9 @@ from sward.contracts import Config
 from sward.task import TaskConfig
 from sward.teachers import HeadConfig
 from sward.teachers.head import TeacherHeadConfig
+
+if TYPE_CHECKING:
+    from pipeline.training.config import TrainConfig
 
 
 class HeadFit(Config):
@@ -29,3 +32,36 @@ class HeadFit(Config):
         description="Source of logits and penultimate maps: the head run in every step, or the store "
         "(written by `sward extract --append`).",
     )
+
+    def of_run(self, run: "TrainConfig", seed: int | None = None) -> dict[str, Any]:
+        """Settings in which the run that fits the head differs from ``run``, besides its method.
+
+        Args:
+            run: whose store, views, labels and schedule are the head's too.
+            seed: seed of the fit; None takes ``self.seed``.
+
+        Raises:
+            ValueError: the run reads no labels.
+        """
+        if run.labels.fraction == 0:
+            raise ValueError("a teacher's head is fitted on labels, found labels: 0; set labels, or leave out `head`")
+        seed = self.seed if seed is None else seed
+        return {
+            "name": f"teacher-seed{seed}{'' if run.fold is None else f'-fold{run.fold}'}",
+            "student": self.network,
+            "head": None,
+            "unlabelled": 0,
+            "init": None,
+            "steps": self.steps,
+            "epochs": None if self.steps else self.epochs,
+            "task": self.task or run.task,
+            "accumulate": 1,
+            "ema": 0,
+            "patience": 0,
+            "batch_size": self.batch_size or run.batch_size,
+            "optimizer": self.optimizer or run.optimizer,
+            "seed": seed,
+            "signal_every": 0,
+            "channels_last": False,
+            "compile": False,
+        }

@@ -20,11 +20,17 @@ class OnlineTeacher:
     an fp32 store bit for bit. Larger batches sum in another order.
 
     Raises:
+        ValueError: the teacher sees views at its own size, which no store holds.
         CacheMismatch: the weights are not those of the store.
         WeightsError, TrunkMismatch: the weights cannot be loaded.
     """
 
     def __init__(self, config: CacheConfig, store: Store, device: torch.device) -> None:
+        if config.teacher.size:
+            raise ValueError(
+                f"teacher: online runs on the stored views of {config.size} pixels, and this store's teacher sees "
+                f"{config.teacher.size} (teacher.size); use teacher: cached"
+            )
         self.batch_size = config.batch_size
         self.teacher: nn.Module = load_teacher(config.teacher)
         wanted, found = store.identity["teacher.digest"], self.teacher.digest()

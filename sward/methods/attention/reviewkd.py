@@ -10,8 +10,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sward.align import pair_levels
-from sward.contracts import HEAD_TENSORS, BaseMethodConfig, Batch, Channels, Method, StudentOutput
-from sward.methods.base import BatchNorm, apply, at_least_float32, conv, grid, initialise, ramp
+from sward.contracts import BaseMethodConfig, Batch, Channels, Method, StudentOutput
+from sward.methods.base import BatchNorm, apply, at_least_float32, conv, grid, initialise, ramp, trunk
 
 SIZES = (4, 2, 1)  # sides of the pooled maps beside the whole one
 
@@ -76,7 +76,7 @@ class ReviewKD(Method):
 
     def __init__(self, config: ReviewKDConfig, teacher_channels: Channels, student_channels: Channels) -> None:
         super().__init__()
-        teacher = [name for name in teacher_channels if name not in HEAD_TENSORS]
+        teacher = trunk(teacher_channels)
         pairs = pair_levels(teacher, list(student_channels), config.pairing)
         self.pairs = sorted(pairs, key=lambda pair: list(student_channels).index(pair[1]))
         self.config, self.needs = config, tuple(t for t, _ in self.pairs)

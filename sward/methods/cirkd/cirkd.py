@@ -113,6 +113,7 @@ class CIRKD(FeatureMethod):
         RuntimeError: at a call, if a term has a memory that neither ``prepare`` nor a loaded state has filled.
     """
 
+    label_terms = ("pixel", "region")
     order_invariant = False  # draws and places in the queues go by the place in the batch
     filed: Tensor
 

@@ -79,6 +79,7 @@ class DKD(FeatureMethod):
         None.
     """
 
+    label_terms = ("target", "others")
     per_sample = True
 
     def __init__(self, config: DKDConfig, teacher_channels: Channels, student_channels: Channels) -> None:

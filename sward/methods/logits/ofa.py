@@ -93,6 +93,7 @@ class OFA(FeatureMethod):
         ValueError: at a call with ``branch: sep``, one record and a level of 1x1 (``BatchNorm``).
     """
 
+    label_terms = ("branches", "final")
     per_sample = True
 
     def __init__(self, config: OFAConfig, teacher_channels: Channels, student_channels: Channels) -> None:

@@ -86,6 +86,8 @@ class DIST(FeatureMethod):
         ValueError: ``beta`` above 0 with two classes.
     """
 
+    label_terms = ("inter", "intra")
+
     def __init__(
         self, config: DISTConfig, teacher_channels: Channels, student_channels: Channels, num_classes: int
     ) -> None:

@@ -77,6 +77,8 @@ class IFVD(FeatureMethod):
         ValueError: at ``prepare``, where a map has one position, which is its own mean (unless ``means: batch``).
     """
 
+    label_terms = ("variation",)
+
     def __init__(
         self, config: IFVDConfig, teacher_channels: Channels, student_channels: Channels, num_classes: int
     ) -> None:

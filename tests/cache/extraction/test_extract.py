@@ -180,7 +180,7 @@ def test_a_nan_stops_the_shard_and_names_the_sample(tmp_path, monkeypatch):
 
 
 def nan_features(self, images):
-    return {level: np.full((len(images), c, 2, 2), np.nan, np.float32) for level, c in self.channels.items()}
+    return {level: torch.full((len(images), c, 2, 2), torch.nan) for level, c in self.channels.items()}
 
 
 def test_two_writers_are_refused(tmp_path):

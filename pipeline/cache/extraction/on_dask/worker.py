@@ -15,13 +15,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from pipeline.cache.config import CacheConfig
 from pipeline.cache.errors import ExtractionError
 from pipeline.cache.extraction.on_dask.claims import CallFolder
-from pipeline.cache.extraction.teacher_writer import TeacherWriter, device_name
+from pipeline.cache.extraction.teacher_writer import Rendered, TeacherWriter, device_name
 from pipeline.cache.manifest.records import Record, Unit
 from pipeline.datasets import Sample
 from pipeline.devices import resolve_device
@@ -93,7 +92,7 @@ class WorkerUnitWriter(TeacherWriter):
         self.scratch = self.call.attempt(unit)
         self.checked: set[str] = set()
 
-    def render(self, record: Record) -> tuple[np.ndarray, np.ndarray]:
+    def render(self, record: Record) -> Rendered:
         if record.digest not in self.checked:
             require_planned(self.samples[record.subset, record.digest])
             self.checked.add(record.digest)

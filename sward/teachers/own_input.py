@@ -1,0 +1,40 @@
+"""Settings of a teacher that sees every view at its own size, beside the student's smaller (or larger) one."""
+
+from typing import Any, ClassVar
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+
+from sward.base_config import Config
+
+Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
+
+
+class OwnInputConfig(Config):
+    """Fields that every teacher's configuration has."""
+
+    neutral: ClassVar[dict[str, Any]] = {"size": None}  # settings that came later, where they change nothing
+
+    size: tuple[int, int] | None = Field(
+        None,
+        description="(height, width) of training views for the teacher, in pixels, in the proportions of the store's "
+        "`size`: every view is rendered a second time from the source and normalised by the teacher's own mean and "
+        "std. Default: the student's pixels.",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_neutral(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is ``neutral``, so that plans and runs from before such settings stay as they are."""
+        values: dict[str, Any] = handler(self)
+        return {k: v for k, v in values.items() if k not in self.neutral or v != self.neutral[k]}
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """(mean, std) of RGB in [0, 1] with which the teacher was trained."""
+        raise TypeError(f"{type(self).__name__} does not define normalisation")
+
+    def own_input(self) -> dict[str, Any]:
+        """Identity fields of the teacher's own input; none where it sees the student's pixels."""
+        if self.size is None:
+            return {}
+        mean, std = self.normalisation
+        return {"size": list(self.size), "mean": list(mean), "std": list(std)}
