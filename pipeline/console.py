@@ -14,6 +14,7 @@ from pipeline.documents import RUN, Facts, Profile, read_document
 from pipeline.plain_text import one_line, printable
 
 Show = Callable[..., None]
+STOPPED = "\nstopped; what is finished is kept, the same command continues"
 QUIET_SECONDS = 10  # minimum time between progress lines without a terminal
 
 

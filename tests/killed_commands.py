@@ -58,7 +58,8 @@ def comparing(place: Path) -> None:
 
 def exporting(place: Path) -> None:
     speed.SECONDS = 0.0  # one pass an engine: the figures are not looked at
-    exports.export(finished_soon(place).folder, place / "exported")
+    if not (place / "exported").exists():  # published whole before the kill, and never overwritten: compared as it is
+        exports.export(finished_soon(place).folder, place / "exported")
 
 
 def finished_soon(place: Path) -> Any:

@@ -25,7 +25,6 @@ OUT_OF_MEMORY = {  # verb -> what makes it take less memory of the GPU
     "train": "lower batch_size (accumulate: 2 keeps the step's size), set precision: bf16-mixed, or prefetch: 1",
     "predict": "use tiles (--tile 1024), or --device cpu",
 }
-STOPPED = "\nstopped; what is finished is kept, the same command continues"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return run_verb(root.parse_args(arguments))
     except KeyboardInterrupt as stop:
-        console.say(f"\nstopped; {stop}" if str(stop) else STOPPED, file=sys.stderr)
+        console.say(f"\nstopped; {stop}" if str(stop) else console.STOPPED, file=sys.stderr)
         return 130
 
 

@@ -11,7 +11,7 @@ import sys
 from typing import Any, NoReturn
 
 from pipeline import console
-from pipeline.cli.main import STOPPED, main
+from pipeline.cli.main import main
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
@@ -39,6 +39,7 @@ def run_process() -> NoReturn:
     except Exception:
         if not asked:
             raise
-        console.say(STOPPED, file=sys.stderr)
+        console.say(console.STOPPED, file=sys.stderr)
         status = INTERRUPTED
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done and said: Ctrl-C would only change the status
     sys.exit(status)
