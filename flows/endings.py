@@ -15,11 +15,7 @@ from flows.verb_process import ChildFailed
 
 P = ParamSpec("P")
 T = TypeVar("T")
-EXPECTED = (
-    ChildFailed,
-    ValueError,
-    OSError,
-)  # messages written for people; all else is a defect and keeps its traceback
+EXPECTED = (ChildFailed, ValueError, OSError)  # with messages for people; all else is a defect, with its traceback
 
 
 def with_cause(flow: Callable[P, T]) -> Callable[P, T | State[Any]]:

@@ -1,6 +1,5 @@
 """Configuration files: YAML that states only what differs, `--set a.b=c`, and one error for all mistakes."""
 
-import difflib
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from pipeline.paths import config_path, expand
+from pipeline.plain_text import did_you_mean
 from pipeline.yaml_files import dump_yaml, read_yaml_text
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -67,8 +67,8 @@ def validate(model: type[Model], values: Any, source: str) -> Model:
 def _line(mistake: Any, model: type[BaseModel]) -> str:
     where = ".".join(str(part) for part in mistake["loc"]) or "(whole)"
     if mistake["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(str(mistake["loc"][-1]), _keys(model, mistake["loc"][:-1]), n=2)
-        remedy = f"did you mean {' or '.join(close)}?" if close else "remove it or correct its name"
+        meant = did_you_mean(str(mistake["loc"][-1]), _keys(model, mistake["loc"][:-1]))
+        remedy = meant or "remove it or correct its name"
         return f"  {where}: unknown key; {remedy}"
     return f"  {where}: {mistake['msg']}; found {mistake['input']!r:.80}"
 

@@ -1,11 +1,13 @@
-"""Makes names safe to show: in a terminal, in a spreadsheet, in a line of a table.
+"""Makes names safe to show, in a terminal, in a spreadsheet, in a line of a table; and names the nearest known word.
 
 Names of files, classes, samples and rows come from other people. They may hold terminal escapes (which move the cursor,
 retitle the window or hide text), line breaks, or text that a spreadsheet takes for a formula.
 """
 
+import difflib
 import re
 import unicodedata
+from collections.abc import Iterable
 
 TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # change the order of what follows
 NUMBERS = re.compile(r"[-+−]?[\d.,]+([\s…±%×]+[-+−]?[\d.,]+)*[\s%×]*")  # a number, or an interval of two
@@ -25,6 +27,12 @@ def no_formula(text: str) -> str:
     """``one_line``, with an apostrophe before what a spreadsheet would compute; numbers stay numbers."""
     text = one_line(text)
     return f"'{text}" if text.lstrip()[:1] in ("=", "+", "-", "@") and not NUMBERS.fullmatch(text) else text
+
+
+def did_you_mean(word: str, known: Iterable[str], most: int = 2) -> str:
+    """``did you mean a or b?``, of the known words that are nearest to an unknown one; empty if none is near."""
+    close = difflib.get_close_matches(word, list(known), n=most)
+    return f"did you mean {' or '.join(close)}?" if close else ""
 
 
 def is_plain(letter: str) -> bool:

@@ -1,8 +1,8 @@
 """Base of every configuration, and settings that many methods have."""
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from pydantic.fields import FieldInfo
 
 
@@ -24,6 +24,23 @@ class Config(BaseModel):
             if any(isinstance(p, bool) for p in parts) and takes_numbers_only(cls.model_fields.get(name)):
                 raise ValueError(f"{name}: expected a number, not true or false")
         return values
+
+
+class NeutralConfig(Config):
+    """Configuration that is dumped without settings that came later, where they change nothing.
+
+    So identities of runs, and plans of stores, from before there were such settings stay as they are.
+
+    Attributes:
+        neutral: setting -> the value at which it is left out.
+    """
+
+    neutral: ClassVar[dict[str, Any]] = {}
+
+    @model_serializer(mode="wrap")
+    def _without_neutral(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        return {k: v for k, v in values.items() if k not in self.neutral or v != self.neutral[k]}
 
 
 class BalanceConfig(Config):

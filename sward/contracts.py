@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from sward.base_config import BalanceConfig, Config, PrestageConfig
+from sward.base_config import BalanceConfig, NeutralConfig, PrestageConfig
+from sward.base_config import Config as Config  # re-exported: the base of every configuration
 
 HEAD_TENSORS = ("penultimate", "logits")  # tensors that a teacher's head adds to the trunk's levels
 Channels = dict[str, int]  # level (or head tensor) -> channels, shallow to deep
@@ -84,7 +85,7 @@ class Student(nn.Module):
         raise TypeError(f"{type(self).__name__} does not define forward")
 
 
-class BaseMethodConfig(Config):
+class BaseMethodConfig(NeutralConfig):
     """Fields of every method's configuration. A subclass adds ``kind`` and the constructor of its method.
 
     That constructor is ``build(teacher: Channels, student: Channels, num_classes: int, penultimate: int) -> Method``:
@@ -98,7 +99,7 @@ class BaseMethodConfig(Config):
     ``build`` raises ValueError if a tensor that the method reads is missing.
     """
 
-    neutral: ClassVar[dict[str, Any]] = {"balance": None}  # settings that came later, where they change nothing
+    neutral: ClassVar[dict[str, Any]] = {"balance": None}
 
     alpha: float = Field(default=1.0, gt=0, description="Weight of the task loss.")
     balance: BalanceConfig | None = Field(
@@ -110,12 +111,6 @@ class BaseMethodConfig(Config):
     @classmethod
     def _by_name(cls, value: Any) -> Any:
         return {"kind": value} if isinstance(value, str) else value
-
-    @model_serializer(mode="wrap")
-    def _without_neutral(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out what is ``neutral``, so that identities of runs from before there were such settings stay."""
-        values: dict[str, Any] = handler(self)
-        return {k: v for k, v in values.items() if k not in self.neutral or v != self.neutral[k]}
 
     @property
     def uses_head(self) -> bool:

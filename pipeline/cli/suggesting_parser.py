@@ -1,9 +1,10 @@
 """An argument parser that names the nearest word to one that it refuses."""
 
 import argparse
-import difflib
 import re
 from typing import NoReturn
+
+from pipeline.plain_text import did_you_mean
 
 
 class SuggestingParser(argparse.ArgumentParser):
@@ -12,6 +13,6 @@ class SuggestingParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Prints usage and message, and exits with 2."""
         if found := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
-            close = difflib.get_close_matches(found[1], [c.strip(" '") for c in found[2].split(",")], n=2)
-            message += f"; did you mean {' or '.join(close)}?" if close else ""
+            meant = did_you_mean(found[1], [c.strip(" '") for c in found[2].split(",")])
+            message += f"; {meant}" if meant else ""
         super().error(message)

@@ -5,7 +5,6 @@ folder; ``{id}`` in a pattern is the sample's name within the set and may contai
 within one name, ``{class}`` (of masks) is a class's name. Upper and lower case of a file's extension are the same.
 """
 
-import difflib
 import hashlib
 import json
 from functools import cached_property
@@ -23,6 +22,7 @@ from pipeline.datasets.problems import DatasetError, Problem
 from pipeline.datasets.procedural import Procedural
 from pipeline.datasets.split_rules import Split, Subset
 from pipeline.datasets.text_files import TextError, read_text
+from pipeline.plain_text import did_you_mean
 from pipeline.yaml_files import read_yaml_text
 from sward.contracts import Config
 
@@ -125,9 +125,10 @@ def find_card(dataset: str | Path) -> Path:
     path = Path("data", dataset, "card.yaml") if named else Path(dataset)
     if not paths.read_path(path).is_file():
         known = {p.parent.name for root in (paths.CATALOGUE, paths.data_root()) for p in root.glob("*/card.yaml")}
-        close = difflib.get_close_matches(str(dataset), sorted(known), n=1)
-        meant = f"did you mean {close[0]}? " if close else ""
-        found = f"no card at {paths.read_path(path)}; {meant}known names: {', '.join(sorted(known))}"
+        meant = did_you_mean(str(dataset), sorted(known), most=1)
+        found = (
+            f"no card at {paths.read_path(path)}; {meant + ' ' if meant else ''}known names: {', '.join(sorted(known))}"
+        )
         raise DatasetError(str(dataset), [Problem("card", str(dataset), found)])
     return path
 

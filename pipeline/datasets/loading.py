@@ -124,9 +124,8 @@ def _scan(dataset: str | Path, split: str, decode: bool) -> tuple[Dataset, list[
         members = resolve(split, card.splits[split], folder, pairs.images, pairs.masks, sequences)
     except DatasetError as error:
         raise DatasetError(str(dataset), problems + error.problems) from error
-    frames: Membership = [
-        ("train", i) for i in pairs.unlabelled if i in sequences
-    ]  # frames of a test sequence would leak
+    # unlabelled frames count as training images here: those of a test sequence would leak
+    frames: Membership = [("train", i) for i in pairs.unlabelled if i in sequences]
     problems += check_membership([*members, *frames], split, card, sequences)
     choice = choose_masks(card, pairs)
     samples, unpaired = pair_up(members, choice, sequences)

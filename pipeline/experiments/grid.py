@@ -1,12 +1,12 @@
 """A grid of settings written out as rows of a comparison, each named by what differs; and equal runs made one."""
 
-import itertools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
+from pipeline.experiments.settings import combinations
 from pipeline.training.config import TrainConfig
 from sward.methods import MethodConfig
 
@@ -29,7 +29,8 @@ def with_grid(values: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"grid.{name} is {choices!r}; expected a list of values to try")
         if not any(_has(name, known) for known in fields.values()):
             raise ValueError(f"grid.{name}: none of the methods {list(methods)} has this setting")
-    rows = {label: list(_combinations(grid, fields[label])) for label in methods}
+    own = {label: {name: v for name, v in grid.items() if _has(name, fields[label])} for label in methods}
+    rows = {label: list(combinations(settings)) for label, settings in own.items()}
     base = values.get("baseline") or plain_row(methods)
     if not isinstance(base, str) or base not in rows:
         raise ValueError(f"baseline is {base!r}; the methods are {list(methods)}")
@@ -74,11 +75,6 @@ def _fields(method: Any) -> set[str]:
 def _has(name: str, fields: set[str]) -> bool:
     first, _, rest = name.partition(".")
     return first != "method" or rest.partition(".")[0] in fields
-
-
-def _combinations(grid: Mapping[str, list[Any]], fields: set[str]) -> Iterable[dict[str, Any]]:
-    own = {name: choices for name, choices in grid.items() if _has(name, fields)}
-    return (dict(zip(own, chosen, strict=True)) for chosen in itertools.product(*own.values()))
 
 
 def _label(label: str, row: Mapping[str, Any]) -> str:

@@ -1,10 +1,16 @@
 """Single settings of a run changed by their dotted names."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.config import ConfigError, validate
 from pipeline.training.config import TrainConfig
+
+
+def combinations(grid: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
+    """All combinations of a grid's values, name -> value; the last name varies fastest."""
+    return (dict(zip(grid, chosen, strict=True)) for chosen in itertools.product(*grid.values()))
 
 
 def with_own_head(config: TrainConfig) -> TrainConfig:

@@ -3,14 +3,13 @@
 One fold's validation images choose for all folds but the one that tests them, which is tuned by its own.
 """
 
-import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import Field, model_validator
 
 from pipeline.documents import RUN, Facts, read_document
-from pipeline.experiments.settings import with_settings
+from pipeline.experiments.settings import combinations, with_settings
 from pipeline.training.config import TrainConfig
 from sward.contracts import Config
 
@@ -39,8 +38,7 @@ class TuneConfig(Config):
 
     def trials(self, label: str) -> list[dict[str, Any]]:
         """Settings of every trial of a row."""
-        grid = self.rows.get(label, self.grid)
-        return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+        return list(combinations(self.rows.get(label, self.grid)))
 
     def mistakes(self, labels: list[str]) -> list[str]:
         """Rows that do not exist, and rows with another number of trials than the rest."""

@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from pipeline.files import read_json
 from pipeline.maintenance.configuration_page import escape, plain
+from pipeline.results.results_table import reads_text
 from sward.contracts import BaseMethodConfig
 from sward.methods import MethodConfig
 
@@ -53,8 +54,7 @@ def costs_table(comparison: dict[str, Any], kinds: list[str]) -> str:
     for name in (name for name in kinds if name in rows):
         row, cost = rows[name], rows[name]["cost"]
         numbers = f"{cost['relative'] or 1:.2f} | {cost['peak_bytes'] / 1e6:.0f} | {row['adapter_parameters']:,}"
-        reads = " ".join([*cost["reads"], *(["→", *cost["made"]] if cost["made"] else [])]) or "nothing"
-        lines.append(f"| `{name}` | {numbers} | {reads} | {cost['read_bytes'] / 1e3:.0f} |")
+        lines.append(f"| `{name}` | {numbers} | {reads_text(cost) or 'nothing'} | {cost['read_bytes'] / 1e3:.0f} |")
     return "\n".join(lines)
 
 

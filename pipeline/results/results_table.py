@@ -77,8 +77,12 @@ def cost_cells(cost: dict[str, Any] | None) -> list[str]:
     if cost is None:
         return [NONE] * 3
     time = f"{cost['ms_per_step']:.0f} ms" if cost["relative"] is None else f"{cost['relative']:.2f}×"
-    reads = " ".join([*cost["reads"], *(["→", *cost["made"]] if cost["made"] else [])])
-    return [time, f"{cost['peak_bytes'] / 1e6:,.0f}", reads or NONE]
+    return [time, f"{cost['peak_bytes'] / 1e6:,.0f}", reads_text(cost) or NONE]
+
+
+def reads_text(cost: dict[str, Any]) -> str:
+    """Teacher tensors that are read, and what the head makes of them: ``s4 s8 → logits``; empty if none are."""
+    return " ".join([*cost["reads"], *(["→", *cost["made"]] if cost["made"] else [])])
 
 
 def mean_sd(value: dict[str, Any]) -> str:

@@ -7,16 +7,18 @@ where it is silent (initial values of the 1x1 convolutions).
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
+from sward.base_config import NeutralConfig
 from sward.presets import PresetConfig
 
 Side = Annotated[int, Field(ge=1, le=128)]
 
 
-class MWADConfig(PresetConfig):
+class MWADConfig(NeutralConfig, PresetConfig):
     """Settings of MWAD; the defaults are recommended."""
 
+    neutral: ClassVar[dict[str, Any]] = {"window_share": 1}
     paper: ClassVar[dict[str, Any]] = {
         "teacher_proj": "learned",
         "bias": True,
@@ -95,12 +97,6 @@ class MWADConfig(PresetConfig):
         "`teacher.size`, strides are those of the cells on the student's image.",
     )
     antialias: bool = Field(default=False, description="(M) Antialiasing of the bilinear resize to the common grid.")
-
-    @model_serializer(mode="wrap")
-    def _without_whole_share(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out ``window_share: 1``, so that identities of runs from before there was a share stay."""
-        values: dict[str, Any] = handler(self)
-        return {k: v for k, v in values.items() if (k, v) != ("window_share", 1)}
 
     @model_validator(mode="after")
     def _share_without_aux(self) -> Self:

@@ -9,13 +9,14 @@ of two images or more.
 
 from inspect import signature
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, JsonValue
 from torch import Tensor, nn
 
+from sward.base_config import NeutralConfig
 from sward.compat import import_torchvision_safely
-from sward.contracts import Config, Student, StudentOutput
+from sward.contracts import Student, StudentOutput
 from sward.levels import stride
 from sward.students.allocation import TooLarge
 from sward.students.encoders import is_file, load_encoder, try_encoder
@@ -131,17 +132,13 @@ def check_options(model: Any, options: dict[str, Any]) -> None:
         raise ValueError(f"{model.__name__}: got options {unknown}, expected some of {known}: correct or remove them.")
 
 
-class _EncoderConfig(Config):
+class _EncoderConfig(NeutralConfig):
+    neutral: ClassVar[dict[str, Any]] = {"encoder_options": {}}
+
     encoder_options: dict[str, JsonValue] = Field(
         default_factory=dict,
         description="Arguments of timm's model, of encoders from timm, e.g. {bn_eps: 0.001} or {img_size: 256}.",
     )
-
-    @model_serializer(mode="wrap")
-    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out empty ``encoder_options``, so that identities of runs from before there were any stay."""
-        values: dict[str, Any] = handler(self)
-        return {k: v for k, v in values.items() if k != "encoder_options" or v}
 
 
 class _DeepLabConfig(_EncoderConfig):

@@ -5,7 +5,6 @@ in a file may have smp's prefix ``model.`` or not. No tensor of the encoder may 
 only have a classifier.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from sward.students.initial import COUNTER, mismatches
+
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 PREFIX = "model."  # of all names in smp's wrapper of a timm encoder
 CLASSIFIERS = ("classifier.", "fc.", "head.", "conv_head.", "bn2.")  # names after the last stage, which smp drops
-COUNTER = "num_batches_tracked"  # of batch norm; files may lack it
 TRIAL = 256  # pixels: side of the view on which a new encoder is tried
 
 
@@ -55,29 +55,14 @@ def load_encoder(encoder: nn.Module, path: Path) -> None:
     wrapped = all(name.startswith(PREFIX) for name in own)
     bare = {name.removeprefix(PREFIX): tensor for name, tensor in given.items()}
     named = {PREFIX + name if wrapped else name: tensor for name, tensor in bare.items()}
-    if problems := mismatches(own, named):
+    dropped = {k for k in named if k.removeprefix(PREFIX).startswith(CLASSIFIERS) or k.endswith(COUNTER)} - own.keys()
+    if problems := mismatches(own, {k: v for k, v in named.items() if k not in dropped}):
         raise ValueError(
             f"encoder_weights: {path} is not of this encoder:\n  " + "\n  ".join(problems) + "\n  choose the encoder "
             "that the file was made for, or another file"
         )
     loaded = {name: named.get(name, own[name]) for name in own}
     nn.Module.load_state_dict(encoder, loaded)  # smp's own method renames for some encoders
-
-
-def mismatches(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
-    """Describes why ``given`` is not an encoder with the tensors ``own``; one line per kind, none if it is."""
-    extra = [k for k in given if k not in own and not k.removeprefix(PREFIX).startswith(CLASSIFIERS)]
-    shapes = [
-        f"{k} {tuple(given[k].shape)} instead of {tuple(v.shape)}"
-        for k, v in own.items()
-        if k in given and given[k].shape != v.shape
-    ]
-    problems = {
-        "missing": sorted(k for k in own if k not in given and not k.endswith(COUNTER)),
-        "unexpected": sorted(k for k in extra if not k.endswith(COUNTER)),
-        "of another shape": shapes,
-    }
-    return [f"{len(v)} {kind}: {', '.join(v[:3])}{' …' if len(v) > 3 else ''}" for kind, v in problems.items() if v]
 
 
 def try_encoder(encoder: nn.Module, name: str, img_size: Any) -> None:

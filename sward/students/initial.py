@@ -8,7 +8,7 @@ from sward.contracts import Student
 
 CLASSIFIER = "classifier."  # names of the last convolution's weight and bias in every student
 COUNTER = "num_batches_tracked"  # of batch normalisation; files of other programs may lack it
-NAMED = 5  # keys that a message lists
+NAMED = 3  # keys that a message lists
 
 
 def load_initial(student: Student, given: Mapping[str, Tensor], origin: str) -> list[str]:
@@ -51,8 +51,8 @@ def _other_classes(own: Tensor, given: Tensor | None) -> bool:
 def mismatches(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
     """Describes why ``given`` are not the tensors of ``own``; one line per kind, none if they are."""
     problems = {
-        "missing": [k for k in own if k not in given and not k.endswith(COUNTER)],
-        "unexpected": [k for k in given if k not in own],
+        "missing": sorted(k for k in own if k not in given and not k.endswith(COUNTER)),
+        "unexpected": sorted(k for k in given if k not in own),
         "of another shape": [
             f"{k} {tuple(given[k].shape)} instead of {tuple(v.shape)}"
             for k, v in own.items()
@@ -60,7 +60,5 @@ def mismatches(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[s
         ],
     }
     return [
-        f"{len(v)} {kind}: {', '.join(sorted(v)[:NAMED])}{' …' if len(v) > NAMED else ''}"
-        for kind, v in problems.items()
-        if v
+        f"{len(v)} {kind}: {', '.join(v[:NAMED])}{' …' if len(v) > NAMED else ''}" for kind, v in problems.items() if v
     ]

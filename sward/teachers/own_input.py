@@ -2,17 +2,17 @@
 
 from typing import Any, ClassVar
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field
 
-from sward.base_config import Config
+from sward.base_config import NeutralConfig
 
 Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 
-class OwnInputConfig(Config):
+class OwnInputConfig(NeutralConfig):
     """Fields that every teacher's configuration has."""
 
-    neutral: ClassVar[dict[str, Any]] = {"size": None}  # settings that came later, where they change nothing
+    neutral: ClassVar[dict[str, Any]] = {"size": None}
 
     size: tuple[int, int] | None = Field(
         None,
@@ -20,12 +20,6 @@ class OwnInputConfig(Config):
         "`size`: every view is rendered a second time from the source and normalised by the teacher's own mean and "
         "std. Default: the student's pixels.",
     )
-
-    @model_serializer(mode="wrap")
-    def _without_neutral(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out what is ``neutral``, so that plans and runs from before such settings stay as they are."""
-        values: dict[str, Any] = handler(self)
-        return {k: v for k, v in values.items() if k not in self.neutral or v != self.neutral[k]}
 
     @property
     def normalisation(self) -> Normalisation:

@@ -1,6 +1,7 @@
 """The student that a run begins with, and the file that its encoder's weights came from."""
 
 import logging
+from functools import lru_cache
 from pathlib import Path
 
 from pipeline.cache.store import Store
@@ -40,7 +41,15 @@ def encoder_source(config: TrainConfig) -> dict[str, str]:
     named = getattr(config.student, "encoder_weights", None)
     if config.init or not named or not is_file(named):
         return {}
-    return {"encoder": state_digest(read_tensors(Path(named)))}
+    path = Path(named)
+    status = path.stat() if path.is_file() else None
+    return {"encoder": _digest(path, status and (status.st_mtime_ns, status.st_size))}
+
+
+@lru_cache(maxsize=8)  # a comparison asks for the same file for every run
+def _digest(path: Path, state: tuple[int, int] | None) -> str:
+    """Digest of a file's tensors; ``state``, of the file, tells a replaced one apart."""
+    return state_digest(read_tensors(path))
 
 
 def require_same_encoder(config: TrainConfig, folder: RunFolder) -> None:
