@@ -19,7 +19,7 @@ from prefect.deployments import run_deployment
 from prefect.runtime import deployment, flow_run
 
 from flows.endings import log_cancellation, with_cause
-from flows.form import CompareFile, CompareOverrides, Count, Seed, run_name, settings
+from flows.form import CompareFile, CompareOverrides, Count, Device, SeedList, run_name, settings, with_empty_fields
 from flows.report_server import address
 from flows.server_outage import publish_artifact, retry_while_unavailable
 from flows.task import artifact_key, log_config, sward
@@ -40,11 +40,12 @@ POLL_SECONDS = 5.0  # between two queries for the states of all runs
 
 @flow(name="ablate-student", flow_run_name=run_name, on_cancellation=[log_cancellation])
 @with_cause
+@with_empty_fields
 def ablate_student(
     config: CompareFile,
-    seeds: list[Seed] | None = None,
+    seeds: SeedList = None,
     steps: Count = None,
-    device: str | None = None,
+    device: Device = None,
     overrides: CompareOverrides = None,
 ) -> dict[str, Any]:
     """Trains the points that are not finished, waits for them, then writes table and report.

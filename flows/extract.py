@@ -10,7 +10,7 @@ from prefect import flow
 from prefect.artifacts import create_table_artifact
 
 from flows.endings import log_cancellation, with_cause
-from flows.form import CacheFile, CacheOverrides, Count, run_name, settings
+from flows.form import CacheFile, CacheOverrides, Count, Device, run_name, settings, with_empty_fields
 from flows.server_outage import publish_artifact
 from flows.task import artifact_key, log_config, sward
 from pipeline.cache.config import CacheConfig
@@ -23,11 +23,12 @@ COMPUTED = re.compile(r"(\d+) computed now")
 
 @flow(name="extract-teacher-features", flow_run_name=run_name, on_cancellation=[log_cancellation])
 @with_cause
+@with_empty_fields
 def extract_teacher_features(
     config: CacheFile,
     views: Count = None,
     batch_size: Count = None,
-    device: str | None = None,
+    device: Device = None,
     overrides: CacheOverrides = None,
 ) -> dict[str, Any]:
     """Creates, continues or extends a feature store; only units without a receipt are computed.

@@ -3,15 +3,17 @@
 Schemas are stored on the server when a flow is deployed: deploy again to offer files that are new.
 """
 
-from collections.abc import Iterator, Mapping
-from functools import cache
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, wraps
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, ParamSpec, TypeVar, Union, get_args, get_origin
 
 from annotated_types import BaseMetadata
 from prefect.runtime import flow_run
-from pydantic import BaseModel, Field, TypeAdapter, WithJsonSchema
+from pydantic import MISSING, BaseModel, Field, TypeAdapter, WithJsonSchema
 from pydantic.fields import FieldInfo
 
 from pipeline.cache.config import CacheConfig
@@ -23,6 +25,8 @@ PLACES = ("*.yaml", "configs/**/*.yaml", "my/**/*.yaml")  # where configurations
 NUMBERS = (int, float, bool)
 NAME_LENGTH = 100  # of a run's name
 Schema = dict[str, Any]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @cache
@@ -48,11 +52,18 @@ def file_schema(model: type[BaseModel]) -> Schema:
 
 
 def overrides_schema(model: type[BaseModel]) -> Schema:
-    """An object whose keys are settings written with dots; first parts and plain numbers are checked."""
-    known = "|".join(model.model_fields)
+    """An object whose keys are settings written with dots; first parts and plain numbers are checked.
+
+    The form would draw a field for each of ``properties``; of an object with patterns it draws one box, for JSON. An
+    unknown key is answered with the pattern, so that has spaces (?x), at which the page breaks its lines.
+    """
+    known = " | ".join(model.model_fields)
     checked = {name: number for name, field in leaves(model) if (number := number_schema(field))}
-    described = {"type": "object", "properties": checked, "patternProperties": {rf"^({known})(\..+)?$": {}}}
-    return {"anyOf": [described | {"additionalProperties": False}, {"type": "null"}]}
+    return {
+        "type": "object",
+        "propertyNames": {"pattern": rf"(?x) ^( {known} )(\..+)?$"},
+        "patternProperties": {f"^{re.escape(name)}$": number for name, number in checked.items()},
+    }
 
 
 def leaves(model: type[BaseModel], before: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -83,21 +94,47 @@ CompareFile = Annotated[Path, WithJsonSchema(file_schema(CompareConfig))]
 CacheOverrides = Annotated[dict[str, Any] | None, WithJsonSchema(overrides_schema(CacheConfig))]
 TrainOverrides = Annotated[dict[str, Any] | None, WithJsonSchema(overrides_schema(TrainConfig))]
 CompareOverrides = Annotated[dict[str, Any] | None, WithJsonSchema(overrides_schema(CompareConfig))]
-Count = Annotated[int, Field(ge=1)] | None
-Seed = Annotated[int, Field(ge=0)] | None
-Rate = Annotated[float, Field(gt=0)] | None
+Count = Annotated[int | None, Field(ge=1), WithJsonSchema({"type": "integer", "minimum": 1})]
+Seed = Annotated[int | None, Field(ge=0), WithJsonSchema({"type": "integer", "minimum": 0})]
+Rate = Annotated[float | None, Field(gt=0), WithJsonSchema({"type": "number", "exclusiveMinimum": 0})]
+Device = Annotated[str | None, WithJsonSchema({"type": "string"})]
+SeedList = Annotated[
+    list[Annotated[int, Field(ge=0)]] | None,
+    WithJsonSchema({"type": "array", "items": {"type": "integer", "minimum": 0}}),
+]
+
+
+def with_empty_fields(flow: Callable[P, T]) -> Callable[P, T]:
+    """A flow function whose parameters with the default None are fields that may be left empty.
+
+    Prefect's form would send a default of None as a value, and draw a switch between the type and "None" for it.
+    """
+    signature = inspect.signature(flow, eval_str=True)
+    shown = [
+        p.replace(default=MISSING, annotation=p.annotation | MISSING) if p.default is None else p
+        for p in signature.parameters.values()
+    ]
+
+    @wraps(flow)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        given = signature.bind_partial(*args, **kwargs).arguments
+        return flow(**{name: value for name, value in given.items() if value is not MISSING})  # type: ignore[call-arg]
+
+    run.__signature__ = signature.replace(parameters=shown)  # type: ignore[attr-defined]
+    return run
 
 
 def settings(fields: Mapping[str, Any], overrides: Mapping[str, Any] | None) -> list[str]:
     """Settings of a form for `--set`: its filled fields, then the free overrides, which win."""
-    filled = {name: value for name, value in fields.items() if value is not None}
+    filled = {name: value for name, value in fields.items() if value not in (None, "")}
     return as_overrides(filled | dict(overrides or {}))
 
 
 def run_name() -> str:
     """Name of the flow run that starts: its file, then what was changed, e.g. `quickstart/train seed=1`."""
     parameters = dict(flow_run.parameters)
-    path, overrides = Path(str(parameters.pop("config"))), parameters.pop("overrides", None) or {}
+    path, overrides = Path(str(parameters.pop("config"))), parameters.pop("overrides", None)
     file = path.stem if path.parent.name in ("", "configs") else f"{path.parent.name}/{path.stem}"
-    changed = {name: value for name, value in parameters.items() if value is not None} | overrides
+    changed = {name: value for name, value in parameters.items() if value not in (None, "", MISSING)}
+    changed |= overrides if isinstance(overrides, dict) else {}
     return " ".join([file, *(f"{name}={value}" for name, value in changed.items())])[:NAME_LENGTH]

@@ -26,10 +26,11 @@ PREFECT = (sys.executable, "-m", "prefect", "--no-prompt")
 POOLS = {"local": ("--limit", "1"), "control": ()}  # pool -> options of its worker; see prefect.yaml
 SERVER_SECONDS = 120  # limit for the server's start; 7-34 s were measured on two cores
 READY = """
-Ready. In another terminal, in this folder:
+Ready. In another terminal, in this folder and in this order:
 
   prefect deployment run extract-teacher-features/local -p config=configs/quickstart/cache.yaml --watch
   prefect deployment run train-student/local -p config=configs/quickstart/train.yaml --watch
+  prefect deployment run ablate-student/local -p config=configs/quickstart/compare.yaml --watch
 
 Web interface: {page}    Ctrl-C stops workers and server.
 """

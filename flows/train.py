@@ -11,7 +11,7 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from flows.endings import log_cancellation, with_cause
-from flows.form import Count, Rate, Seed, TrainFile, TrainOverrides, run_name, settings
+from flows.form import Count, Device, Rate, Seed, TrainFile, TrainOverrides, run_name, settings, with_empty_fields
 from flows.server_outage import publish_artifact
 from flows.task import artifact_key, log_config, sward
 from pipeline.config import load_config
@@ -22,13 +22,14 @@ from sward.metrics.names import in_unit, named
 
 @flow(name="train-student", flow_run_name=run_name, on_cancellation=[log_cancellation])
 @with_cause
+@with_empty_fields
 def train_student(
     config: TrainFile,
     steps: Count = None,
     seed: Seed = None,
     batch_size: Count = None,
     learning_rate: Rate = None,
-    device: str | None = None,
+    device: Device = None,
     overrides: TrainOverrides = None,
 ) -> dict[str, Any]:
     """Trains one student from a store, or resumes its training; a finished run is returned unchanged.
@@ -52,8 +53,9 @@ def train_student(
 
 @flow(name="fit-teacher-head", flow_run_name=run_name, on_cancellation=[log_cancellation])
 @with_cause
+@with_empty_fields
 def fit_teacher_head(
-    config: TrainFile, steps: Count = None, device: str | None = None, overrides: TrainOverrides = None
+    config: TrainFile, steps: Count = None, device: Device = None, overrides: TrainOverrides = None
 ) -> dict[str, Any]:
     """Fits the teacher's head of a training configuration, or resumes it; a finished head is returned unchanged.
 

@@ -45,7 +45,8 @@ def test_an_entrypoint_imports_under_its_flows_name_and_takes_a_config_and_overr
 
 def test_a_deployment_is_described_tagged_and_has_the_packages_version() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    for deployment in DEPLOYMENTS:
+    in_containers = yaml.safe_load((ROOT / "prefect-container.yaml").read_text())["deployments"]
+    for deployment in DEPLOYMENTS + in_containers:
         assert deployment["version"] == version
         assert deployment["tags"]
         assert deployment["description"]

@@ -9,11 +9,13 @@ import pytest
 from prefect.utilities.schema_tools.validation import ValidationError, validate
 
 from flows import endings, form
+from flows.ablate import ablate_student
 from flows.extract import extract_teacher_features
-from flows.train import train_student
+from flows.train import fit_teacher_head, train_student
 from flows.verb_process import ChildFailed
 
 TRAIN = "configs/quickstart/train.yaml"
+FLOWS = (extract_teacher_features, train_student, fit_teacher_head, ablate_student)
 
 
 def check(flow: Any, **parameters: Any) -> None:
@@ -46,6 +48,34 @@ def test_files_of_the_drop_down_and_absolute_paths_are_accepted() -> None:
 def test_a_wrong_path_key_or_value_is_refused_with_its_name(parameters: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         check(train_student, **parameters)
+
+
+@pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)
+def test_a_field_is_one_box_that_may_be_left_empty(flow: Any) -> None:
+    """Prefect draws a switch for alternatives, sends a default of null as a value, and draws a field per property."""
+    fields = {name: field for name, field in flow.parameters.properties.items() if name != "config"}
+    assert all("type" in field and not {"default", "anyOf", "properties"} & set(field) for field in fields.values())
+    config = flow.parameters.properties["config"]["anyOf"][0]["enum"][0]
+    check(flow, config=config)
+    check(flow, config=config, **dict.fromkeys(fields))
+
+
+def test_an_unknown_key_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValidationError) as refused:
+        check(train_student, config=TRAIN, overrides={"stepps": 3})
+    assert "'stepps' does not match" in str(refused.value)
+    assert " | optimizer | " in str(refused.value)
+    assert max(len(word) for word in str(refused.value).split()) < 30  # the page breaks lines at spaces alone
+
+
+def test_the_flow_gets_none_for_what_was_left_empty_and_all_else_as_it_was_given() -> None:
+    @form.with_empty_fields
+    def flow(config: str, steps: form.Count = None, seed: form.Seed = None) -> tuple[Any, ...]:
+        return config, steps, seed
+
+    assert flow("a") == ("a", None, None)
+    assert flow("a", form.MISSING, seed=0) == ("a", None, 0)
+    assert flow(config="a", steps=3, seed=None) == ("a", 3, None)
 
 
 def test_filled_fields_become_settings_and_free_overrides_win() -> None:
