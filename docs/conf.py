@@ -9,13 +9,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # autodoc imports 
 
 project = "SWARD"
 copyright = "the SWARD authors, Apache-2.0"
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]  # myst_nb: Markdown and notebooks
 html_theme = "furo"
 html_title = "SWARD"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_theme_options = {"source_directory": "docs/"}
-exclude_patterns = ["notebooks/**"]
+nb_execution_mode = "off"  # pages show the committed outputs; `make notebooks` and the tests run them
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3  # the anchors that GitHub gives, so that links work on both

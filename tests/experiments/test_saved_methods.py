@@ -15,6 +15,7 @@ from pipeline.results.runs import load_run
 from sward.methods.combined import CombinedConfig
 
 RESULTS = Path(__file__).parents[2] / "results"
+NOT_COMPARED: dict[str, str] = {}  # kind -> why no saved comparison has it yet, e.g. {"mine": "no ClinicDB here"}
 SAVED = [RESULTS / "methods-clinicdb-cpu", RESULTS / "methods-all-clinicdb-cpu"]
 ROWS = {folder: read_json(folder / "comparison.json")["rows"] for folder in SAVED}
 METHODS = [
@@ -42,11 +43,12 @@ def test_its_own_loss_fell_in_every_run(folder, row):
         assert np.mean(losses[-fifth:]) < np.mean(losses[:fifth])
 
 
-def test_every_kind_of_the_table_is_in_them():
+def test_every_kind_of_the_table_is_in_them_or_has_a_reason():
     configs = [validate(CompareConfig, yaml.safe_load((f / "config.yaml").read_text()), "saved") for f in SAVED]
     methods = [m for config in configs for m in config.methods.values()]
     parts = [p for m in methods if isinstance(m, CombinedConfig) for p in m.parts.values()]
-    assert {m.kind for m in [*methods, *parts]} == set(CONFIGS)
+    assert {m.kind for m in [*methods, *parts]} | set(NOT_COMPARED) == set(CONFIGS)
+    assert all(NOT_COMPARED.values())
 
 
 @pytest.mark.parametrize("folder", SAVED, ids=lambda folder: folder.name)

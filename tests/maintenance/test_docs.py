@@ -48,6 +48,7 @@ READS = {
 }
 LINK = re.compile(r"\]\(([^()\s]+)\)|(?:src|srcset)=\"([^\"]+)\"")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+RIVALS = {20: "twenty", 21: "twenty-one", 22: "twenty-two"}  # more: as a number
 FOLDERS = ("sward", "pipeline", "flows", "tests", "docs", "configs", "results")  # below them a path must exist
 PATH = re.compile(rf"(?:{'|'.join(FOLDERS)})/[\w./-]*[\w/]")
 
@@ -93,27 +94,44 @@ def test_the_readme_can_be_read_in_five_minutes():
     assert len(PAGES["README.md"].splitlines()) <= 150
 
 
-def deployments(page):
-    """Name -> text of the page's YAML blocks that are files of Prefect deployments."""
-    return {name: content for name, content in named_yaml(page).items() if name.startswith("prefect")}
+def prefect_files(page, key="deployments"):
+    """The page's YAML blocks that are files for Prefect: name -> entries of ``deployments`` or ``automations``."""
+    files = {name: yaml.safe_load(text) for name, text in named_yaml(page).items() if name.startswith("prefect")}
+    return {name: content[key] for name, content in files.items() if key in content}
 
 
 @pytest.mark.parametrize("page", pages_with(named_yaml))
 def test_yaml_blocks_are_the_configurations_that_their_first_line_names(page, desk):
-    for name in set(named_yaml(page)) - set(deployments(page)):
+    for name in (name for name in named_yaml(page) if not name.startswith("prefect")):
         load_config(MODELS[Path(name).stem], name)
 
 
-@pytest.mark.parametrize("page", pages_with(deployments))
-def test_deployments_in_yaml_blocks_name_flows_configurations_and_times_that_exist(page):
+@pytest.mark.parametrize("page", pages_with(prefect_files))
+def test_deployments_in_yaml_blocks_name_flows_configurations_times_and_triggers_that_exist(page):
     from prefect.client.schemas.schedules import CronSchedule
+    from prefect.events import DeploymentEventTrigger
+    from prefect.utilities.schema_tools.validation import validate
 
-    for content in deployments(page).values():
-        for deployment in yaml.safe_load(content)["deployments"]:
-            file, flow = deployment["entrypoint"].split(":")
-            assert hasattr(importlib.import_module(file.removesuffix(".py").replace("/", ".")), flow)
-            load_config(TrainConfig, ROOT / deployment["parameters"]["config"])
-            assert all(CronSchedule.model_validate(schedule) for schedule in deployment["schedules"])
+    usual = {d["entrypoint"]: d for d in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]}
+    flows = {entrypoint.split(":")[1].replace("_", "-") for entrypoint in usual}
+    for deployment in (d for of in prefect_files(page).values() for d in of):
+        file, name = deployment["entrypoint"].split(":")
+        flow = getattr(importlib.import_module(file.removesuffix(".py").replace("/", ".")), name)
+        validate(deployment["parameters"], flow.parameters.model_dump(), raise_on_error=True)
+        assert deployment["work_pool"] == usual[deployment["entrypoint"]]["work_pool"]
+        schedules, triggers = deployment.get("schedules", []), deployment.get("triggers", [])
+        assert schedules or triggers
+        assert all(CronSchedule.model_validate(schedule) for schedule in schedules)
+        for trigger in map(DeploymentEventTrigger.model_validate, triggers):
+            assert trigger.match_related.root["prefect.resource.name"] in flows
+
+
+@pytest.mark.parametrize("page", pages_with(lambda page: prefect_files(page, "automations")))
+def test_automations_in_yaml_blocks_are_automations(page):
+    from prefect.events.schemas.automations import AutomationCore
+
+    for automation in (a for of in prefect_files(page, "automations").values() for a in of):
+        assert AutomationCore.model_validate(automation).actions
 
 
 @pytest.mark.parametrize("page", ["docs/getting-started/quickstart.md"])
@@ -206,21 +224,21 @@ def test_paths_in_backticks_exist(page):
 
 
 def test_every_page_is_reached_from_the_index():
-    reached, waiting = set(), ["docs/index.md"]
+    reached, waiting = set(), [ROOT / "docs/index"]
     while waiting:
         page = waiting.pop()
         reached.add(page)
-        trees = "\n".join(block for block in blocks(page, "{toctree}")).splitlines()
-        names = [line for line in trees if line and not line.startswith(":")]
-        found = [str(((ROOT / page).parent / f"{name}.md").resolve().relative_to(ROOT)) for name in names]
+        file = f"{page.relative_to(ROOT)}.md"
+        trees = "\n".join(blocks(file, "{toctree}") if file in PAGES else []).splitlines()  # a notebook has none
+        found = [(page.parent / line).resolve() for line in trees if line and not line.startswith(":")]
         waiting += [name for name in found if name not in reached]
-    assert reached == {page for page in PAGES if page.startswith("docs/")}
+    assert reached == {path.with_suffix("") for ending in ("md", "ipynb") for path in ROOT.glob(f"docs/**/*.{ending}")}
 
 
 def test_the_number_of_rivals_is_right():
     kinds = [config.model_fields["kind"].default for config in get_args(get_args(MethodConfig)[0])]
-    assert len(set(kinds) - {"plain", "sward", "combined"}) == 20
-    assert "twenty rivals" in PAGES["README.md"]
+    count = len(set(kinds) - {"plain", "sward", "combined"})
+    assert f"{RIVALS.get(count, count)} rivals" in PAGES["README.md"]
 
 
 def test_files_for_contributors_agree_with_the_checkout():
