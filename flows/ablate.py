@@ -29,6 +29,7 @@ from pipeline.documents import Comparison, read_document
 from pipeline.experiments.compare import heads, planned_rows, running_order
 from pipeline.experiments.compare_config import CompareConfig
 from pipeline.files import write_atomic
+from pipeline.report.answer import answer
 from pipeline.results import results_table
 from pipeline.training.config import TrainConfig
 from pipeline.training.run_folder import RunFolder
@@ -83,11 +84,14 @@ def publish_comparison(folder: Path) -> None:
     found = read_document(folder / "comparison.json", Comparison)
     head, key = ["row", *results_table.header(found)[1:]], artifact_key(folder.name)
     rows = [dict(zip(head, line, strict=True)) for line in results_table.cells(found)]
-    about = f"{'; '.join(results_table.conclusions(found))}\n\n{results_table.caption(found)}"
+    said = answer(found)  # empty without a baseline
+    about = f"**{said}**\n\n{results_table.caption(found)}" if said else results_table.caption(found)
     publish_artifact("the table", lambda: create_table_artifact(rows, key=f"comparison-{key}", description=about))
     report = folder / "report.html"
     if link := address(report):
-        publish_artifact("the link", lambda: create_link_artifact(link, link_text=str(report), key=f"report-{key}"))
+        publish_artifact(
+            "the link", lambda: create_link_artifact(link, link_text=f"Report of {folder.name}", key=f"report-{key}")
+        )
     else:
         text = f"The report is the file `{report.resolve()}` on the worker's machine."
         publish_artifact("the report's path", lambda: create_markdown_artifact(text, key=f"report-{key}"))
