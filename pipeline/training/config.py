@@ -11,7 +11,7 @@ from pipeline.config import parse_size
 from pipeline.paths import expand
 from pipeline.training.inputs.initial_weights import InitConfig
 from pipeline.training.inputs.labels import UNLABELLED, LabelsConfig
-from pipeline.training.neutral_settings import without_neutral
+from pipeline.training.neutral_settings import FREE, without_neutral
 from pipeline.training.optimizer import OptimizerConfig
 from pipeline.training.teacher.head_config import HeadFit
 from sward.contracts import Channels, Config, Student
@@ -80,9 +80,7 @@ class TrainConfig(Config):
         "all", description="Records per epoch: all, or one view per image (the next view in the next epoch)."
     )
     eval_every: int | None = Field(
-        None,
-        ge=0,
-        description="Steps between validations; 0: at the end alone; null: ten times, from 200 steps on.",
+        None, ge=0, description="Steps between validations; 0: at the end alone; null: ten times, from 200 steps on."
     )
     patience: int = Field(0, ge=0, description="Stop after so many validations without a better one; 0: never.")
 
@@ -94,6 +92,15 @@ class TrainConfig(Config):
         ge=0,
         description="Steps between logs of attention entropy, value collapse and gradient shares (`signal/…`, "
         "`share/…`); 0: never.",
+    )
+    loggers: tuple[Literal["wandb", "mlflow"], ...] = Field(
+        (),
+        description="Loggers beside TensorBoard and metrics.jsonl; offline unless the environment says otherwise.",
+    )
+    pictures: int = Field(
+        4,
+        ge=0,
+        description="Validation images in the log, with label and prediction, at every validation; 0: none.",
     )
 
     # loading
@@ -209,12 +216,8 @@ class TrainConfig(Config):
         ``eval_every`` is among them, because validation chooses the best student. Equal runs keep one folder wherever
         and however fast they run.
         """
-        # where files lie, how fast they are read, which processors compute: the order of records and draws stays
-        free = {"name", "runs", "workers", "prefetch", "cache_bytes", "device", "devices", "nodes"}
-        # how often state and losses are written: writing changes no weight
-        free |= {"checkpoint_every", "log_every"}
         # options without effect at this setting; so runs from before an option existed keep their identity
-        free |= {"head"} if not self.method.uses_head else set()
+        free = FREE | ({"head"} if not self.method.uses_head else set())
         free |= {"teacher"} if self.teacher == "cached" else set()
         free |= {"channels_last"} | (set() if self.compile else {"compile"})
         values = without_neutral(self.model_dump(mode="json", exclude=free))

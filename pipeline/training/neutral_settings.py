@@ -1,9 +1,15 @@
-"""Settings that a run's identity leaves out, so that runs from before there were such settings keep theirs."""
+"""Settings that a run's identity leaves out: they change no result, or runs from before they existed keep theirs."""
 
 from typing import Any
 
 from sward.task import TaskConfig
 
+FREE = {
+    # where files lie, how fast they are read, which processors compute: the order of records and draws stays
+    *("name", "runs", "workers", "prefetch", "cache_bytes", "device", "devices", "nodes"),
+    # how often state and losses are written, and to whom: writing changes no weight
+    *("checkpoint_every", "log_every", "loggers", "pictures"),
+}
 NEUTRAL: dict[str, Any] = {  # settings that came later: at these values a run is what it was without them
     "task": TaskConfig().model_dump(mode="json"),
     "fold": None,
