@@ -94,14 +94,9 @@ class TrainConfig(Config):
         "`share/…`); 0: never.",
     )
     loggers: tuple[Literal["wandb", "mlflow"], ...] = Field(
-        (),
-        description="Loggers beside TensorBoard and metrics.jsonl; offline unless the environment says otherwise.",
+        (), description="Loggers beside TensorBoard and metrics.jsonl; offline unless the environment asks for more."
     )
-    pictures: int = Field(
-        4,
-        ge=0,
-        description="Validation images in the log, with label and prediction, at every validation; 0: none.",
-    )
+    pictures: int = Field(4, ge=0, description="Validation images shown in the log at every validation; 0: none.")
 
     # loading
     workers: int = Field(2, ge=0, description="Threads that read the store; 0: the training thread reads. Same result.")
@@ -120,11 +115,13 @@ class TrainConfig(Config):
     nodes: int = Field(
         1, ge=1, description="Machines; with more than one, start torchrun on each (docs/how-to/several-gpus.md)."
     )
-    precision: Literal["32-true", "bf16-mixed"] = Field(
-        "32-true", description="Precision of Lightning Fabric; losses stay in float32."
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
+        "32-true",
+        description="Precision of Lightning Fabric; losses stay in float32. 16-mixed scales the loss, for GPUs without "
+        "bfloat16.",
     )
     channels_last: bool = Field(
-        False, description="Maps in channels-last order: 0.7-0.9 of a CPU step's time; always so in bf16-mixed."
+        False, description="Maps in channels-last order: 0.7-0.9 of a CPU step's time; always so in mixed precision."
     )
     compile: bool = Field(False, description="Run the student through torch.compile; for long runs on GPUs.")
     deterministic: bool = Field(
@@ -207,8 +204,8 @@ class TrainConfig(Config):
 
     @property
     def puts_channels_last(self) -> bool:
-        """Whether the student's maps are in channels-last order: always in bf16, where tensor cores read this order."""
-        return self.channels_last or self.precision == "bf16-mixed"
+        """Whether maps are in channels-last order: always in mixed precision, where tensor cores read this order."""
+        return self.channels_last or self.precision != "32-true"
 
     def identity(self) -> str:
         """Hash of all values that can change the result.
