@@ -190,3 +190,21 @@ def test_a_missing_package_ends_the_run_before_anything_is_trained(package, cach
     with pytest.raises(ModuleNotFoundError, match=package):
         train(config)
     assert not config.folder.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
+def test_a_whole_run_is_in_every_logger(cache, tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed: pip install 'sward[mlflow]'")
+    pytest.importorskip("wandb", reason="wandb is not installed: pip install 'sward[wandb]'")
+    for name in ("WANDB_MODE", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    folder = train(tiny_train(tmp_path, cache, eval_every=3, loggers=("wandb", "mlflow")))
+    dice = [(line["step"], line["val/dice"]) for line in read_log(folder / "metrics.jsonl") if "val/dice" in line]
+    client = mlflow.MlflowClient(f"sqlite:///{folder.parent / 'mlflow.db'}")
+    (found,) = client.search_runs([client.get_experiment_by_name("sward").experiment_id])
+    history = client.get_metric_history(found.info.run_id, "val/dice")
+    assert [(metric.step, metric.value) for metric in history] == dice
+    assert found.data.params["optimizer.kind"] == "adamw"
+    assert len(list((folder.parent / "mlflow-files").rglob("*.png"))) == 4  # two images at two validations
+    assert len(list((folder / "wandb").glob("offline-run-*/files/media/**/*.png"))) == 4
