@@ -5,9 +5,11 @@ from functools import lru_cache
 from pathlib import Path
 
 from pipeline.cache.store import Store
+from pipeline.paths import read_path
 from pipeline.training.checkpoint import CheckpointMismatch
-from pipeline.training.config import TrainConfig, build_trainable
+from pipeline.training.config import TrainConfig
 from pipeline.training.run_folder import RunFolder
+from pipeline.training.trainable import build_trainable
 from sward.contracts import Student
 from sward.digest import state_digest
 from sward.students.encoders import is_file, read_tensors
@@ -41,7 +43,7 @@ def encoder_source(config: TrainConfig) -> dict[str, str]:
     named = getattr(config.student, "encoder_weights", None)
     if config.init or not named or not is_file(named):
         return {}
-    path = Path(named)
+    path = read_path(named)
     status = path.stat() if path.is_file() else None
     return {"encoder": _digest(path, status and (status.st_mtime_ns, status.st_size))}
 
