@@ -28,11 +28,10 @@ from pipeline.results.rows import Row
 from pipeline.results.runs import RunError, evaluate_elsewhere, load_run, require_store
 from pipeline.results.step_costs import add_costs
 from pipeline.results.summary import lookup_row, summarise
-from pipeline.training.config import HeadFit, TrainConfig
+from pipeline.training.config import HeadFit, TrainableConfig, TrainConfig
 from pipeline.training.loop import train
 from pipeline.training.run_folder import RunFolder
 from pipeline.training.setup import open_store
-from pipeline.training.trainable import TrainableConfig
 from sward.students.saved import WEIGHTS
 from sward.teachers.head import TeacherHeadConfig
 
