@@ -17,7 +17,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"SWARD needs Python 3.11 or newer, found {v[0]}.{v[1]}; set PYTHON=...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt torch numpy setuptools wheel
-	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[teacher,flows,dask,export,cloud,dev,docs]'
+	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[teacher,flows,dask,export,cloud,wandb,mlflow,dev,docs]'
 	touch $@
 
 quickstart: $(READY)   ## both stages on the embedded default, a table, and a report
@@ -45,8 +45,8 @@ pages: $(READY)        ## the generated pages, tables and pictures of README and
 notebooks: $(READY)    ## the documentation's notebooks, run again and written with their outputs
 	$(BIN)/python -m pipeline.maintenance.notebooks
 
-e2e: $(READY)          ## a real Prefect server and workers on loopback, README's commands, pages in a browser, the notebooks
-	$(BIN)/python -m pytest -m slow tests/flows/test_end_to_end.py tests/flows/test_pages.py tests/report/test_browser.py tests/maintenance/test_notebooks.py
+e2e: $(READY)          ## a real Prefect server and workers on loopback, both deployments; pages in a browser; the notebooks
+	$(BIN)/python -m pytest -m slow tests/flows/test_end_to_end.py tests/flows/test_pages.py tests/report/test_browser.py tests/export/test_web.py tests/maintenance/test_notebooks.py
 
 outages: $(READY)      ## servers, workers and processes killed under Prefect, Dask, DDP and at an S3 server; half an hour
 	$(BIN)/python -m pytest -m slow tests/flows/test_outages.py tests/cache tests/training tests/export/test_export.py tests/e2e
