@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sward.balance import GradientBalance
 from sward.contracts import BalanceConfig, Batch, Method, StudentOutput
-from sward.distributed.collectives import current_slice, gather_over_ranks, mean_over_ranks, use_slice
+from sward.distributed.collectives import BatchSlice, current_slice, gather_over_ranks, mean_over_ranks, use_slice
 from sward.task import TaskConfig, task_loss
 
 TASK = "task"
@@ -57,8 +57,9 @@ class Objective(nn.Module):
         Raises:
             ValueError: the method's terms and its weights have different names.
         """
-        if current_slice() is not None and not self.method.per_sample:
-            output, batch = _whole(output, batch)
+        share = current_slice()
+        if share is not None and (share.others or not self.method.per_sample):
+            output, batch = _whole(output, batch, share)
             with use_slice(None):
                 return self(output, batch, step)
         labelled = slice(batch.labelled or None)  # of a batch without labels all, and the loss is 0
@@ -151,15 +152,24 @@ class Objective(nn.Module):
         return [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
 
 
-def _whole(output: StudentOutput, batch: Batch) -> tuple[StudentOutput, Batch]:
-    """Gathers outputs, labels and teacher features of all processes, in batch order.
+def _whole(output: StudentOutput, batch: Batch, share: BatchSlice) -> tuple[StudentOutput, Batch]:
+    """Gathers outputs, labels and teacher features of all processes, in batch order: those with labels come first.
 
     Images and ids stay those of this process, because no term reads them.
     """
-    own = {level: gather_over_ranks(f) for level, f in output.features.items()}
-    teacher = {level: gather_over_ranks(f) for level, f in batch.features.items()}
-    student = StudentOutput(gather_over_ranks(output.logits), own, gather_over_ranks(output.penultimate))
-    return student, replace(batch, labels=gather_over_ranks(batch.labels), features=teacher)
+
+    def gathered(x: Tensor) -> Tensor:
+        if not share.others:
+            return gather_over_ranks(x)
+        first = gather_over_ranks(x[: share.count])
+        with use_slice(share.unlabelled):
+            return torch.cat([first, gather_over_ranks(x[share.count :])])
+
+    own = {level: gathered(f) for level, f in output.features.items()}
+    teacher = {level: gathered(f) for level, f in batch.features.items()}
+    student = StudentOutput(gathered(output.logits), own, gathered(output.penultimate))
+    labelled = share.whole if share.others else batch.labelled
+    return student, replace(batch, labels=gathered(batch.labels), features=teacher, labelled=labelled)
 
 
 def _sample(output: StudentOutput, batch: Batch, i: int) -> tuple[StudentOutput, Batch]:

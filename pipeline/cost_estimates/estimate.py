@@ -30,6 +30,7 @@ from pipeline.cost_estimates.encoding_speed import measure_encoding
 from pipeline.cost_estimates.first_view import first_view, measure_rendering
 from pipeline.cost_estimates.half_precision import HalfPrecision, measure_half_precision
 from pipeline.cost_estimates.student_speed import ReadDemand
+from pipeline.cost_estimates.teacher_facts import TeacherFacts, teacher_facts
 from pipeline.cost_estimates.throughput import StageTimes, break_even
 from pipeline.datasets import Dataset, load_dataset
 from pipeline.devices import cores, resolve_device
@@ -67,6 +68,7 @@ class CostEstimate:
         size, teachers_size: (height, width) of a training view in pixels, for the student and for the teacher.
         view_bytes: codec -> bytes of one stored training view.
         half: the teacher in bfloat16 against float32.
+        teacher: its row of the table of teachers, for training views.
     """
 
     records: dict[str, int]
@@ -90,6 +92,7 @@ class CostEstimate:
     teachers_size: Size = (0, 0)
     view_bytes: dict[str, int] = field(default_factory=dict)
     half: HalfPrecision | None = None
+    teacher: TeacherFacts | None = None
 
     @property
     def total_records(self) -> int:
@@ -164,6 +167,7 @@ def estimate_costs(config: CacheConfig, train: TrainConfig | None = None, budget
         teachers_size=config.teachers_size_of("train"),
         view_bytes={codec: training for codec, (training, _) in sizes.items()},
         half=measure_half_precision(teacher, first_view(config, dataset), config.device),
+        teacher=teacher_facts(config.teacher, teacher, config.teachers_size_of("train")),
     )
 
 

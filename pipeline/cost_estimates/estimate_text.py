@@ -8,6 +8,7 @@ import math
 from pipeline.cost_estimates.budget import ENOUGH, recommend
 from pipeline.cost_estimates.estimate import CostEstimate
 from pipeline.cost_estimates.half_precision import HalfPrecision
+from pipeline.cost_estimates.teacher_facts import HEAD, aligned
 
 # Upper bound of the saving by a cache, from published FLOPs: (teacher + 3 × student) / (3 × student), forward passes.
 CEILINGS = {"Hiera-L → DeepLab MobileNetV3": 7.0, "Hiera-T → UNeXt": 5.0, "Hiera-T → ResUNet++": 1.15}
@@ -25,6 +26,7 @@ def describe(p: CostEstimate) -> list[str]:
         f"extraction {duration(p.extraction_seconds)} ({p.view_seconds * 1e3:.1f} ms per view, rendered and written)",
         *precision_lines(p.half),
         "",
+        *([*aligned([HEAD, p.teacher.cells()]), ""] if p.teacher else []),
         *codec_table(p),
         "",
         f"student        {p.demand.who}: {p.demand.records_per_second:.1f} records/s, "

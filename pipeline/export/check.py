@@ -1,8 +1,11 @@
 """Compares an exported student with the student in torch, on random and on real images.
 
-An export is published only after this comparison.
+An export is published only after this comparison. On white noise, which no training image resembles, running statistics
+of batch normalisation do not fit and logits may grow to hundreds; float32 is coarse there, in torch as in the file. So
+where the two differ by more than the tolerance on noise, both are measured against torch in float64.
 """
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +21,7 @@ from sward.contracts import Student
 from sward.pixels import at_size
 
 TOLERANCE = 1e-4  # of a logit: absolute, but relative to the largest logit above 1, as float32 rounding is
+ROUNDING = 4  # times torch's own distance from float64: what another order of the same sums may differ by, on noise
 REAL = 16  # number of validation images compared
 
 
@@ -36,6 +40,7 @@ class Check:
         difference: largest absolute difference of a logit.
         largest: largest absolute logit, at least 1.
         changed: share of pixels whose class differs, on real images at the network's input size; None without them.
+        rounding: largest distance of a logit in torch from float64, where it excuses a larger difference on noise.
     """
 
     file: str
@@ -44,6 +49,7 @@ class Check:
     difference: float
     largest: float
     changed: float | None
+    rounding: float | None = None
 
     def line(self) -> str:
         """The result as one line for the terminal and the model card."""
@@ -51,6 +57,7 @@ class Check:
         real = f"{self.real} real images" if self.real else "no real images"
         changed = "" if self.changed is None else f"; {self.changed:.2%} of their pixels change class"
         found = f"max abs diff {self.difference:.1e} (logits up to {self.largest:.1f})"
+        found += f", torch itself {self.rounding:.1e} from float64" if self.rounding is not None else ""
         return f"{self.file}: {found} on random images {sizes} and {real}{changed}"
 
 
@@ -58,20 +65,34 @@ def check(student: Student, run: Callable[[Tensor], Tensor], graph: Graph, file:
     """Compares logits on random images of several shapes and on ``real`` images, each (1, 3, H, W), normalised.
 
     Raises:
-        ExportError: the logits differ by more than the tolerance, or in shape.
+        ExportError: the logits differ by more than the tolerance (on noise, also by more than ``ROUNDING`` allows), or
+            in shape.
     """
     generator = torch.Generator().manual_seed(0)
     shapes = tuple(random_shapes(graph))
     images = [*(torch.randn(shape, generator=generator) for shape in shapes), *real]
     found = [compare(student, run, x, file) for x in images]
     worst, largest = max(f[0] for f in found), max(1.0, *(f[1] for f in found))
-    if not worst <= TOLERANCE * largest:
-        raise ExportError(
-            f"{file} differs from torch by {worst:.2e} in a logit, expected at most {TOLERANCE * largest:.0e}; "
-            "not published: try other versions of torch and onnxscript (constraints.txt lists versions that agree)"
-        )
+    rounding: list[float] = []
+    for number, (x, (difference, _, _)) in enumerate(zip(images, found, strict=True)):
+        if difference <= TOLERANCE * largest:
+            continue
+        rounding += [own_rounding(student, x)] if number < len(shapes) else [0.0]
+        if not difference <= ROUNDING * rounding[-1]:
+            raise ExportError(
+                f"{file} differs from torch by {difference:.2e} in a logit, expected at most "
+                f"{TOLERANCE * largest:.0e}; not published: try other versions of torch and onnxscript "
+                "(constraints.txt lists versions that agree)"
+            )
     changed = float(np.mean([f[2] for f in found[len(shapes) :]])) if real else None
-    return Check(file, shapes, len(real), worst, largest, changed)
+    return Check(file, shapes, len(real), worst, largest, changed, max(rounding, default=None))
+
+
+@torch.no_grad()
+def own_rounding(student: Student, x: Tensor) -> float:
+    """Largest distance of a logit of ``student`` in float32 from the same network in float64."""
+    exact = copy.deepcopy(student).double()(x.double()).logits
+    return float((student(x).logits - exact).abs().max())
 
 
 @torch.no_grad()

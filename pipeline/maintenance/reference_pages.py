@@ -7,12 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.files import write_atomic
-from pipeline.maintenance import command_line_page, configuration_page, methods_page
+from pipeline.maintenance import (
+    command_line_page,
+    configuration_page,
+    methods_page,
+    teachers_page,
+)
 
 PAGES: dict[str, Callable[[], str]] = {
     "docs/reference/configuration.md": configuration_page.page,
     "docs/reference/command-line.md": command_line_page.page,
     "docs/explanation/methods.md": methods_page.page,
+    "docs/reference/teachers.md": teachers_page.page,
 }
 NOTE = "<!-- written by `python -m pipeline.maintenance.reference_pages`; a test compares -->\n\n"
 

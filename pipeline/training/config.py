@@ -162,8 +162,8 @@ class TrainConfig(Config):
 
     @model_validator(mode="after")
     def _unlabelled_records_have_a_place(self) -> "TrainConfig":
-        if self.unlabelled and (self.labels.fraction == 0 or self.processes > 1 or is_head(self.student)):
-            raise ValueError(UNLABELLED.format(self.unlabelled, self.labels.fraction, self.processes))
+        if self.unlabelled and (self.labels.fraction == 0 or is_head(self.student)):
+            raise ValueError(UNLABELLED.format(self.unlabelled, self.labels.fraction))
         return self
 
     @model_validator(mode="after")

@@ -181,7 +181,8 @@ def forward_backward(
     sync_manually = measuring or not run.overlap
     run.student.train()
     wrapped: Any = run.student  # by Fabric
-    with sharing(run.stream.order.size(step)), run.fabric.no_backward_sync(wrapped, enabled=sync_manually):
+    others = run.stream.unlabelled.size(step) if run.stream.unlabelled else 0
+    with sharing(run.stream.order.size(step), others), run.fabric.no_backward_sync(wrapped, enabled=sync_manually):
         with part("forward: student"), single_values_explained():
             output = output_for(wrapped, batch)
         losses = run.objective(output, batch, step)

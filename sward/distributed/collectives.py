@@ -25,11 +25,13 @@ class BatchSlice:
         whole: number of records of the batch over all processes.
         rank: index of the process.
         world: number of processes.
+        others: records without labels, over all processes, that the step has besides.
     """
 
     whole: int
     rank: int
     world: int
+    others: int = 0
 
     @property
     def rows(self) -> slice:
@@ -42,6 +44,11 @@ class BatchSlice:
     def count(self) -> int:
         """Number of records of this process."""
         return self.rows.stop - self.rows.start
+
+    @property
+    def unlabelled(self) -> "BatchSlice":
+        """This process's slice of the step's other records."""
+        return BatchSlice(self.others, self.rank, self.world)
 
 
 _CURRENT: ContextVar[BatchSlice | None] = ContextVar("share", default=None)

@@ -28,8 +28,12 @@ DRAWS = (  # draws that cannot be split by rows; within ``sharing`` they are an 
 
 
 @contextmanager
-def sharing(whole: int) -> Iterator[None]:
-    """Splits a step of ``whole`` records among all processes of torch's group; with one process, changes nothing.
+def sharing(whole: int, others: int = 0) -> Iterator[None]:
+    """Splits a step among all processes of torch's group; with one process, changes nothing.
+
+    Args:
+        whole: records of the step that have labels (of a step without labels, all).
+        others: records without labels that it has besides.
 
     Raises:
         ValueError: raised within the context if a layer draws random numbers in a way that cannot be split among
@@ -38,7 +42,7 @@ def sharing(whole: int) -> Iterator[None]:
     if not dist.is_initialized() or dist.get_world_size() == 1:
         yield
         return
-    with use_slice(BatchSlice(whole, dist.get_rank(), dist.get_world_size())), _Shared():
+    with use_slice(BatchSlice(whole, dist.get_rank(), dist.get_world_size(), others)), _Shared():
         yield
 
 

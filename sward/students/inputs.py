@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sward.contracts import Batch, Student, StudentOutput
+from sward.distributed.collectives import current_slice, use_slice
 
 
 def require_multiple(images: Tensor, multiple: int, student: str) -> None:
@@ -64,7 +65,9 @@ def output_for(student: Student, batch: Batch) -> StudentOutput:
     inputs, n = batch.inputs(student), batch.labelled
     if n is None or n in (0, len(batch.ids)):
         return student(inputs)
-    return joined(student(_rows(inputs, slice(n))), student(_rows(inputs, slice(n, None))))
+    first, share = student(_rows(inputs, slice(n))), current_slice()
+    with use_slice(share and share.unlabelled):
+        return joined(first, student(_rows(inputs, slice(n, None))))
 
 
 def joined(first: StudentOutput, second: StudentOutput) -> StudentOutput:

@@ -22,6 +22,7 @@ from sward.distributed.synced_layers import sharing
 from sward.methods import MethodConfig
 from sward.objective import Objective
 from sward.students import StudentConfig, build_student
+from sward.students.inputs import output_for
 from sward.task import cross_entropy
 
 WHOLE = 3  # of two processes, one has two records
@@ -51,6 +52,7 @@ def member(rank, folder):
         (check_student, STUDENTS),
         (check_layer, LAYERS),
         (check_balance, BALANCED),
+        (check_unlabelled, MIXED),
     ):
         for subject in subjects:
             try:
@@ -186,6 +188,54 @@ def check_balance(rows, how):
     both = [torch.empty_like(second.balance.norms) for _ in range(2)]
     dist.all_gather(both, second.balance.norms)
     assert torch.equal(*both)
+
+
+MIXED = {  # a batch with three labelled records and two without labels; the first process has two and one of them
+    "means over records": {"kind": "sward", "mwad": {"gain": 2.0}},
+    "dropout, the whole batch": {"kind": "mgd", "level": "s8"},
+}
+
+
+@pytest.mark.parametrize("how", MIXED)
+def test_records_without_labels_are_split_too_and_give_the_losses_and_gradients_of_one_process(failures, how):
+    assert not failures[f"check_unlabelled {how}"]
+
+
+def check_unlabelled(rows, how):
+    method, others = TypeAdapter(MethodConfig).validate_python(MIXED[how]), 2
+    kind = "deeplabv3" if "dropout" in how else "unext"
+    students = [build_student(TypeAdapter(StudentConfig).validate_python({"kind": kind}), 3, 0) for _ in range(2)]
+    alone, shared = (student.double().train() for student in students)
+    built = [method.build({"s8": 8}, alone.channels, 3, alone.classifier.in_channels).double() for _ in students]
+    for one in built:
+        one.prepare(make_batch(one), {"s8": (torch.zeros(8), torch.ones(8))})
+    first, second = (Objective(one).double() for one in built)
+    batch = replace(make_batch(built[0], WHOLE + others), labelled=WHOLE)
+    batch.images = torch.randn(len(batch.images), 3, 64, 64, generator=torch.Generator().manual_seed(1)).double()
+    batch.labels[WHOLE:] = IGNORE
+    own = [*range(WHOLE)[rows], WHOLE + (rows.start > 0)]
+    features = {k: f.double() for k, f in batch.features.items()}
+    mine = replace(
+        batch,
+        images=batch.images[own],
+        labels=batch.labels[own],
+        features={k: f[own] for k, f in features.items()},
+        ids=[batch.ids[i] for i in own],
+        labelled=len(own) - 1,
+    )
+    torch.manual_seed(0)
+    batch = replace(batch, features=features)
+    wanted = first(output_for(alone, batch), batch, 0)
+    wanted.total.backward()
+    torch.manual_seed(0)
+    with sharing(WHOLE, others):
+        found = second(output_for(shared, mine), mine, 0)
+    found.total.backward()
+    for name in wanted.terms:
+        torch.testing.assert_close(found.terms[name], wanted.terms[name], rtol=1e-6, atol=1e-9)
+    for one, other in ((shared, alone), (second, first)):
+        flat = gradient(other)
+        assert (gradient(one, processes=2) - flat).norm() <= 1e-6 * flat.norm()
 
 
 LAYERS = {

@@ -37,6 +37,10 @@ CONVNEXT = {
 }
 RESNET = {"model": "resnet18.a1_in1k", "levels": ["s8", "s32"], "options": {"channels": [8, 8, 16, 16]}}
 FAMILIES = {"vit": VIT, "convnext": CONVNEXT, "resnet": RESNET}
+FULL = {  # networks of the published shapes, which go the whole way in minutes
+    "DINOv3 small": {"model": VIT["model"], "levels": ["s16@3", "s16@6", "s16@9", "s16@12"]},
+    "ConvNeXt tiny": {"model": "convnext_tiny.dinov3_lvd1689m", "levels": ["s4", "s8", "s16", "s32"]},
+}
 LOST = {
     "vit": "blocks.2.attn.qkv.weight",
     "convnext": "stages.2.blocks.0.conv_dw.weight",
@@ -203,10 +207,10 @@ def test_the_normalisation_is_the_tags_own_unless_the_configuration_says_otherwi
     assert tiny_cache(tmp_path).mean == (0.485, 0.456, 0.406)
 
 
-@pytest.mark.parametrize("family", ["vit", pytest.param("convnext", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("family", ["vit", *(pytest.param(f, marks=pytest.mark.slow) for f in ("convnext", *FULL))])
 def test_a_backbone_goes_the_whole_way_from_extraction_to_export(family, tmp_path, monkeypatch):
     monkeypatch.setattr(speed, "SECONDS", 0.0)
-    settings = FAMILIES[family]
+    settings = (FAMILIES | FULL)[family]
     save_file(random_state(settings), tmp_path / "random.safetensors")
     values = {"kind": "timm", "weights": str(tmp_path / "random.safetensors"), **settings}
     cache = tiny_cache(tmp_path, teacher=values, codec={"kind": "fp32"})

@@ -14,9 +14,8 @@ from sward import seeds
 from sward.contracts import Config
 
 UNLABELLED = (
-    "unlabelled is {}, which adds records without labels to a student's batches of labelled ones, in one process; "
-    "found labels: {} and {} processes: leave `unlabelled` out if labels is 0 (every record is without labels then) "
-    "or for a teacher's head, and set devices and nodes to 1"
+    "unlabelled is {}, which adds records without labels to a student's batches of labelled ones; found labels: {}: "
+    "leave `unlabelled` out if labels is 0 (every record is without labels then) or for a teacher's head"
 )
 
 

@@ -57,6 +57,7 @@ def training_orders(config: TrainConfig, store: Store, world: int = 1, rank: int
             f"unlabelled: {config.unlabelled} with batch_size {config.batch_size} takes {size} records without labels "
             f"a step, found {others.epoch_size}; lower `unlabelled`, lower `labels`, or name more images on the card"
         )
+    require_a_record_each(others)
     return Orders(main, others, hidden, drawn)
 
 

@@ -1,5 +1,6 @@
 """A teacher that sees views at a size of its own: rendering, identity, pairing by grid, training from its store."""
 
+import json
 from fractions import Fraction
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from pydantic import ValidationError
-from tiny import HEAD, tiny_cache, tiny_train
+from tiny import CARD, HEAD, tiny_cache, tiny_train
 
 from pipeline.augmented_views import render
 from pipeline.cache.errors import CacheMismatch
@@ -18,8 +19,11 @@ from pipeline.cache.store import Store
 from pipeline.cache.tools.repack import repack
 from pipeline.cache.tools.verify import verify
 from pipeline.cost_estimates.estimate import estimate_costs
+from pipeline.cost_estimates.estimate_text import describe
 from pipeline.datasets import load_dataset, read_image, read_label
 from pipeline.training.loop import train
+from pipeline.training.run_folder import RunFolder
+from pipeline.training.setup import open_store, setup
 from pipeline.weights import load_teacher
 from sward.align import pair_levels
 from sward.contracts import Batch, StudentOutput
@@ -226,27 +230,31 @@ def test_kd_is_taken_at_the_resolution_of_the_teachers_logits():
     torch.testing.assert_close(found, loop / (2 * 128 * 128), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.real
-def test_real_frames_at_512_pixels_beside_128(shared, tmp_path):
-    """SAM 2's Hiera-T on three frames of ClinicDB."""
-    from tiny import CARD
-
-    source = shared / "datasets/cvc-clinicdb"
+@pytest.fixture(scope="module")
+def real(shared, tmp_path_factory):
+    """SAM 2's Hiera-T at 512 pixels beside a student's 128, on three frames of ClinicDB: configuration, run folder."""
+    folder, source = tmp_path_factory.mktemp("real"), shared / "datasets/cvc-clinicdb"
     for kind in ("images", "masks"):
-        (tmp_path / "real" / kind).mkdir(parents=True)
+        (folder / "real" / kind).mkdir(parents=True)
     for name, file in zip(("train-0", "val-0", "test-0"), sorted((source / "images").iterdir()), strict=False):
-        (tmp_path / "real/images" / f"{name}.png").write_bytes(file.read_bytes())
+        (folder / "real/images" / f"{name}.png").write_bytes(file.read_bytes())
         mask = np.asarray(Image.open(source / "masks" / file.name).convert("L")) > 127
-        Image.fromarray(mask.astype(np.uint8)).save(tmp_path / "real/masks" / f"{name}.png")
-    (tmp_path / "real/card.yaml").write_text(CARD.format(name="real"))
+        Image.fromarray(mask.astype(np.uint8)).save(folder / "real/masks" / f"{name}.png")
+    (folder / "real/card.yaml").write_text(CARD.format(name="real"))
     weights = str(shared / "weights/sam2_hiera_tiny_trunk.fp16.safetensors")
     config = tiny_cache(
-        tmp_path,
-        dataset=str(tmp_path / "real/card.yaml"),
+        folder,
+        dataset=str(folder / "real/card.yaml"),
         teacher={"kind": "hiera", "architecture": "tiny", "weights": weights, "size": (512, 512)},
         size=(128, 128),
     )
     extract(config)
+    return config, folder
+
+
+@pytest.mark.real
+def test_real_frames_at_512_pixels_beside_128(real):
+    config, _ = real
     store, teacher = Store(config.store), load_teacher(config.teacher)
     record = store.records["train"][1]
     normalise = normaliser(*config.teacher.normalisation, torch.device("cpu"))
@@ -255,4 +263,42 @@ def test_real_frames_at_512_pixels_beside_128(shared, tmp_path):
         error = (f - direct[level][0]).norm() / direct[level].norm()
         assert error < 1e-3, level  # half precision
     values = sum(c * (512 // s) ** 2 for c, s in zip((96, 192, 384, 768), (4, 8, 16, 32), strict=True))
-    assert estimate_costs(config).bytes_by_codec["fp16"] == 4 * (2 * values + 4 * 128 * 128)
+    made = estimate_costs(config)
+    assert made.bytes_by_codec["fp16"] == 4 * (2 * values + 4 * 128 * 128)
+    assert "128×128 pixels, 512×512 for the teacher: 5.96 MB as fp16" in "\n".join(describe(made))
+
+
+def last_terms(run):
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if "term/task" in line][-1]
+
+
+@pytest.mark.real
+def test_real_frames_train_by_pairs_of_one_grid_the_heads_logits_and_a_feature_method(real):
+    """MWAD, KD at the resolution of the teacher's logits, and FitNet: what each compares, and that it trains."""
+    config, folder = real
+    changes = {"head": HEAD, "steps": 2, "batch_size": 2}
+    methods = {
+        "mwad": {"kind": "sward", "mwad": {"gain": 2.0}},
+        "kd": {"kind": "kd"},
+        "fitnet": {"kind": "fitnet", "level": "s16"},
+    }
+    planned = {name: tiny_train(folder, config, name=name, method=m, **changes) for name, m in methods.items()}
+    train(planned["kd"].head_run())
+    built = {name: setup(c, open_store(c), RunFolder(c.folder)) for name, c in planned.items()}
+    batches = {name: next(iter(run.stream.batches(0, 1))) for name, run in built.items()}
+    outputs = {name: run.student(batches[name].images) for name, run in built.items()}
+
+    assert built["mwad"].objective.method.mwad.pairs == [("s16", "s4"), ("s32", "s8")]
+    for ours, theirs in (("s4", "s16"), ("s8", "s32")):
+        assert outputs["mwad"].features[ours].shape[-2:] == batches["mwad"].features[theirs].shape[-2:]
+    assert batches["kd"].features["logits"].shape[-2:] == (128, 128)  # stride 4 of 512 pixels
+    fitnet = built["fitnet"].objective.method
+    assert (fitnet.teacher_level, fitnet.student_level) == ("s16", "s4")
+    assert batches["fitnet"].features["s16"].shape[-2:] == outputs["fitnet"].features["s4"].shape[-2:] == (32, 32)
+
+    lines = {name: last_terms(train(c)) for name, c in planned.items()}
+    assert {name: line["step"] for name, line in lines.items()} == dict.fromkeys(methods, 2)
+    assert lines["mwad"]["term/attn"] > 0
+    assert lines["kd"]["term/kd"] > 0
+    assert lines["fitnet"]["term/hint"] > 0

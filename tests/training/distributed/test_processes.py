@@ -109,6 +109,7 @@ METHODS = {
     "channels last": {"student": {"kind": "deeplabv3"}, "steps": 3, "channels_last": True},
     "uneven batches": {"batch_size": 10, "per_epoch": "one", "views": 2},
     "online": {"teacher": "online"},
+    "records without labels, unevenly": {"labels": 0.5, "unlabelled": 0.6, "batch_size": 2},
 }
 
 

@@ -18,6 +18,7 @@ from pipeline.datasets import DatasetError, check, load_dataset
 from pipeline.datasets.procedural import render
 from pipeline.files import read_json
 from pipeline.training import loop
+from pipeline.training.inputs.orders import training_orders
 from pipeline.training.loop import train
 from pipeline.training.run_folder import RunFolder
 from pipeline.training.setup import open_store, setup
@@ -171,10 +172,21 @@ def test_runs_that_could_not_learn_or_fill_their_batches_are_refused(cache, tmp_
         prepared(tiny_train(tmp_path, cache, **changes))
 
 
-@pytest.mark.parametrize("changes", [{"labels": 0}, {"devices": 2}])
-def test_unlabelled_shares_without_a_place_are_refused(cache, tmp_path, changes):
+def test_unlabelled_shares_without_a_place_are_refused(cache, tmp_path):
     with pytest.raises(ValidationError, match="leave `unlabelled` out if labels is 0"):
-        tiny_train(tmp_path, cache, unlabelled=0.5, **changes)
+        tiny_train(tmp_path, cache, unlabelled=0.5, labels=0)
+
+
+def test_processes_split_both_parts_of_a_step_and_each_has_records_of_both(cache, tmp_path):
+    config = tiny_train(tmp_path, cache, labels=0.5, unlabelled=0.6, batch_size=2)
+    whole = training_orders(config, Store(cache.store))
+    shares = [training_orders(config, Store(cache.store), 2, rank) for rank in (0, 1)]
+    for part, sizes in (("main", [1, 1]), ("unlabelled", [2, 1])):
+        first = [getattr(share, part).epoch(0)[0] for share in shares]
+        assert [len(records) for records in first] == sizes
+        assert first[0] + first[1] == getattr(whole, part).epoch(0)[0]
+    with pytest.raises(ValueError, match="smallest batch has 3 records, fewer than the 4 processes"):
+        training_orders(config.model_copy(update={"batch_size": 4, "unlabelled": 0.4}), Store(cache.store), 4, 0)
 
 
 def test_a_head_needs_labels(cache, tmp_path):
