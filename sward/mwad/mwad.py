@@ -26,6 +26,7 @@ from sward.mwad.config import MWADConfig
 from sward.mwad.fused_attention_terms import fused_terms
 from sward.mwad.monitors import relational_signal
 from sward.mwad.projections import Projections
+from sward.mwad.triton_attention_terms import triton_terms
 from sward.mwad.windows import Windows, draw_offset, draw_windows
 from sward.sent import sent
 
@@ -151,7 +152,9 @@ class MWAD(nn.Module):
                 parts, masks = (self._projections(t), f_t, f_s, windows), self._masks(windows, f_t)
                 chosen = draw_windows(self.config.window_share, windows.count, seed, step, t)
                 chosen = None if chosen is None else sent(chosen, f_s.device)
-                if self.config.teacher_proj == "frozen":
+                if self.config.kernels == "triton":
+                    by_stage.append(triton_terms(*parts, *masks, chosen))
+                elif self.config.teacher_proj == "frozen":
                     by_stage.append(fused_terms(*parts, *masks, chosen))
                 else:
                     by_stage.append(plain_terms(*parts, *masks, labels, chosen))
