@@ -97,24 +97,30 @@ class PDR(nn.Module):
         y = labels if labels.shape[1:] == size else labels_on_grid(labels, size, self.config.label_grid == "pure")
         K = self.num_classes or int(torch.where(y == IGNORE, 0, y).max()) + 1
         outside = self._outside(labels)
-        y = torch.where((y < 0) | (y >= K), IGNORE, y)
+        if outside is not None:
+            y = torch.where((y < 0) | (y >= K), IGNORE, y)
         with torch.autocast(features.device.type, enabled=False):
             geometry = fused_geometry if self.config.normalise else partial(plain_geometry, normalise=False)
             terms = geometry(features, y, K, self.config.margin, self.config.eps)
-        if labels.device.type == "cpu":
+        if outside is None:
             return terms
         return {name: torch.where(outside.any(), math.nan, term) for name, term in terms.items()}
 
-    def _outside(self, labels: Tensor) -> Tensor:
+    def _outside(self, labels: Tensor) -> Tensor | None:
         """Finds labels that are no class: (B, h, w) bool; on the CPU, where looking is cheap, raises ValueError."""
         limit = self.num_classes or torch.iinfo(torch.int64).max
+        on_cpu = labels.device.type == "cpu"
+        if on_cpu and labels.numel():
+            lowest, highest = labels.aminmax()  # one pass settles it where no pixel is ignored
+            if lowest >= 0 and highest < limit:
+                return None
         outside = (labels != IGNORE) & ((labels < 0) | (labels >= limit))
-        if labels.device.type == "cpu" and outside.any():
+        if on_cpu and outside.any():
             raise ValueError(
                 f"found the labels {labels[outside].unique().tolist()[:5]}, expected classes from 0 on, below "
                 f"num_classes ({self.num_classes}), or {IGNORE} (ignored): correct the labels or num_classes"
             )
-        return outside
+        return None if on_cpu else outside
 
 
 def plain_geometry(

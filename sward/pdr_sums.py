@@ -35,24 +35,27 @@ class UnitSums(torch.autograd.Function):
         unit_Bn = length_Bn.div_(SHORTEST).clamp_max_(1)  # scaled length; < 1 only for vectors close to 0
         along_Bn = inverse_Bn.square().mul_(unit_Bn == 1)
         count_K, square_K = member_BKn.sum((0, 2)), (member_BKn @ unit_Bn.square_()[:, :, None]).sum((0, 2))
-        ctx.save_for_backward(f_BCHW, y_BHW, inverse_Bn, along_Bn)
+        weight_BKn = member_BKn.mul_(inverse_Bn[:, None])
+        kept = weight_BKn if 4 * classes <= f_BCHW.shape[1] else None  # else it is made again, to save memory
+        ctx.save_for_backward(f_BCHW, y_BHW, inverse_Bn, along_Bn, kept)
         ctx.mark_non_differentiable(count_K, square_K)
-        return (member_BKn.mul_(inverse_Bn[:, None]) @ f_BCn.mT).sum(0), count_K, square_K
+        return (weight_BKn @ f_BCn.mT).sum(0), count_K, square_K
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_KC: Tensor, *_: Tensor) -> tuple[Tensor, None, None]:
         """Gradient of a pixel f: (u - its component along f) / |f|, where u is the gradient of the class's sum."""
-        f_BCHW, y_BHW, inverse_Bn, along_Bn = ctx.saved_tensors
+        f_BCHW, y_BHW, inverse_Bn, along_Bn, weight_BKn = ctx.saved_tensors
         with torch.autocast(f_BCHW.device.type, enabled=False):
             f_BCn = _wide(f_BCHW)
-            weight_BKn = _members(y_BHW, len(grad_KC), f_BCn.dtype).mul_(inverse_Bn[:, None])
+            if weight_BKn is None:
+                weight_BKn = _members(y_BHW, len(grad_KC), f_BCn.dtype).mul_(inverse_Bn[:, None])
             along_Bn = (grad_KC @ f_BCn).mul_(weight_BKn).sum(1).mul_(along_Bn)
             last = f_BCHW.is_contiguous(memory_format=torch.channels_last)
             layout = torch.channels_last if last else torch.contiguous_format
             grad = torch.empty_like(f_BCHW, dtype=f_BCn.dtype, memory_format=layout)
             to_BCK = grad_KC.mT.expand(len(f_BCn), -1, -1)
-            torch.bmm(to_BCK, weight_BKn, out=grad.flatten(2)).addcmul_(f_BCn, along_Bn[:, None], value=-1)
+            torch.mul(f_BCn, along_Bn[:, None], out=grad.flatten(2)).baddbmm_(to_BCK, weight_BKn, beta=-1)
         return grad.to(f_BCHW.dtype), None, None  # not a view, because autograd adds other gradients to it in place
 
 

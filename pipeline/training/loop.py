@@ -117,6 +117,10 @@ def resume(run: TrainingRun) -> int:
         run.best, run.best_step, first = facts["best"], facts.get("best_step", 0), facts["step"]
         spent = facts.get("seconds", 0.0)
     run.folder.create(run.config, run.store, run.sources, run.fabric.device, spent)
+    order = "channels-last" if run.config.puts_channels_last else "usual"
+    log.info(
+        "%s: on %s, %d threads, maps in %s order", run.config.name, run.fabric.device, torch.get_num_threads(), order
+    )
     run.folder.drop_log_after(first, validated=first < run.config.steps)
     return first
 

@@ -18,7 +18,7 @@ Side = Annotated[int, Field(ge=1, le=128)]
 class MWADConfig(NeutralConfig, PresetConfig):
     """Settings of MWAD; the defaults are recommended."""
 
-    neutral: ClassVar[dict[str, Any]] = {"window_share": 1}
+    neutral: ClassVar[dict[str, Any]] = {"window_share": 1, "kernels": "auto", "products": "float32"}
     paper: ClassVar[dict[str, Any]] = {
         "teacher_proj": "learned",
         "bias": True,
@@ -99,6 +99,18 @@ class MWADConfig(NeutralConfig, PresetConfig):
     )
     antialias: bool = Field(default=False, description="(M) Antialiasing of the bilinear resize to the common grid.")
 
+    kernels: Literal["auto", "eager", "triton"] = Field(
+        default="auto",
+        description="Form of terms with teacher_proj: frozen, equal up to rounding: PyTorch's operations (eager) or "
+        "two kernels of their own on GPUs (triton; windows up to 16 cells). auto: eager, until triton is measured "
+        "faster on a GPU.",
+    )
+    products: Literal["float32", "bfloat16"] = Field(
+        default="float32",
+        description="Factors of the projections' matrix products on CPUs that have fast bfloat16 (others use float32), "
+        "with teacher_proj: frozen; sums and results are float32. bfloat16 changes a term by less than 1e-3 of it.",
+    )
+
     @model_validator(mode="after")
     def _share_without_aux(self) -> Self:
         if self.window_share < 1 and self.teacher_proj == "aux":
@@ -106,4 +118,15 @@ class MWADConfig(NeutralConfig, PresetConfig):
                 f"window_share is {self.window_share:g} with teacher_proj: aux, whose classifier is trained on all "
                 "windows; set window_share: 1, or teacher_proj: frozen"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _kernels_of_a_frozen_teacher(self) -> Self:
+        named = {"kernels": (self.kernels, "triton"), "products": (self.products, "bfloat16")}
+        for name, (found, special) in named.items():
+            if found == special and self.teacher_proj != "frozen":
+                raise ValueError(
+                    f"{name} is {found} with teacher_proj: {self.teacher_proj}, whose gradients it does not compute; "
+                    f"set teacher_proj: frozen, or leave {name} out"
+                )
         return self

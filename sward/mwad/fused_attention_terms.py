@@ -7,23 +7,23 @@ reference if the teacher side is trained. What is fused:
 - The tokens themselves are the keys, and the queries are projected by Theta_K^T Theta_Q, which saves a third of the
   projections. This drops score terms that are constant over keys, to which the softmax is invariant.
 - Windows are processed in groups that fit the processor's cache, from scores to sums.
-- The backward pass needs only A_s, A_s - A_t, Z_s - Z_t and the value term's gradient, so only these are kept.
+- The backward pass needs only A_s, A_s - A_t, Z_s - Z_t and two numbers a token of the value term, so these are kept.
 """
 
 # B batch, C channels, H W of the common grid, N windows of an image, W windows of the batch, w windows of a group,
 # T tokens of a window, d width of Q, K, V, e width of the keys in ``project``
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sward.contracts import MASKED_SCORE
 from sward.mwad.attention_terms import chosen_scale, kl_divisor, of_chosen
+from sward.mwad.products import products_in
+from sward.mwad.project import project
 from sward.mwad.projections import Projections
 from sward.mwad.tokens import chosen_rows, window_tokens
 from sward.mwad.windows import Windows
@@ -55,19 +55,34 @@ def fused_terms(
         Scalars ``attn``, ``value``, ``context``, those that ``terms`` of the configuration selects.
     """
     config, rows = stage.config, chosen_rows(windows, f_s.device, chosen)
-    with torch.no_grad():
-        teacher = project(stage.theta_t, _teacher_tokens(stage, f_t, windows, rows, chosen))
-    student = project(stage.theta_s, window_tokens(f_s, windows, rows, config.antialias))
     wanted = ["value" in config.terms, "context" in config.terms]
     own_masks = of_chosen(visible, chosen), of_chosen(valid, chosen)
+    with products_in(config.products, f_s.device):
+        with torch.no_grad():
+            teacher = project(stage.theta_t, _teacher_tokens(stage, f_t, windows, rows, chosen))
+        student = project(stage.theta_s, window_tokens(f_s, windows, rows, config.antialias))
     sums = RelationSums.apply(*student, *teacher, *own_masks, config.value_eps, *wanted)
+    return named_terms(stage, sums, len(f_s), windows, visible, valid, chosen)
+
+
+def named_terms(
+    stage: Projections,
+    sums: Tensor,
+    batch: int,
+    windows: Windows,
+    visible: Tensor | None,
+    valid: Tensor | None,
+    chosen: Tensor | None,
+) -> dict[str, Tensor]:
+    """The terms that the configuration selects, from ``sums`` (3,) over the windows of ``batch`` images."""
+    config = stage.config
     attn, value, context = (sums if chosen is None else sums * chosen_scale(windows.count, chosen)).unbind()
-    shape = len(f_s), windows.count, windows.side**2
+    shape = batch, windows.count, windows.side**2
     queries = kl_divisor(shape, "tokens", visible, valid)
     terms = {"attn": attn / kl_divisor(shape, config.kl_reduction, visible, valid)}
-    if wanted[0]:
+    if "value" in config.terms:
         terms["value"] = value / queries
-    if wanted[1]:
+    if "context" in config.terms:
         terms["context"] = context / (queries * (stage.width if config.context_reduction == "mean" else 1))
     return terms
 
@@ -99,25 +114,6 @@ def _teacher_tokens(
     return phi_rows(stage, f_t.flatten(2).index_select(2, rows[1]).mT).unflatten(1, (-1, windows.side**2)).flatten(0, 1)
 
 
-def project(theta: nn.Conv2d, tokens_WTC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Projects tokens (W, T, C) to queries and keys, whose products are the scores of Eq. 9, and to values.
-
-    Returns:
-        Queries (W, T, e), keys (W, T, e) and values (W, T, d). If d < C, e is d; otherwise e is C and the keys are the
-        tokens themselves.
-    """
-    dtype = tokens_WTC.dtype
-    Q, K, V = theta.weight.flatten(1).to(dtype).chunk(3)
-    q, k, v = (None,) * 3 if theta.bias is None else theta.bias.to(dtype).chunk(3)
-    scale = 1 / math.sqrt(len(Q))
-    keys = tokens_WTC
-    if len(Q) < Q.shape[1]:
-        keys = F.linear(tokens_WTC, K, k)
-    else:
-        Q, q = K.T @ Q, None if q is None else q @ K
-    return F.linear(tokens_WTC, Q * scale, None if q is None else q * scale), keys, F.linear(tokens_WTC, V, v)
-
-
 class RelationSums(torch.autograd.Function):
     """Sums KL(A_t || A_s), 1 - cos(V_s, V_t) and |Z_s - Z_t|^2 over all valid tokens; returns the (3,) sums.
 
@@ -131,40 +127,44 @@ class RelationSums(torch.autograd.Function):
         V_t, visible, valid, eps, value, context = rest
         W, T, _ = K_s.shape
         weights, A_diff = K_s.new_empty(W, T, T), K_s.new_empty(W, T, T)
-        dV_value, Z_diff = (torch.empty_like(V_s) if wanted else None for wanted in (value, context))
-        total = K_s.new_zeros(3)
+        Z_diff, factors, total = torch.empty_like(V_s) if context else None, None, K_s.new_zeros(3)
+        if value:
+            distance, *factors = _one_minus_cosine(V_s, V_t, eps)
+            total[1] = _counted(distance, _counts(valid, V_s)).sum()
         for at, hidden, count in _groups(K_s, visible, valid):
             logA_t, logA_s = _log_attention(Q_t[at], K_t[at], hidden), _log_attention(Q_s[at], K_s[at], hidden)
             A_t, A_s = logA_t.exp(), torch.exp(logA_s, out=weights[at])
             torch.sub(A_s, A_t, out=A_diff[at])
-            if dV_value is not None:
-                total[1] += _counted(_one_minus_cosine(V_s[at], V_t[at], eps, dV_value[at]), count).sum()
             if Z_diff is not None:
-                Z = torch.bmm(A_s, V_s[at], out=Z_diff[at]).sub_(A_t @ V_t[at])  # Eq. 10
+                Z = torch.bmm(A_s, V_s[at], out=Z_diff[at]).baddbmm_(A_t, V_t[at], alpha=-1)  # Eq. 10
                 total[2] += _dot(Z, Z, count)
             total[0] += _dot(A_t, logA_t.sub_(logA_s), count)
-        ctx.save_for_backward(Q_s, K_s, V_s, weights, A_diff, dV_value, Z_diff, valid)
+        ctx.save_for_backward(Q_s, K_s, V_s, weights, A_diff, Z_diff, valid, *((V_t, *factors) if factors else ()))
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        Q_s, K_s, V_s, weights, A_diff, dV_value, Z_diff, valid = ctx.saved_tensors
+        Q_s, K_s, V_s, weights, A_diff, Z_diff, valid, *cosine = ctx.saved_tensors
         attn, value, context = grad.unbind()
         dQ, dK, dV = torch.empty_like(Q_s), torch.empty_like(K_s), torch.empty_like(V_s)
+        if cosine:
+            V_t, of_own, of_other = cosine
+            value = _counted(value, _counts(valid, V_s))
+            torch.mul(V_s, of_own * value, out=dV).addcmul_(V_t, of_other * value, value=-1)
+        else:
+            dV.zero_()
         with torch.autocast(K_s.device.type, enabled=False):
             for at, _, count in _groups(K_s, None, valid):
                 A_s = weights[at]
-                dS = A_diff[at] * _counted(attn, count)
-                if dV_value is None:
-                    dV[at].zero_()
+                if Z_diff is None:
+                    dS = A_diff[at] * _counted(attn, count)
                 else:
-                    torch.mul(dV_value[at], _counted(value, count), out=dV[at])
-                if Z_diff is not None:
                     dZ = Z_diff[at] * _counted(2 * context, count)
                     dV[at].baddbmm_(A_s.mT, dZ)
                     dA = dZ @ V_s[at].mT
-                    dS += torch._softmax_backward_data(dA, A_s, -1, A_s.dtype)  # torch has no public function for it
+                    dS = torch._softmax_backward_data(dA, A_s, -1, A_s.dtype)  # torch has no public function for it
+                    dS.addcmul_(A_diff[at], _counted(attn, count))
                 torch.bmm(dS, K_s[at], out=dQ[at])
                 torch.bmm(dS.mT, Q_s[at], out=dK[at])
         return dQ, dK, dV, *(None,) * 8
@@ -203,14 +203,18 @@ def _dot(x: Tensor, y: Tensor, count: Tensor | None) -> Tensor:
     return _counted((x * y).sum(-1, keepdim=True), count).sum()
 
 
-def _one_minus_cosine(V_s: Tensor, V_t: Tensor, eps: float, dV_value: Tensor) -> Tensor:
-    """Computes 1 - cos(V_s, V_t), (w, T, 1), and writes its gradient with respect to V_s to ``dV_value``.
+def _counts(valid: Tensor | None, V: Tensor) -> Tensor | None:
+    """Weights of all tokens (W, T, 1), 0 or 1; None if all are counted."""
+    return None if valid is None else valid.repeat(len(V) // len(valid), 1)[:, :, None].to(V.dtype)
+
+
+def _one_minus_cosine(V_s: Tensor, V_t: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Computes 1 - cos(V_s, V_t), and the factors a and b of its gradient a V_s - b V_t; each (W, T, 1).
 
     Lengths are at least ``eps``; a length raised to ``eps`` is a constant in the gradient.
     """
     length, length_t = (torch.linalg.vector_norm(V, dim=-1, keepdim=True) for V in (V_s, V_t))
     inverse = 1 / length.clamp_min(eps)
     both = inverse / length_t.clamp_min(eps)
-    cosine = torch.mul(V_s, V_t, out=dV_value).sum(-1, keepdim=True).mul_(both)
-    torch.mul(V_s, cosine * inverse.square() * (length > eps), out=dV_value).addcmul_(V_t, both, value=-1)
-    return 1 - cosine
+    cosine = (V_s * V_t).sum(-1, keepdim=True).mul_(both)
+    return 1 - cosine, cosine * inverse.square() * (length > eps), both

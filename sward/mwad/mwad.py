@@ -29,6 +29,7 @@ from sward.mwad.fused_attention_terms import fused_terms
 from sward.mwad.monitors import relational_signal
 from sward.mwad.projections import Projections
 from sward.mwad.stages import Features, added, checked_map, mean_of, stage_names
+from sward.mwad.triton_attention_terms import triton_terms
 from sward.mwad.windows import Windows, draw_offset, draw_windows
 from sward.sent import sent
 
@@ -157,7 +158,9 @@ class MWAD(nn.Module):
                 parts, masks = (self._projections(name), f_t, f_s, windows), self._masks(windows, f_t)
                 chosen = draw_windows(self.config.window_share, windows.count, seed, step, own_name(name))
                 chosen = None if chosen is None else sent(chosen, f_s.device)
-                if self.config.teacher_proj == "frozen":
+                if self.config.kernels == "triton":
+                    terms = triton_terms(*parts, *masks, chosen)
+                elif self.config.teacher_proj == "frozen":
                     terms = fused_terms(*parts, *masks, chosen)
                 else:
                     terms = plain_terms(*parts, *masks, labels, chosen)

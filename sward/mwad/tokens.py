@@ -12,10 +12,26 @@ from torch.autograd.function import once_differentiable
 from sward.align import resize
 from sward.mwad.windows import Windows
 
+TABLES: dict[tuple[Windows, torch.device], tuple[Tensor, Tensor]] = {}  # of windows that have been seen
+MOST_TABLES = 256  # all offsets of four levels with 8 x 8 windows; 16 bytes a cell of the grid each
+
+
+def rows_of(windows: Windows, device: torch.device) -> tuple[Tensor, Tensor]:
+    """``windows.rows``, made once: offsets come back every few steps. Keep the tensors as they are."""
+    found = TABLES.get((windows, device))
+    if found is None:
+        found = windows.rows(device)
+        if type(found[0]) is not Tensor or found[0].is_inference():
+            return found  # of a trace, or unfit for a backward pass
+        if len(TABLES) >= MOST_TABLES:
+            TABLES.clear()
+        TABLES[windows, device] = found
+    return found
+
 
 def chosen_rows(windows: Windows, device: torch.device, chosen: Tensor | None) -> tuple[Tensor, Tensor]:
     """``windows.rows`` of the chosen windows alone: pixels outside them have the token n * T, which has no gradient."""
-    token_of, pixel_of = windows.rows(device)
+    token_of, pixel_of = rows_of(windows, device)
     if chosen is None:
         return token_of, pixel_of
     T, place = windows.side**2, torch.full((windows.count,), len(chosen), device=device)

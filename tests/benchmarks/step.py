@@ -51,6 +51,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "pdr": {"kind": "sward", "beta": 0, "pdr": PDR},
     "sward": {"kind": "sward", "pdr": PDR},
     "sward, plain": {"kind": "sward", "pdr": PDR},
+    "sward, bfloat16 products": {"kind": "sward", "pdr": PDR, "mwad": {"products": "bfloat16"}},
     "fitnet": {"kind": "fitnet"},
     "cwd": {"kind": "cwd", "level": "s32"},
     "mgd": {"kind": "mgd"},
@@ -73,7 +74,9 @@ def make_batch(size: int, batch: int, channels: dict[str, int], device: torch.de
 
 
 def make_objective(row: str, window: int, student: Student, batch: Batch) -> Objective:
-    settings = ROWS[row] | ({"mwad": {"window": window}} if ROWS[row]["kind"] == "sward" else {})
+    settings = dict(ROWS[row])
+    if settings["kind"] == "sward":
+        settings["mwad"] = settings.get("mwad", {}) | {"window": window}
     with torch.no_grad():
         penultimate = student(batch.images).penultimate.shape[1]
     config = TypeAdapter(MethodConfig).validate_python(settings)

@@ -46,6 +46,7 @@ CHECKS: dict[str, Callable[[Bench], Facts]] = {
     "machine": machine,
     "codecs": stores.codecs,
     "fused terms": training.fused,
+    "Triton kernels": training.kernels,
     "no waiting": training.no_waiting,
     "extraction and verification": stores.extraction,
     "teacher speed": stores.teacher_speed,

@@ -5,6 +5,7 @@ import json
 import math
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,17 @@ import pytest
 import torch
 from contracts.test_methods import make_batch, make_output, prepared
 from table import CONFIGS, EXAMPLES
+from torch import Tensor
 
 from gpu_check.bench import Bench, Facts, losses, relative, require, same_weights
 from pipeline.training import loop
 from pipeline.training.loop import Interrupted, train
+from sward import MWAD, MWADConfig
 from sward.contracts import Batch, StudentOutput
 from sward.mwad.attention_terms import plain_terms
 from sward.mwad.fused_attention_terms import fused_terms
+from sward.mwad.triton_attention_terms import triton_terms
+from sward.mwad.windows import Windows
 from sward.objective import Objective
 
 SHORT = {"steps": 2, "batch_size": 4}
@@ -59,6 +64,36 @@ def fused(bench: Bench) -> Facts:
             require(error < 1e-4, f"{t}: {name} differs by {error:.1e}")
     require(worst < 1e-3, f"the gradient differs by {worst:.1e}")
     return {"gradient_error": worst}
+
+
+def kernels(bench: Bench) -> Facts:
+    """MWAD's Triton kernels give the terms and gradients of the plain form, and both forms' time at a step's size.
+
+    On the CPU the fused form stands for the kernels (`tests/mwad/test_triton_attention_terms.py` interprets them).
+    """
+    form = triton_terms if bench.on_gpu else fused_terms
+    worst, ms = {"terms": 0.0, "gradients": 0.0}, {}
+    sizes = ((2, 13, 8, 20), (1, 9, 9, 768)) + (((8, 64, 8, 256), (8, 64, 16, 64)) if bench.on_gpu else ())
+    for images, side, window, channels in sizes:
+        mwad = MWAD({"s8": 192}, {"s8": channels}, MWADConfig(window=window)).to(bench.device)
+        f_t = torch.randn(images, 192, side, side, device=bench.device)
+        f_s = torch.randn(images, channels, side, side, device=bench.device, requires_grad=True)
+        mwad.prepare({"s8": f_t})
+        windows = Windows(side, side, window, 3, 1)
+        parts = (mwad.stages["s8"], f_t, f_s, windows, *windows.masks(True, False, bench.device))
+
+        def step(form: Any, parts: Any = parts) -> tuple[Tensor, Tensor]:
+            total = torch.stack(list(form(*parts).values()))
+            return total.detach(), torch.autograd.grad(total.sum(), parts[2])[0]
+
+        expected, found = step(plain_terms), step(form)
+        for name, a, b in zip(worst, found, expected, strict=True):
+            worst[name] = max(worst[name], relative(a, b))
+        for name, timed in (("eager", fused_terms), ("triton", form)):
+            case = f"{name}, {images} x {side}² cells, windows of {window}², {channels} channels"
+            ms[case] = 1e3 * bench.timed(partial(step, timed))
+    require(worst["terms"] < 1e-5 and worst["gradients"] < 1e-4, f"relative errors {worst}")
+    return {"errors": worst, "ms": ms}
 
 
 def no_waiting(bench: Bench) -> Facts:

@@ -6,13 +6,16 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sward import MWAD, PDR, MWADConfig, PDRConfig
 from sward.contracts import IGNORE, Batch
 from sward.methods.sward import SwardConfig
 from sward.mwad.attention_terms import plain_terms
-from sward.mwad.fused_attention_terms import RelationSums, fused_terms, phi_map, project
-from sward.mwad.tokens import GatherTokens
+from sward.mwad.fused_attention_terms import RelationSums, fused_terms, phi_map
+from sward.mwad.products import fast_bfloat16, precision_of_products, products_in
+from sward.mwad.project import Maps, project
+from sward.mwad.tokens import MOST_TABLES, TABLES, GatherTokens, rows_of
 from sward.mwad.windows import Windows
 from sward.objective import Objective
 from sward.pdr import fused_geometry, plain_geometry
@@ -129,7 +132,57 @@ def test_narrow_projections_have_keys_of_their_own_and_wide_ones_the_tokens() ->
         queries, keys, values = project(theta, tokens)
         torch.testing.assert_close(values, V)
         torch.testing.assert_close((queries @ keys.mT).softmax(-1), (Q @ K.mT / width**0.5).softmax(-1))
-        assert (keys is not tokens) == own
+        assert (keys.data_ptr() != tokens.data_ptr()) == own
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_the_gradients_of_the_three_maps_are_those_of_finite_differences(narrow: bool) -> None:
+    x, Q, K, V = randn(2, 3, 4), randn(2, 4, seed=1), randn(2, 4, seed=2), randn(3, 4, seed=3)
+    made = [x, Q if narrow else randn(4, 4, seed=1), K if narrow else None, V, None, None, randn(3, seed=4)]
+    assert torch.autograd.gradcheck(Maps.apply, tuple(t if t is None else t.requires_grad_() for t in made))
+
+
+def test_the_rows_of_windows_are_made_once_and_those_of_a_trace_are_not_kept() -> None:
+    windows = Windows(13, 21, 8, 3, 1)
+    TABLES.clear()
+    with FakeTensorMode():
+        rows_of(windows, torch.device("cpu"))
+    with torch.inference_mode():
+        rows_of(windows, torch.device("cpu"))
+    assert not TABLES
+    first = rows_of(windows, torch.device("cpu"))
+    assert rows_of(windows, torch.device("cpu")) is first
+    assert all(torch.equal(a, b) for a, b in zip(first, windows.rows(torch.device("cpu")), strict=True))
+    for side in range(1, MOST_TABLES + 20):
+        rows_of(Windows(2, 2, side), torch.device("cpu"))
+    assert len(TABLES) <= MOST_TABLES
+
+
+# ---- products in bfloat16 ----------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not fast_bfloat16(), reason="this processor has no fast bfloat16")
+def test_bfloat16_factors_change_a_term_by_less_than_a_thousandth_and_leave_torchs_setting() -> None:
+    f_t = {"s8": 3 + 2 * randn(4, 96, 32, 32, dtype=torch.float32)}
+    f_s = {"s8": randn(4, 64, 32, 32, seed=1, dtype=torch.float32).requires_grad_()}
+    before, found = torch.backends.mkldnn.matmul.fp32_precision, []
+    for products in ("float32", "bfloat16"):
+        mwad = MWAD({"s8": 96}, {"s8": 64}, MWADConfig(products=products))
+        mwad.prepare(f_t)
+        terms = mwad(f_t, f_s, seed=0, step=0)
+        (grad,) = torch.autograd.grad(sum(terms.values()), f_s["s8"])
+        found.append(({name: term.item() for name, term in terms.items()}, grad))
+    (exact, grad), (rounded, rounded_grad) = found
+    errors = {name: abs(rounded[name] / exact[name] - 1) for name in exact}
+    assert 0 < max(errors.values()) < 1e-3
+    assert 1e-4 < (rounded_grad - grad).norm() / grad.norm() < 2e-2  # also the backward pass has such factors
+    assert torch.backends.mkldnn.matmul.fp32_precision == before
+
+
+def test_products_stay_in_float32_where_bfloat16_is_not_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sward.mwad.products.fast_bfloat16", lambda: False)
+    with products_in("bfloat16", torch.device("cpu")):
+        assert precision_of_products() == "float32"
 
 
 # ---- PDR --------------------------------------------------------------------------------------------------

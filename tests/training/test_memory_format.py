@@ -1,9 +1,13 @@
 """Channels last: another order in memory, the same student."""
 
+import logging
+
 import pytest
 import torch
 from tiny import tiny_cache, tiny_train
 
+from pipeline.cache.extraction.extract import extract
+from pipeline.training.loop import train
 from pipeline.training.setup import set_memory_format
 from sward.contracts import Batch
 from sward.methods.plain import PlainConfig
@@ -51,7 +55,8 @@ def config(tmp_path):
 @pytest.mark.parametrize("asked", [{"channels_last": True}, {"precision": "bf16-mixed"}, {"precision": "16-mixed"}])
 def test_a_student_has_the_order_that_its_run_asks_for(config, asked):
     students = [build_student(UNeXtConfig(), 2, 0).eval() for _ in range(2)]
-    for student, changes in zip(students, ({}, asked), strict=True):
+    usual = {"channels_last": False}
+    for student, changes in zip(students, (usual, usual | asked), strict=True):
         set_memory_format(student, config.model_copy(update=changes))
     with torch.no_grad():
         usual, arranged = (s(torch.randn(2, 3, 64, 64)).features.values() for s in students)
@@ -60,7 +65,14 @@ def test_a_student_has_the_order_that_its_run_asks_for(config, asked):
 
 
 def test_another_order_makes_another_run(config):
-    bf16 = {"precision": "bf16-mixed"}
-    changed = [config.model_copy(update=u).identity() for u in ({}, {"channels_last": True}, bf16)]
+    usual, bf16 = {"channels_last": False}, {"precision": "bf16-mixed"}
+    changed = [config.model_copy(update=u).identity() for u in (usual, {"channels_last": True}, bf16)]
     assert len(set(changed)) == 3
-    assert config.model_copy(update=bf16 | {"channels_last": True}).identity() == changed[2]
+    assert config.model_copy(update=bf16 | usual).identity() == changed[2]
+
+
+def test_the_log_says_the_threads_and_the_order(config, caplog):
+    extract(config.cache)
+    with caplog.at_level(logging.INFO):
+        train(config.model_copy(update={"steps": 1, "channels_last": True}))
+    assert f"tiny: on cpu, {torch.get_num_threads()} threads, maps in channels-last order" in caplog.text
