@@ -8,14 +8,17 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from pipeline.cache.extraction.beside import ExtractionBeside
+from pipeline.cache.extraction.growing_store import GrowingStore
 from pipeline.cache.manifest.identity import differences, identity_from_config, require_same
 from pipeline.cache.store import Store
 from pipeline.memory import keep_freed_memory
-from pipeline.paths import read_path
+from pipeline.paths import read_path, write_path
 from pipeline.training.checkpoint import CheckpointMismatch
 from pipeline.training.config import TrainConfig
 from pipeline.training.device.compile import compile_student
 from pipeline.training.distributed.fabric import Fabric, make_fabric
+from pipeline.training.inputs.awaited import ChannelStatistics
 from pipeline.training.inputs.orders import require_something_to_learn, training_orders
 from pipeline.training.inputs.student import encoder_source, initial_student
 from pipeline.training.optimizer import build_optimizer, running_mean
@@ -102,14 +105,21 @@ class TrainingRun:
         return {"store": self.store.content_id} | self.sources
 
 
-def open_store(config: TrainConfig) -> Store:
+def open_store(config: TrainConfig, extraction: ExtractionBeside | None = None) -> Store:
     """Opens the store that ``config.cache`` describes, after comparing its identity field by field.
+
+    Args:
+        config: the run.
+        extraction: that is writing the store; reading then waits for its shards. None: the store is complete.
 
     Raises:
         CacheMismatch: the store does not match, or has no training or validation records, or fewer views.
         StoreIncomplete, StoreDamaged: it cannot be read.
     """
-    store = Store(read_path(config.cache.store), cache_bytes=config.cache_bytes)
+    if extraction:
+        store: Store = GrowingStore(write_path(config.cache.store), extraction)
+    else:
+        store = Store(read_path(config.cache.store), cache_bytes=config.cache_bytes)
     require_same(store.path, fold_mistakes(config.fold, store.folds), FOLD_REMEDY)
     lines = differences(identity_from_config(config.cache), store.identity) + unpinned_teacher(config, store)
     require_same(store.path, lines, REMEDY)
@@ -172,12 +182,11 @@ def setup(
     reading = (fabric.device, config.workers, config.prefetch, head.network, online)
     stream = Stream(store, order, tensors, *reading, orders.unlabelled, orders.hidden)
     objective = Objective(method, config.task, config.method.balance).to(fabric.device)
-    sources = ({"head": head.digest} if head.digest else {}) | orders.sources | encoder_source(config)
+    statistics = ChannelStatistics(config, store, fabric.device)
+    sources = ({"head": head.digest} if head.digest else {}) | orders.sources | statistics.source()
+    sources |= encoder_source(config)
     sources |= run_prestages(config, stream, method, head, progress)
-    method.prepare(
-        stream.calibration_batch(min(16, len(order.records))),
-        {k: (m.to(fabric.device), s.to(fabric.device)) for k, (m, s) in store.statistics().items()},
-    )
+    method.prepare(stream.calibration_batch(min(16, len(order.records))), statistics)
     trained = [p for m in (student, objective) for p in m.parameters() if p.requires_grad]
     optimizer = build_optimizer(config.optimizer, trained, fabric.device)
     mean = running_mean(student, config.ema)

@@ -108,7 +108,7 @@ class MWAD(nn.Module):
         self.reset(seed)
         for (level, _), side in zip(self.pairs, self.sides, strict=True):
             f_t = self._teacher_map(features, level)
-            known = None if statistics is None else statistics[level]
+            known = statistics[level] if statistics is not None and self.config.standardise else None
             self._projections(level).prepare(f_t, known, min(side, *f_t.shape[-2:]))
         self.prepared.fill_(True)
 
