@@ -37,6 +37,7 @@ REMEDY = """Set `cache.store` to the right store, or rebuild it with `sward extr
 If the store has grown, set `cache.views.count` to its new value; `views: N` trains on the first N views only."""
 
 
+ARCHIVED = "Unpack it for training: sward repack {} NEW_FOLDER --compression none; then set cache.store to that."
 FOLD_REMEDY = "Name the fold in the training config (`fold: 0`), or leave it out where the split has no folds."
 
 
@@ -120,6 +121,8 @@ def open_store(config: TrainConfig, extraction: ExtractionBeside | None = None) 
         store: Store = GrowingStore(write_path(config.cache.store), extraction)
     else:
         store = Store(read_path(config.cache.store), cache_bytes=config.cache_bytes)
+    if store.compression == "archive":
+        require_same(store.path, ["compression: expected none or zstd, found archive"], ARCHIVED.format(store.location))
     require_same(store.path, fold_mistakes(config.fold, store.folds), FOLD_REMEDY)
     lines = differences(identity_from_config(config.cache), store.identity) + unpinned_teacher(config, store)
     require_same(store.path, lines, REMEDY)

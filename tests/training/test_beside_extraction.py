@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -206,7 +207,8 @@ def dies(place, seconds, number):
     child.start()
     extracting, until = [], time.monotonic() + seconds
     while child.is_alive() and time.monotonic() < until:
-        extracting = psutil.Process(child.pid).children() or extracting
+        with suppress(psutil.NoSuchProcess):
+            extracting = psutil.Process(child.pid).children() or extracting
         time.sleep(0.02)
     if child.is_alive():
         os.kill(child.pid, number)
