@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from pipeline.cache.extraction.beside import StoppedWaiting
 from pipeline.training import checkpoint
 from pipeline.training.checkpoint import warm_up_file
+from pipeline.training.device.loss_scaling import scaler_of
 from pipeline.training.profiling.parts import part
 from pipeline.training.run_folder import RunFolder
 from pipeline.training.setup import TrainingRun
@@ -78,6 +79,7 @@ def save_checkpoint(run: TrainingRun, writer: CheckpointWriter, step: int, file:
         step=step,
         facts=facts | {"best": run.best, "best_step": run.best_step},
         mean=run.mean,
+        scaler=scaler_of(run.fabric),
     )
 
 

@@ -115,11 +115,13 @@ class TrainConfig(Config):
     nodes: int = Field(
         1, ge=1, description="Machines; with more than one, start torchrun on each (docs/how-to/several-gpus.md)."
     )
-    precision: Literal["32-true", "bf16-mixed"] = Field(
-        "32-true", description="Precision of Lightning Fabric; losses stay in float32."
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
+        "32-true",
+        description="Precision of Lightning Fabric; losses stay in float32. 16-mixed scales the loss, for GPUs without "
+        "bfloat16.",
     )
     channels_last: bool = Field(
-        False, description="Maps in channels-last order: 0.7-0.9 of a CPU step's time; always so in bf16-mixed."
+        False, description="Maps in channels-last order: 0.7-0.9 of a CPU step's time; always so in mixed precision."
     )
     compile: bool = Field(False, description="Run the student through torch.compile; for long runs on GPUs.")
     deterministic: bool = Field(
@@ -202,8 +204,8 @@ class TrainConfig(Config):
 
     @property
     def puts_channels_last(self) -> bool:
-        """Whether the student's maps are in channels-last order: always in bf16, where tensor cores read this order."""
-        return self.channels_last or self.precision == "bf16-mixed"
+        """Whether maps are in channels-last order: always in mixed precision, where tensor cores read this order."""
+        return self.channels_last or self.precision != "32-true"
 
     def identity(self) -> str:
         """Hash of all values that can change the result.
