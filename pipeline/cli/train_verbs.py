@@ -58,7 +58,7 @@ def train(args: argparse.Namespace) -> None:
     from pipeline.training.inputs.order_config import require_beside
 
     require_beside(config)
-    with extraction_beside(config.cache, console.spoken("extracted", "records"), console.note) as extraction:
+    with extraction_beside(config.caches[0], console.spoken("extracted", "records"), console.note) as extraction:
         run_training(config, args.profile, extraction)
 
 

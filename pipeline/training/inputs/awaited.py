@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pipeline.cache.extraction.growing_store import GrowingStore
+from pipeline.cache.joined import parts_of
 from pipeline.cache.manifest.folds import training_units
 from pipeline.cache.manifest.identity import digest
 from pipeline.cache.manifest.records import Unit
@@ -68,5 +69,5 @@ class ChannelStatistics(Mapping[str, tuple[Tensor, Tensor]]):
     def source(self) -> dict[str, str]:
         """Digest of the records counted, where they are not all: of another layout of shards they are others."""
         counted = self.config.order.counted
-        units = [unit.digest() for unit in training_shards(self.store, counted)] if counted else []
-        return {"statistics": digest(units)} if units else {}
+        units = [unit.digest() for store in parts_of(self.store) for unit in training_shards(store, counted)]
+        return {"statistics": digest(units)} if counted else {}

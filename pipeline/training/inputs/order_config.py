@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_serializer, model_validator
 
 from pipeline.paths import is_url
+from pipeline.training.inputs.stores import one_of
 from sward.contracts import Config
 
 if TYPE_CHECKING:
@@ -66,9 +67,10 @@ def require_beside(config: "TrainConfig") -> None:
             f"--extract trains in one process, found devices × nodes = {config.processes}; set devices and nodes to 1, "
             "or run `sward extract` first"
         )
-    if is_url(config.cache.store):
+    cache = one_of(config.cache, "--extract")
+    if is_url(cache.store):
         raise ValueError(
-            f"--extract works on local stores, found {config.cache.store}; set cache.store to a folder, or run "
+            f"--extract works on local stores, found {cache.store}; set cache.store to a folder, or run "
             "`sward extract` first"
         )
     if config.method.uses_head and config.head is not None and not (config.head_run().folder / "run.json").is_file():
