@@ -28,9 +28,10 @@ def transient(task: Any, task_run: Any, state: State[Any]) -> bool:
 
 # NO_CACHE: only the files tell which work is done. Retries continue from them.
 @task(task_run_name="{verb}", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=10, retry_condition_fn=transient)
-def sward(verb: str, config: Path, overrides: list[str]) -> list[str]:
-    """Runs `sward VERB config --set …`; returns its last lines of output."""
-    return verb_process.run(verb, config, overrides, LineReporter(f"{verb}-progress-{artifact_key(str(flow_run.id))}"))
+def sward(verb: str, config: Path, overrides: list[str], options: tuple[str, ...] = ()) -> list[str]:
+    """Runs `sward VERB config --set …` with further ``options``; returns its last lines of output."""
+    report = LineReporter(f"{verb}-progress-{artifact_key(str(flow_run.id))}")
+    return verb_process.run(verb, config, overrides, report, options=options)
 
 
 class LineReporter:

@@ -41,7 +41,12 @@ def whole_lines(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def run(
-    verb: str, config: Path, overrides: Iterable[str], show: Callable[[str], None], grace: float = GRACE
+    verb: str,
+    config: Path,
+    overrides: Iterable[str],
+    show: Callable[[str], None],
+    grace: float = GRACE,
+    options: Iterable[str] = (),
 ) -> list[str]:
     """Runs ``sward VERB config --set …`` and returns its last lines of output.
 
@@ -53,11 +58,12 @@ def run(
         overrides: settings for --set, e.g. "seed=1".
         show: called with each line as it is printed.
         grace: seconds between SIGTERM and SIGKILL.
+        options: further arguments of the verb.
 
     Raises:
         Stopped, TransientError, ChildFailed: the exit status was not 0.
     """
-    arguments = [verb, str(config), *(part for text in overrides for part in ("--set", text))]
+    arguments = [verb, str(config), *options, *(part for text in overrides for part in ("--set", text))]
     process = subprocess.Popen(
         [sys.executable, "-m", "flows.verb_process", str(os.getpid()), *arguments],
         stdin=subprocess.DEVNULL,

@@ -135,6 +135,25 @@ def _lines(title: str, unit: str) -> Show:
     return show
 
 
+def note(text: str) -> None:
+    """Prints a line of a process that works beside this one, on stderr."""
+    say(text, file=sys.stderr)
+
+
+def spoken(what: str, unit: str) -> Show:
+    """``show(done, total)`` of work beside the one whose progress is displayed: a sentence every ten seconds."""
+    rate, last = _Rate(), [0.0]
+
+    def show(done: int, total: int) -> None:
+        speed = rate(done)
+        if done < total and time.monotonic() - last[0] < QUIET_SECONDS:
+            return
+        last[0] = time.monotonic()
+        note(f"{what} {done} of {total} {unit}, {speed:.1f}/s")
+
+    return show
+
+
 def run_lines(folder: Path) -> list[str]:
     """Lines with the metrics of a finished run's best step, as a table, and the path of its student."""
     facts, card = read_document(folder / "run.json", Facts, RUN), folder / "student.json"

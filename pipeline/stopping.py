@@ -1,7 +1,9 @@
-"""Turns SIGTERM and Ctrl-C into a flag that loops check after every step."""
+"""Stops on request: SIGTERM and Ctrl-C become a flag that loops check, and a child ends with its parent."""
 
+import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -30,3 +32,16 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def end_with_parent(parent: int, grace: float) -> None:
+    """Returns at once; when the process ``parent`` ends, this one gets SIGTERM, and SIGKILL ``grace`` seconds later."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(grace)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,6 +1,6 @@
 """Types that students, methods and the training loop exchange. Levels are named as in `sward.levels`: s4, s16@3."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
@@ -216,7 +216,7 @@ class Method(nn.Module):
         """Copies a finished pre-stage's ``state_dict``, or a pass's ``result``, where it no longer gets gradients."""
         raise TypeError(f"{type(self).__name__} has no pre-stage")
 
-    def prepare(self, batch: Batch, statistics: dict[str, tuple[Tensor, Tensor]]) -> None:
+    def prepare(self, batch: Batch, statistics: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """Fits data-dependent state once, before the first step of a new run. Default: does nothing.
 
         Must be deterministic in its arguments.

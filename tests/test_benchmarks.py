@@ -27,6 +27,12 @@ def test_a_steps_cost_is_measured_for_every_row_and_case(tmp_path: Path) -> None
         assert all(case["roofline"][module]["measured_ms"] > 0 for module in ("mwad", "pdr"))
 
 
+def test_an_archives_bytes_are_measured_for_every_level(tmp_path: Path) -> None:
+    rows = figures(tmp_path, "archive.py", "--records", "1")["rows"]
+    assert rows.keys() == {"s4", "s8", "s16", "s32", "all levels"}
+    assert all(row["archive"]["of_plain"] < row["zstd"]["of_plain"] < 1.01 for row in rows.values())
+
+
 def test_reading_is_measured_beside_its_limits(tmp_path: Path) -> None:
     options = ["--case", "hiera-t-512", "--records", "4", "--repetitions", "1", "--threads", "1"]
     case = figures(tmp_path, "formats.py", *options, "--only", "npy a sample")["cases"]["hiera-t-512"]

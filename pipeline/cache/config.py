@@ -99,8 +99,8 @@ class CacheConfig(Config):
     )
     compression: Compression = Field(
         "none",
-        description="Lossless compression of every array: none, or zstd for archives. Layout only: not part of the "
-        "identity.",
+        description="Lossless compression of every array: none, zstd, or archive (smaller; for training `sward repack` "
+        "unpacks it). Layout only: not part of the identity.",
     )
     batch_size: int = Field(4, ge=1, description="Records per forward pass of the teacher.")
     workers: int | None = Field(

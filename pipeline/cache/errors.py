@@ -7,6 +7,7 @@ ValueError
   StorageOverflow    a feature exceeds the range of the storage type
 RuntimeError
   ExtractionError    a feature is NaN, infinite, or overflows; or Dask workers do not agree
+    ExtractionEnded  the extraction beside a training ended before it had written what the training needs
 OSError
   NotWritable        the disk is full or read-only
   RemoteError        object storage cannot be reached, or refuses
@@ -34,6 +35,10 @@ class StorageOverflow(ValueError):
 
 class ExtractionError(RuntimeError):
     """A record or unit cannot be computed or stored; the message names the sample or unit."""
+
+
+class ExtractionEnded(ExtractionError):
+    """The extraction beside a training ended, or stands still, before it has written what the training needs."""
 
 
 class NotWritable(OSError):

@@ -92,11 +92,11 @@ class JoinedStore(Store):
             held.enter_context(store.kept_open())
         return held
 
-    def statistics(self) -> dict[str, tuple[Tensor, Tensor]]:
+    def statistics(self, first: int = 0) -> dict[str, tuple[Tensor, Tensor]]:
         return {
             f"{teacher}:{level}": moments
             for teacher, store in self.stores.items()
-            for level, moments in store.statistics().items()
+            for level, moments in store.statistics(first).items()
         }
 
     def _by_store(self, arrays: Arrays) -> dict[str, Arrays]:

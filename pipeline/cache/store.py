@@ -32,7 +32,7 @@ from pipeline.cache.format.codecs import CODECS, ArraySpecs, Codec
 from pipeline.cache.format.shards import crc32c_of, pieces
 from pipeline.cache.manifest.appended import APPENDED, appended_specs, read_appended
 from pipeline.cache.manifest.channel_moments import channel_moments
-from pipeline.cache.manifest.folds import count_folds, role
+from pipeline.cache.manifest.folds import count_folds, role, training_units
 from pipeline.cache.manifest.identity import teachers_size
 from pipeline.cache.manifest.records import WITHDRAW, Record, compression_of, full_label_path, plan_units, read_plans
 from pipeline.cache.storage.file_sizes import require_sizes
@@ -225,9 +225,12 @@ class Store:
         with Image.open(full_label_path(self.path, record.digest)) as image:
             return np.array(image)
 
-    def statistics(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Level -> per-channel (mean, std) of the teacher over all training records, each (C,) float32."""
-        training = [unit for unit in self.units if role(unit, self.fold, self.folds) == "train"]
+    def statistics(self, first: int = 0) -> dict[str, tuple[Tensor, Tensor]]:
+        """Level -> per-channel (mean, std) of the teacher over the training records, each (C,) float32.
+
+        ``first`` takes the shards of so many records, in store order; 0: all.
+        """
+        training = training_units(self.units, self.fold, self.folds, first)
         receipts = [self.receipts[unit.name] for unit in training if unit.name in self.receipts]
         return channel_moments(receipts, self.channels)
 

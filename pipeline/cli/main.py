@@ -16,6 +16,7 @@ from pipeline.cli.result_verbs import add_result_verbs
 from pipeline.cli.start_verbs import add_start_verbs
 from pipeline.cli.store_verbs import Run, a_path, add_plan, add_store_verbs
 from pipeline.cli.suggesting_parser import SuggestingParser
+from pipeline.cli.train_verbs import add_train, positive
 from pipeline.paths import read_path, with_urls
 
 # Bases of errors whose message is meant for the user; others are bugs. By name, so that --help imports no torch.
@@ -107,21 +108,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="RUN",
         help="With --append: folder of the head's run, made by `sward fit-head`.",
     )
-    configured(
-        "fit-head",
-        fit_head,
-        "Train the teacher's segmentation head on cached features (teacher row in comparisons; logits for KD methods).",
-    )
-    train_verb = configured("train", train, "Stage 2: train one student from a store, or resume its training.")
-    train_verb.add_argument(
-        "--profile",
-        type=positive,
-        nargs="?",
-        const=20,
-        metavar="STEPS",
-        help="Time the parts of this many steps (default: 20): prints a table, writes profile.json and a trace to the "
-        "run's folder.",
-    )
+    add_train(configured)
     compare_verb = configured("compare", compare, "Train methods × seeds from one store; write table and report.")
     compare_verb.add_argument(
         "--fresh",
@@ -152,13 +139,6 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
-def positive(text: str) -> int:
-    """Argument type: a whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, found {text!r}")
-    return int(text)
-
-
 def extract(args: argparse.Namespace) -> None:
     from pipeline.cache.config import CacheConfig
     from pipeline.cache.extraction.extract import extract as run
@@ -187,37 +167,6 @@ def append(args: argparse.Namespace, config: Any) -> None:
             read_path(config.store), tuple(args.append.split(",")), args.head, device=config.device, progress=show
         )
     console.say(f"{config.store}: {args.append} of {args.head}, {made} records computed now")
-
-
-def fit_head(args: argparse.Namespace) -> None:
-    from pipeline.config import load_config
-    from pipeline.training.config import TrainConfig
-
-    run_training(load_config(TrainConfig, args.config, args.set).head_run())
-
-
-def train(args: argparse.Namespace) -> None:
-    from pipeline.config import load_config
-    from pipeline.training.config import TrainConfig
-
-    run_training(load_config(TrainConfig, args.config, args.set), args.profile)
-
-
-def run_training(config: Any, profile_steps: int | None = None) -> None:
-    from pipeline.training.distributed import processes
-    from pipeline.training.loop import train as run
-    from pipeline.training.run_folder import RunFolder
-
-    if RunFolder(config.folder).finished:
-        console.say("already finished; nothing to train" + (" or to profile" if profile_steps else ""))
-    try:
-        with console.progress(config.name, "steps") as show:
-            run(config, lambda step, steps, logged: show(step, steps, logged.get("loss")), profile_steps)
-        if processes.rank() == 0:
-            console.tell("\n".join(console.run_lines(config.folder)))
-    finally:
-        if profile_steps and (config.folder / "profile.json").is_file():
-            console.tell("\n".join(console.profile_lines(config.folder)))
 
 
 def compare(args: argparse.Namespace) -> None:

@@ -86,7 +86,9 @@ def add_store_tools(verb: Verb) -> None:
         help="Codec of the new store, e.g. int8 (default: unchanged, which keeps the content id).",
     )
     repacked.add_argument("--shard-records", type=int, metavar="N", help="Records per shard (default: unchanged).")
-    repacked.add_argument("--compression", metavar="none|zstd", help="Lossless compression (default: unchanged).")
+    repacked.add_argument(
+        "--compression", metavar="none|zstd|archive", help="Lossless compression (default: unchanged)."
+    )
     copied = verb("copy", copy, "Copy a store to another folder or URL, checking every file on the way.")
     copied.add_argument("store", help="Folder or URL of the store to read.")
     copied.add_argument("dest", help="New folder or URL; run the same command again to continue an interrupted copy.")

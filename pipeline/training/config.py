@@ -11,6 +11,7 @@ from pipeline.config import parse_size
 from pipeline.paths import expand
 from pipeline.training.inputs.initial_weights import InitConfig
 from pipeline.training.inputs.labels import UNLABELLED, LabelsConfig
+from pipeline.training.inputs.order_config import OrderConfig
 from pipeline.training.inputs.stores import JoinedConfig, StoresConfig
 from pipeline.training.neutral_settings import identity_values
 from pipeline.training.optimizer import OptimizerConfig
@@ -64,6 +65,7 @@ class TrainConfig(Config):
     per_epoch: Literal["all", "one"] = Field(
         "all", description="Records per epoch: all, or one view per image (the next view in the next epoch)."
     )
+    order: OrderConfig = Field(OrderConfig(), description="Order of the records: shuffled, or shards (see --extract).")
     eval_every: int | None = Field(
         None, ge=0, description="Steps between validations; 0: at the end alone; null: ten times, from 200 steps on."
     )

@@ -14,9 +14,17 @@ from typing import Any
 
 import torch
 
+from pipeline.cache.extraction.beside import ExtractionBeside
 from pipeline.stopping import stop_requests
 from pipeline.training import checkpoint
-from pipeline.training.background_checkpoints import CheckpointWriter
+from pipeline.training.background_checkpoints import (
+    CheckpointWriter,
+    checkpointed_if_stopped,
+    end_early,
+    save_checkpoint,
+    share_warm_up,
+)
+from pipeline.training.background_checkpoints import Interrupted as Interrupted  # for those who call `train`
 from pipeline.training.checkpoint import warm_up_file
 from pipeline.training.clipping import clip
 from pipeline.training.config import TrainConfig
@@ -25,6 +33,7 @@ from pipeline.training.device.loss_scaling import scaler_of
 from pipeline.training.distributed import processes
 from pipeline.training.distributed.collectives import average_gradients, backward_and_average
 from pipeline.training.distributed.read_only_folder import ReadOnlyRunFolder
+from pipeline.training.inputs.order_config import require_beside
 from pipeline.training.inputs.student import require_same_encoder
 from pipeline.training.logs.loggers import require_packages
 from pipeline.training.optimizer import learning_rate
@@ -33,7 +42,7 @@ from pipeline.training.profiling.profile import profiling
 from pipeline.training.run_folder import RunFolder
 from pipeline.training.run_length import finished_without_store, with_length
 from pipeline.training.setup import TrainingRun, open_store, require_same_head, setup
-from pipeline.training.validation import finish, is_exhausted, validate
+from pipeline.training.validation import await_validation, finish, is_exhausted, validate, validates_after
 from pipeline.types import TrainProgress
 from sward import seeds
 from sward.contracts import Batch, StudentOutput
@@ -45,12 +54,11 @@ from sward.students.inputs import output_for, single_values_explained
 log = logging.getLogger(__name__)
 
 
-class Interrupted(KeyboardInterrupt):
-    """Raised after a stop request, when the checkpoint has been written."""
-
-
 def train(
-    config: TrainConfig, progress: TrainProgress = lambda step, steps, logged: None, profile_steps: int | None = None
+    config: TrainConfig,
+    progress: TrainProgress = lambda step, steps, logged: None,
+    profile_steps: int | None = None,
+    extraction: ExtractionBeside | None = None,
 ) -> Path:
     """Trains or resumes the run of ``config`` and returns its folder; a finished run is returned at once.
 
@@ -60,8 +68,10 @@ def train(
     Args:
         progress: called with (step, steps, logged values).
         profile_steps: number of steps whose parts are timed, into the run's profile.json; the result is the same.
+        extraction: that is writing the store; each step waits for the shards it reads. None: the store is complete.
 
     Raises:
+        ExtractionEnded: the extraction ended before it had written what the run needs.
         ProcessLost: one of several processes died.
         CacheMismatch, StoreIncomplete, StoreDamaged: the store does not fit or is damaged; before the first batch.
         NonFiniteError: a loss is NaN or infinite; names terms and samples.
@@ -69,7 +79,9 @@ def train(
     """
     if finished_without_store(config):
         return config.folder
-    store, first_process = open_store(config), processes.rank() == 0
+    if extraction:
+        require_beside(config)
+    store, first_process = open_store(config, extraction), processes.rank() == 0
     config = with_length(config, store)
     folder = (RunFolder if first_process else ReadOnlyRunFolder)(config.folder)
     if folder.finished_from(store):
@@ -90,6 +102,8 @@ def train(
         first = resume(run)
         profiler = profiling(run, first, profile_steps) if profile_steps else nullcontext()
         with stop_requests() as stopping, folder.logging(config, first), profiler:
+            if extraction:
+                extraction.stopping = stopping
             with CheckpointWriter(folder) as writer:
                 done = fit(run, first, writer, stopping, progress)
             finish(run, done)
@@ -143,10 +157,12 @@ def fit(
             group["lr"] = learning_rate(config.optimizer, step, config.steps)
         # forward, losses, backward of every batch of the step; then clip, and stop at a NaN before it reaches a weight
         shares: dict[str, float] = {}
-        for number, batch in zip(range(step * n, (step + 1) * n), batches):  # noqa: B905 (the steps end it)
-            torch.manual_seed(seeds.torch_seed(config.seed, "step", number))  # dropout: a function of (seed, batch)
-            output, losses, measured = forward_backward(run, batch, step, measures=number == step * n)
-            shares |= measured
+        with checkpointed_if_stopped(run, writer, step):
+            await_validation(run, step + 1)
+            for number, batch in zip(range(step * n, (step + 1) * n), batches):  # noqa: B905 (the steps end it)
+                torch.manual_seed(seeds.torch_seed(config.seed, "step", number))  # dropout: a function of (seed, batch)
+                output, losses, measured = forward_backward(run, batch, step, measures=number == step * n)
+                shares |= measured
         stop = clip(run, batch, step, losses, output, stopping())
         with part("optimiser"):
             run.optimizer.step()
@@ -157,7 +173,7 @@ def fit(
         done = step + 1
         if done % config.log_every == 0 or done == config.steps or shares:
             progress(done, config.steps, log_step(run, done, losses, shares))
-        if done < config.steps and config.validates_every and done % config.validates_every == 0:
+        if validates_after(run, done):
             validate(run, done)
         # checkpoint; stop in all processes if any had been asked to when the gradient was clipped
         if done == config.method.warm_up(config.steps)[0]:
@@ -165,10 +181,7 @@ def fit(
         if done % config.checkpoint_every == 0 or done == config.steps or stop:
             save_checkpoint(run, writer, done, run.folder.last, run.facts)
         if stop and done < config.steps:
-            writer.wait()
-            run.folder.mark_stopped()
-            run.fabric.barrier()  # no process exits before the first one has written the checkpoint
-            raise Interrupted(f"stopped after step {done}; the same command continues from there")
+            end_early(run, writer, done)
     return config.steps
 
 
@@ -221,27 +234,3 @@ def measure_signal(run: TrainingRun, losses: Losses, step: int) -> dict[str, flo
     for line in alarms(monitors):
         log.warning("step %d: %s", step, line)
     return {f"share/{k}": v for k, v in shares.items()} | monitors
-
-
-@part("checkpoint")
-def save_checkpoint(run: TrainingRun, writer: CheckpointWriter, step: int, file: Path, facts: dict[str, Any]) -> None:
-    """Saves all state to resume from ``step``, and the time spent; the first process writes, as all have the same."""
-    if not run.fabric.is_global_zero:
-        return
-    writer.save(
-        file,
-        student=run.student,
-        method=run.objective,
-        optimizer=run.optimizer,
-        step=step,
-        facts=facts | {"best": run.best, "best_step": run.best_step},
-        mean=run.mean,
-        scaler=scaler_of(run.fabric),
-    )
-
-
-def share_warm_up(run: TrainingRun, writer: CheckpointWriter, step: int) -> None:
-    """Saves the state at the end of a warm-up for runs with the same one, unless such a run has saved it before."""
-    file = warm_up_file(run.config)
-    if file and not file.is_file():
-        save_checkpoint(run, writer, step, file, run.warm_up_facts | {"seconds": run.folder.seconds()})

@@ -22,6 +22,7 @@ NEUTRAL: dict[str, Any] = {  # settings that came later: at these values a run i
     "ema": 0,
     "patience": 0,
     "deterministic": False,
+    "order": {"kind": "shuffled"},
 }
 
 

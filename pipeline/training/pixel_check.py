@@ -8,6 +8,8 @@ Cost: a sha256 of 4 bytes per pixel, in the reading threads, once per record and
 512×512, measured on one core of a busy machine. Checking in every epoch would cost the same again each time.
 """
 
+from threading import Lock
+
 import numpy as np
 
 from pipeline.augmented_views import pixel_digest
@@ -25,11 +27,10 @@ class PixelCheck:
     """
 
     def __init__(self, store: Store) -> None:
-        self.location = store.location
+        self.store = store
+        self._units = {(unit.subset, unit.shard): unit for unit in store.units if unit.name in store.receipts}
         self._left: dict[tuple[str, int], str] = {}
-        for unit in store.units:
-            told = store.receipts.get(unit.name, {}).get("pixel_digests") or []
-            self._left |= {(r.subset, r.row): digest for r, digest in zip(unit.records, told, strict=False)}
+        self._adding = Lock()
 
     def check(self, record: Record, arrays: Arrays) -> None:
         """Compares ``arrays``, image (3, H, W) and label (H, W) as stored, if ``record`` is read for the first time.
@@ -37,9 +38,18 @@ class PixelCheck:
         Raises:
             StoreDamaged: they are not those that were written.
         """
+        self._add_unit_of(record)
         told = self._left.pop((record.subset, record.row), None)
         if told is not None and told != pixel_digest(np.moveaxis(arrays["image"], 0, -1), arrays["label"]):
             raise StoreDamaged(
-                f"damaged record: the stored image or label of {record.title} in {self.location} is not the one that "
-                "was written; `sward verify` lists all damage with its remedy"
+                f"damaged record: the stored image or label of {record.title} in {self.store.location} is not the one "
+                "that was written; `sward verify` lists all damage with its remedy"
             )
+
+    def _add_unit_of(self, record: Record) -> None:
+        """Takes over the digests of the record's unit, at the first read of one of its records."""
+        place = record.subset, record.row // self.store.shard_records
+        with self._adding:
+            if unit := self._units.pop(place, None):
+                told = self.store.receipts[unit.name].get("pixel_digests") or []
+                self._left |= {(r.subset, r.row): digest for r, digest in zip(unit.records, told, strict=False)}

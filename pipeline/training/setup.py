@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from pipeline.cache.extraction.beside import ExtractionBeside
 from pipeline.cache.manifest.identity import require_same
 from pipeline.cache.store import Store
 from pipeline.memory import keep_freed_memory
@@ -16,6 +17,7 @@ from pipeline.training.checkpoint import CheckpointMismatch
 from pipeline.training.config import TrainConfig
 from pipeline.training.device.compile import compile_student
 from pipeline.training.distributed.fabric import Fabric, make_fabric
+from pipeline.training.inputs.awaited import ChannelStatistics
 from pipeline.training.inputs.opened_stores import joined, matching_store
 from pipeline.training.inputs.orders import require_something_to_learn, training_orders
 from pipeline.training.inputs.stores import JoinedConfig
@@ -100,15 +102,19 @@ class TrainingRun:
         return {"store": self.store.content_id} | self.sources
 
 
-def open_store(config: TrainConfig) -> Store:
+def open_store(config: TrainConfig, extraction: ExtractionBeside | None = None) -> Store:
     """Opens the store that ``config.cache`` describes, or joins several, after comparing identities field by field.
+
+    Args:
+        config: the run.
+        extraction: that is writing the store; reading then waits for its shards. None: the store is complete.
 
     Raises:
         CacheMismatch: a store does not match, or has no training or validation records, or fewer views; or joined
             stores have other views.
         StoreIncomplete, StoreDamaged: one cannot be read.
     """
-    store = joined(config.cache, [matching_store(config, cache) for cache in config.caches])
+    store = joined(config.cache, [matching_store(config, cache, extraction) for cache in config.caches])
     if config.fold is not None:
         store = store.of_fold(config.fold)
     empty = [f"records: the store has no {s} records" for s in ("train", "val") if not store.records[s]]
@@ -149,12 +155,11 @@ def setup(
     reading = (fabric.device, config.workers, config.prefetch, head.network, online)
     stream = Stream(store, order, tensors, *reading, orders.unlabelled, orders.hidden)
     objective = Objective(method, config.task, config.method.balance).to(fabric.device)
-    sources = ({"head": head.digest} if head.digest else {}) | orders.sources | encoder_source(config)
+    statistics = ChannelStatistics(config, store, fabric.device)
+    sources = ({"head": head.digest} if head.digest else {}) | orders.sources | statistics.source()
+    sources |= encoder_source(config)
     sources |= run_prestages(config, stream, method, head, progress)
-    method.prepare(
-        stream.calibration_batch(min(16, len(order.records))),
-        {k: (m.to(fabric.device), s.to(fabric.device)) for k, (m, s) in store.statistics().items()},
-    )
+    method.prepare(stream.calibration_batch(min(16, len(order.records))), statistics)
     trained = [p for m in (student, objective) for p in m.parameters() if p.requires_grad]
     optimizer = build_optimizer(config.optimizer, trained, fabric.device)
     mean = running_mean(student, config.ema)

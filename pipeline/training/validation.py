@@ -1,6 +1,8 @@
 """Validation during a run, early stopping, and the evaluation that ends it."""
 
+from pipeline.cache.manifest.folds import role
 from pipeline.training.evaluate import evaluate, headline
+from pipeline.training.inputs.awaited import await_shards
 from pipeline.training.logs.pictures import pictures
 from pipeline.training.profiling.parts import part
 from pipeline.training.setup import TrainingRun
@@ -18,6 +20,22 @@ def validate(run: TrainingRun, step: int) -> None:
     if score > run.best or run.config.labels.fraction == 0:  # without labels no step is better: the last is kept
         run.best, run.best_step = score, step
         run.folder.save_student(run.kept, run.config, run.store, run.teacher_channels, step, result["metrics"])
+
+
+def validates_after(run: TrainingRun, done: int) -> bool:
+    """Whether a validation follows after so many steps; that of the last step is ``finish``'s."""
+    every = run.config.validates_every
+    return every > 0 and done < run.config.steps and done % every == 0
+
+
+def await_validation(run: TrainingRun, done: int) -> None:
+    """Waits for the shards that the validation after ``done`` steps reads, if there is one.
+
+    It waits before the step, because a checkpoint after the step would say that the validation is done.
+    """
+    if validates_after(run, done):
+        units = [unit for unit in run.store.units if role(unit, run.store.fold, run.store.folds) == "val"]
+        await_shards(run.store, units, f"the validation after step {done} reads them; extraction writes them last")
 
 
 def is_exhausted(run: TrainingRun, done: int) -> bool:

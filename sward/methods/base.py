@@ -10,7 +10,7 @@ draws, Parameters and buffers. Parameters are trained with the student unless ca
 """
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Self
 
 import torch
@@ -77,7 +77,7 @@ class FeatureMethod(Method):
         self.student_channels = student_channels[self.student_level]
         self.weights = {"task": config.alpha}
 
-    def prepare(self, batch: Batch, statistics: dict[str, tuple[Tensor, Tensor]]) -> None:
+    def prepare(self, batch: Batch, statistics: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """Draw the adapters' initial weights from the run's seed."""
         initialise(self, batch.seed)
 

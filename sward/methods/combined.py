@@ -1,6 +1,6 @@
 """Several methods at once, e.g. a rival with PDR, with Hinton KD, or with another level of itself."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import torch
@@ -89,7 +89,7 @@ class Combined(Method):
         found = {label: part.weights for label, part in self._methods()}
         return {label: tuple(f"{label}.{k}" for k in weights if k != "task") for label, weights in found.items()}
 
-    def prepare(self, batch: Batch, statistics: dict[str, tuple[Tensor, Tensor]]) -> None:
+    def prepare(self, batch: Batch, statistics: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         for _, part in self._methods():
             part.prepare(batch, statistics)
 

@@ -1,5 +1,6 @@
 """SWARD: MWAD from the teacher's features plus PDR on the student's, paper Eq. 20."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -81,7 +82,7 @@ class Sward(Method):
                 "compactness": config.gamma * config.lambda2,
             }
 
-    def prepare(self, batch: Batch, statistics: dict[str, tuple[Tensor, Tensor]]) -> None:
+    def prepare(self, batch: Batch, statistics: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         if self.mwad is not None:
             self.mwad.prepare(batch.features, statistics, batch.seed)
 

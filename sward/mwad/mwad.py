@@ -115,7 +115,7 @@ class MWAD(nn.Module):
         self.reset(seed)
         for i, side in enumerate(self.sides):
             f_t = self._teacher_map(features, i)
-            known = None if statistics is None else statistics[self.pairs[i][0]]
+            known = statistics[self.pairs[i][0]] if statistics is not None and self.config.standardise else None
             self._projections(self.names[i]).prepare(f_t, known, min(side, *f_t.shape[-2:]))
         self.prepared.fill_(True)
 

@@ -20,6 +20,7 @@ FLOW_NAMES = {
     "extract_teacher_features": "extract-teacher-features",
     "train_student": "train-student",
     "fit_teacher_head": "fit-teacher-head",
+    "extract_and_train": "extract-and-train",
     "ablate_student": "ablate-student",
 }
 
@@ -30,7 +31,7 @@ def load(deployment: dict[str, Any]) -> Any:
 
 
 def test_every_flow_has_exactly_one_deployment_and_it_is_named_local() -> None:
-    assert [d["name"] for d in DEPLOYMENTS] == ["local"] * 4
+    assert [d["name"] for d in DEPLOYMENTS] == ["local"] * 5
     assert {load(d).name for d in DEPLOYMENTS} == set(FLOW_NAMES.values())
 
 

@@ -154,6 +154,18 @@ def test_a_student_trains_to_completed_from_the_store(local: Local, extraction: 
     assert local.get(f"flow_runs/{run}")["name"].startswith("quickstart/train cache.store=")
 
 
+def test_a_student_trains_while_its_store_is_extracted(local: Local, folder: Path) -> None:
+    overrides = {"cache.store": str(folder / "beside.zarr"), "runs": str(folder / "beside"), "steps": 6}
+    overrides |= {"order": {"kind": "shards", "statistics": "first"}}
+    status, run = local.run("extract-and-train/local", "train", overrides)
+    assert status == 0
+    assert local.state(run)["type"] == "COMPLETED"
+    (facts,) = (folder / "beside").glob("quickstart-*/run.json")
+    assert json.loads(facts.read_text())["status"] == "finished"
+    assert "6/6 steps" in local.logged(run)
+    assert re.search(r"extracted (\d+) of \1 records", local.logged(run))
+
+
 def test_a_teachers_head_is_fitted_to_completed_from_the_same_file(
     local: Local, extraction: Extraction, folder: Path
 ) -> None:

@@ -63,7 +63,7 @@ class UnitWriter:
     def __init__(self, path: Path, config: CacheConfig, plans: list[dict[str, Any]]) -> None:
         self.path, self.config, self.scratch = path, config, path / "tmp"
         self.shard_records, self.channels = plans[0]["shard_records"], plans[0]["channels"]
-        self.packed = compression_of(plans) != "none"
+        self.compression = compression_of(plans)
 
     def render(self, record: Record) -> Any:
         """Prepare one record for ``process_batch``; called ahead of it, in several threads."""
@@ -208,7 +208,9 @@ class UnitWriter:
     def as_stored(self, arrays: Arrays, levels: dict[str, Statistics]) -> Encoded:
         """The record of ``arrays`` that are encoded already: compressed if the store is, with its pixel digest."""
         digest = pixel_digest(arrays["image"].transpose(1, 2, 0), arrays["label"])
-        return Encoded({n: pack(a) for n, a in arrays.items()} if self.packed else arrays, levels, digest)
+        if self.compression == "none":
+            return Encoded(arrays, levels, digest)
+        return Encoded({n: pack(a, self.compression) for n, a in arrays.items()}, levels, digest)
 
     def commit(
         self, unit: Unit, writers: dict[str, ShardWriter], files: dict[str, Path], facts: dict[str, Any]

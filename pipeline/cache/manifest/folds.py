@@ -5,6 +5,7 @@ training views and units of evaluation views, so every image can play each role.
 """
 
 from collections.abc import Iterable
+from itertools import accumulate
 
 from pipeline.cache.manifest.records import Unit
 
@@ -27,3 +28,10 @@ def role(unit: Unit, fold: int | None, count: int) -> str | None:
         return unit.subset
     wanted = {fold: "test", (fold + 1) % count: "val"}.get(part, "train")
     return wanted if (wanted == "train") == (unit.subset == "train") else None
+
+
+def training_units(units: list[Unit], fold: int | None, count: int, first: int = 0) -> list[Unit]:
+    """Units of training records in store order; ``first`` takes as many as hold so many records, 0 all."""
+    training = [unit for unit in units if role(unit, fold, count) == "train"]
+    held = accumulate(len(unit.records) for unit in training)
+    return training[: 1 + sum(total < first for total in held)] if first else training

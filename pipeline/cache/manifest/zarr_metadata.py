@@ -14,7 +14,7 @@ from zarr.storage import MemoryStore
 
 from pipeline.cache.format.arrays import array_specs
 from pipeline.cache.format.codecs import CODECS
-from pipeline.cache.format.compression import compressor
+from pipeline.cache.format.compression import compressor, is_predicted
 from pipeline.cache.manifest.appended import appended_specs
 from pipeline.cache.manifest.identity import teachers_size
 from pipeline.cache.manifest.records import compression_of, plan_units
@@ -82,6 +82,8 @@ def expected(plans: list[Plan], appended: Plan | None) -> dict[str, bytes]:
         for name, (shape, dtype) in array_specs(
             codec, plans[0]["channels"], tuple(size), teachers_size(found, subset)
         ).items():
+            if is_predicted(compression_of(plans), shape, dtype):
+                continue  # no Zarr codec describes residuals
             about = {} if name in ("image", "label") else codec.attributes
             make_array(group, name, (rows, *shape), dtype, plans[0]["shard_records"], about, compression_of(plans))
         for name, (shape, dtype) in (appended_specs(appended, subset) if appended else {}).items():

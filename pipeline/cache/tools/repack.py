@@ -68,7 +68,7 @@ def repack(
         out: folder of the new store.
         codec: kind of the new codec, which must not be more precise than the source's; None keeps the source's.
         shard_records: records per shard; None keeps the source's.
-        compression: none or zstd; None keeps the source's.
+        compression: none, zstd or archive; None keeps the source's.
         progress: called with records done and records in total.
 
     Raises:

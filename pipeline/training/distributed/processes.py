@@ -8,7 +8,6 @@ import os
 import pickle
 import signal
 import socket
-import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -21,7 +20,7 @@ import torch
 import torch.distributed as dist
 
 from pipeline.devices import resolve_device
-from pipeline.stopping import stop_requests
+from pipeline.stopping import end_with_parent, stop_requests
 from pipeline.training.config import TrainConfig
 from pipeline.types import TrainProgress
 
@@ -192,7 +191,7 @@ def _work(
     number: int, train: Train, config: TrainConfig, port: int, threads: int, parent: int, sender: Connection
 ) -> None:
     """Main function of a worker process: joins the process group, trains, and sends progress or its error."""
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    end_with_parent(parent, GRACE)
     os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(config.devices), "NODE_RANK": "0"}
     if "lo" in (name for _, name in socket.if_nameindex()):
         for backend in ("GLOO", "NCCL"):  # no other machine takes part, and the host name may not resolve
@@ -212,7 +211,7 @@ def _work(
 
 
 def _tell(sender: Connection, news: Any) -> None:
-    """Sends to the parent. A closed pipe is ignored: `_end_with` is about to stop this process."""
+    """Sends to the parent. A closed pipe is ignored: `end_with_parent` is about to stop this process."""
     with suppress(BrokenPipeError):
         sender.send(news)
 
@@ -227,12 +226,3 @@ def _portable(error: BaseException) -> BaseException:
     except Exception:  # unpickling calls the exception's constructor, which may raise anything
         return RuntimeError(f"{type(error).__name__}: {error}\n{error.__notes__[-1]}")
     return error
-
-
-def _end_with(parent: int) -> None:
-    """Waits for the parent's end, then sends this process SIGTERM (it writes a checkpoint), after ``GRACE`` SIGKILL."""
-    while os.getppid() == parent:
-        time.sleep(0.2)
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(GRACE)
-    os.kill(os.getpid(), signal.SIGKILL)

@@ -3,15 +3,18 @@
 from collections.abc import Sequence
 
 from pipeline.cache.config import CacheConfig
+from pipeline.cache.extraction.beside import ExtractionBeside
+from pipeline.cache.extraction.growing_store import GrowingStore
 from pipeline.cache.joined import JoinedStore
 from pipeline.cache.manifest.identity import differences, identity_from_config, require_same
 from pipeline.cache.store import Store
-from pipeline.paths import read_path
+from pipeline.paths import read_path, write_path
 from pipeline.training.config import TrainConfig
 from pipeline.training.inputs.stores import JoinedConfig
 
 REMEDY = """Set `cache.store` to the right store, or rebuild it with `sward extract`.
 If the store has grown, set `cache.views.count` to its new value; `views: N` trains on the first N views only."""
+ARCHIVED = "Unpack it for training: sward repack {} NEW_FOLDER --compression none; then set cache.store to that."
 FOLD_REMEDY = "Name the fold in the training config (`fold: 0`), or leave it out where the split has no folds."
 
 
@@ -24,9 +27,14 @@ def joined(cache: CacheConfig | JoinedConfig, stores: Sequence[Store]) -> Store:
     return JoinedStore(dict(zip(cache.names, stores, strict=True))) if isinstance(cache, JoinedConfig) else stores[0]
 
 
-def matching_store(config: TrainConfig, cache: CacheConfig) -> Store:
+def matching_store(config: TrainConfig, cache: CacheConfig, extraction: ExtractionBeside | None = None) -> Store:
     """Opens the store of one cache configuration of a run. Raises CacheMismatch if it is not what that describes."""
-    store = Store(read_path(cache.store), cache_bytes=config.cache_bytes)
+    if extraction:
+        store: Store = GrowingStore(write_path(cache.store), extraction)
+    else:
+        store = Store(read_path(cache.store), cache_bytes=config.cache_bytes)
+    if store.compression == "archive":
+        require_same(store.path, ["compression: expected none or zstd, found archive"], ARCHIVED.format(store.location))
     require_same(store.path, fold_mistakes(config.fold, store.folds), FOLD_REMEDY)
     lines = differences(identity_from_config(cache), store.identity) + unpinned_teacher(cache, store)
     require_same(store.path, lines, REMEDY)

@@ -43,7 +43,7 @@ def training_orders(config: TrainConfig, store: Store, world: int = 1, rank: int
         raise ValueError(
             "the store has no training images with labels; to train the encoder by features alone, set labels: 0"
         )
-    shares = (config.seed, config.per_epoch, world, rank)
+    shares = (config.seed, config.per_epoch, world, rank, config.order.first_window)
     main = Order(tuple(labelled or rest), config.batch_size, *shares)
     require_a_record_each(main)
     drawn = {} if config.labels.fraction in (0, 1) else {"labels": digest(sorted(kept))}

@@ -21,6 +21,7 @@ from pipeline.files import Busy, locked, remove_partials, write_atomic, write_js
 from pipeline.paths import expand
 from pipeline.training.batch_order import Order
 from pipeline.training.config import TrainConfig
+from pipeline.training.inputs.awaited import await_shards, training_shards
 from pipeline.training.prestages.feature_pass import AT_ONCE, count_records
 from pipeline.training.prestages.loop import train_sgd
 from pipeline.training.run_folder import commit
@@ -81,6 +82,7 @@ def load_or_train(
     reads_head = isinstance(stage, Prestage) or bool(set(stage.needs) & set(HEAD_TENSORS))
     network = head_of(config, stream, head) if reads_head else None
     facts = facts_of(config, stream, stage, network)
+    store = stream.store
     folder = Folder(Path(expand(config.runs)) / "shared" / f"prestage-{stage.key['kind']}-{digest(facts)[:10]}")
     warned = False
     while not folder.card.is_file():
@@ -88,6 +90,7 @@ def load_or_train(
             with locked(folder.path):
                 remove_partials(folder.path)
                 if not folder.card.is_file():
+                    await_shards(store, training_shards(store), f"the pre-stage of {stage.key['kind']} reads them all")
                     train_prestage(config, stream, stage, network, facts, folder, progress)
         except Busy:
             if not warned:

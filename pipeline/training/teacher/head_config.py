@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from pipeline.training.inputs.order_config import OrderConfig
 from pipeline.training.optimizer import OptimizerConfig
 from sward.contracts import Config
 from sward.task import TaskConfig
@@ -61,6 +62,7 @@ class HeadFit(Config):
             "batch_size": self.batch_size or run.batch_size,
             "optimizer": self.optimizer or run.optimizer,
             "seed": seed,
+            "order": OrderConfig(),
             "signal_every": 0,
             "channels_last": False,
             "compile": False,

@@ -2,6 +2,7 @@
 
 # B batch, C channels, d width of a token (C_t), n tokens (H W, row by row), G groups of cells, m cells of one group
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -114,7 +115,7 @@ class CKD(FeatureMethod):
         self.weights |= {name: weight for name, weight in weights.items() if weight > 0}
         initialise(self, seed=0)
 
-    def prepare(self, batch: Batch, statistics: dict[str, tuple[Tensor, Tensor]]) -> None:
+    def prepare(self, batch: Batch, statistics: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """Draw the adapters from the run's seed; take the teacher's statistics and the number of groups."""
         super().prepare(batch, statistics)
         f_t = batch.features[self.teacher_level]

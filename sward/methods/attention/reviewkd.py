@@ -2,6 +2,7 @@
 
 # B batch, C channels, H W height and width of a level; a of the level itself, y from the deeper level
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -88,7 +89,7 @@ class ReviewKD(Method):
         self.weights = {"task": config.alpha, "review": config.weight}
         self._initialise(seed=0)
 
-    def prepare(self, batch: Batch, statistics: dict[str, tuple[Tensor, Tensor]]) -> None:
+    def prepare(self, batch: Batch, statistics: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """Draw the fusion blocks' initial weights from the run's seed."""
         if small := [level for level in self.needs if grid(batch.features[level]) == (1, 1)]:
             raise ValueError(

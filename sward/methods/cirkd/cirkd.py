@@ -2,6 +2,7 @@
 
 # B batch, K classes, C channels, H W height and width
 
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 import torch
@@ -136,7 +137,7 @@ class CIRKD(FeatureMethod):
         self.register_buffer("filed", torch.tensor(self.latest))
         initialise(self, seed=0)
 
-    def prepare(self, batch: Batch, statistics: dict[str, tuple[Tensor, Tensor]]) -> None:
+    def prepare(self, batch: Batch, statistics: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """Draw adapters and queues from the run's seed; v2's channel queue takes the size of the batch's maps."""
         super().prepare(batch, statistics)
         if self.weights.keys() & {"pixel", "region"}:

@@ -2,7 +2,7 @@
 
 # B batch, T tokens, C channels, h w the sides at one wavelet level, 3 orientations of detail
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, Self
 
 from pydantic import Field, field_validator
@@ -147,7 +147,7 @@ class FreeKD(Method):
         for level, stage in self.stages.items():
             stage.get_parameter("prompt").data.copy_(state[f"prompts.{level}"])
 
-    def prepare(self, batch: Batch, statistics: dict[str, tuple[Tensor, Tensor]]) -> None:
+    def prepare(self, batch: Batch, statistics: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """Draw the aligners from the run's seed; the prompts stay, as runs of all seeds share them."""
         initialise(self, batch.seed)
 

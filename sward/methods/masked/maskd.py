@@ -2,6 +2,7 @@
 
 # B batch, T tokens, C channels, H W height and width, n positions (H W)
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -169,7 +170,7 @@ class MasKD(FeatureMethod):
     def load_prestage(self, state: dict[str, Tensor]) -> None:
         self.masks.load_state_dict(state)
 
-    def prepare(self, batch: Batch, statistics: dict[str, tuple[Tensor, Tensor]]) -> None:
+    def prepare(self, batch: Batch, statistics: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """Draw the aligner from the run's seed; the tokens stay, as runs of all seeds share them."""
         self._initialise(batch.seed)
 

@@ -7,6 +7,7 @@ The student's map, through a small head, should equal it.
 
 # B batch, C channels, H W height and width
 
+from collections.abc import Mapping
 from typing import Literal, Self
 
 import torch
@@ -111,7 +112,7 @@ class RADIO(FeatureMethod):
         self.mean.copy_(state["mean"])
         self.transform.copy_(state["transform"])
 
-    def prepare(self, batch: Batch, statistics: dict[str, tuple[Tensor, Tensor]]) -> None:
+    def prepare(self, batch: Batch, statistics: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """Draws the head's initial weights from the run's seed; target channel takes the store's statistics."""
         super().prepare(batch, statistics)
         if self.config.target == "channel":

@@ -7,6 +7,7 @@ than to the teacher's other groups anywhere in the patch. Neither augmentation n
 
 # B batch, C channels of the teacher, M groups, H W height and width, P patches, U units of a patch (its positions * M)
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -122,7 +123,7 @@ class AfDCD(FeatureMethod):
         self.add_logits("kd", config.kd, teacher_channels)
         initialise(self, seed=0)
 
-    def prepare(self, batch: Batch, statistics: dict[str, tuple[Tensor, Tensor]]) -> None:
+    def prepare(self, batch: Batch, statistics: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """Draws the initial weights from the run's seed; refuses a pooling larger than the map."""
         super().prepare(batch, statistics)
         f_t = batch.features.get(self.teacher_level)

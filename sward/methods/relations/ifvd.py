@@ -6,6 +6,7 @@ image. The student's map of cosines is trained to be the teacher's.
 
 # B batch, K classes, C channels, n positions (H W)
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -89,7 +90,7 @@ class IFVD(FeatureMethod):
         self.weights |= {"variation": config.weight or by_level}
         self.add_logits("kd", config.kd, teacher_channels)
 
-    def prepare(self, batch: Batch, statistics: dict[str, tuple[Tensor, Tensor]]) -> None:
+    def prepare(self, batch: Batch, statistics: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         f_t = batch.features.get(self.teacher_level)
         if f_t is not None and grid(f_t) == (1, 1) and self.config.means == "image":
             raise ValueError(

@@ -7,6 +7,7 @@ are matched instead of values, so the two networks may differ in channels.
 
 # B batch, K classes, C channels, H W height and width, m pooled cells (nodes) of an image
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -93,7 +94,7 @@ class SKD(FeatureMethod):
         self.weights |= {"pair": config.pair}
         self.add_logits("pixel", config.pixel, teacher_channels)
 
-    def prepare(self, batch: Batch, statistics: dict[str, tuple[Tensor, Tensor]]) -> None:
+    def prepare(self, batch: Batch, statistics: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         f_t = batch.features.get(self.teacher_level)
         if f_t is not None and pooled(f_t, self.config.scale).shape[1] < 2:
             raise ValueError(
