@@ -163,7 +163,7 @@ class Killed:
         assert not self.dies(600)
         made = files(self.place)
         other = [name for name in made.keys() | self.whole.keys() if made.get(name) != self.whole.get(name)]
-        assert not other
+        assert not other, other
         self.reset()
         return done
 
@@ -193,11 +193,14 @@ def files(place: Path) -> dict[str, Any]:
 
 
 def without_times(name: str, data: bytes) -> Any:
-    """A file's content without times; of texts that print them, all but the digits (``*.json`` has the exact ones)."""
+    """A file's content without times; of texts that print them, all but digits and the width of columns.
+
+    ``*.json`` has the exact ones.
+    """
     if name.endswith(".json") and not name.startswith(STORES):
         return dropped(json.loads(data))
     if name.endswith((".csv", ".md", ".html")):
-        return re.sub(rb"[\d.,]+( |e-\d+)?", b"#", data)
+        return re.sub(rb" +|-{2,}", b" ", re.sub(rb"[\d.,]+( |e-\d+)?", b"#", data))
     return data
 
 
