@@ -11,7 +11,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from annotated_types import BaseMetadata
 from prefect.runtime import flow_run
-from pydantic import BaseModel, Field, TypeAdapter, WithJsonSchema
+from pydantic import BaseModel, Field, RootModel, TypeAdapter, WithJsonSchema
 from pydantic.fields import FieldInfo
 
 from pipeline.cache.config import CacheConfig
@@ -59,10 +59,17 @@ def leaves(model: type[BaseModel], before: str = "") -> Iterator[tuple[str, Fiel
     """Settings by their names with dots, those of nested models included, those of unions left out."""
     validated = {name for d in model.__pydantic_decorators__.field_validators.values() for name in d.info.fields}
     for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from leaves(field.annotation, f"{before}{name}.")
+        group = without_lists(field.annotation)
+        if isinstance(group, type) and issubclass(group, BaseModel):
+            yield from leaves(group, f"{before}{name}.")
         elif name not in validated:
             yield before + name, field
+
+
+def without_lists(annotation: Any) -> Any:
+    """The type of one group of settings where a list of such groups is allowed too; any other type as it is."""
+    others = [k for k in get_args(annotation) if not (isinstance(k, type) and issubclass(k, RootModel))]
+    return others[0] if len(others) == 1 < len(get_args(annotation)) else annotation
 
 
 def number_schema(field: FieldInfo) -> Schema | None:

@@ -147,10 +147,17 @@ def is_too_large(value: Any) -> bool:
 
 
 def include(values: dict[str, Any], within: tuple[Path, ...] = ()) -> None:
-    """Replace the path of another file by what it says, in place."""
+    """Replace the path of another file by what it says, in place; of a list, every path."""
     for key in INCLUDES:
-        if isinstance(values.get(key), str):
-            values[key] = read_yaml(Path(expand(values[key])), within)
+        if isinstance(value := values.get(key), list):
+            values[key] = [included(part, within) for part in value]
+        elif key in values:
+            values[key] = included(value, within)
+
+
+def included(value: Any, within: tuple[Path, ...]) -> Any:
+    """What the file says that ``value`` is the path of; ``value`` itself if it is no text."""
+    return read_yaml(Path(expand(value)), within) if isinstance(value, str) else value
 
 
 def override(values: dict[str, Any], text: str) -> None:
@@ -160,15 +167,22 @@ def override(values: dict[str, Any], text: str) -> None:
         raise ConfigError(f"--set {text}: expected name=value, e.g. --set optimizer.lr=1e-3")
     *parents, last = name.split(".")
     for part in parents:
-        values = values.setdefault(part, {})
-        if not isinstance(values, dict):
+        values = values.setdefault(part, {}) if isinstance(values, dict) else entry(values, part)
+        if not isinstance(values, dict | list):
             raise ConfigError(f"--set {text}: {part} is not a group of settings")
+    if not isinstance(values, dict):
+        raise ConfigError(f"--set {text}: {name} is an entry of a list; set the whole list, or a setting in an entry")
     if last == "preset":
         values.clear()  # a preset fills what is not stated; over a resolved file it would fill nothing
     try:
         values[last] = parse_value(value)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {text}: the value is not YAML: {error}") from error
+
+
+def entry(values: list[Any], number: str) -> Any:
+    """The entry of a list that a name such as `cache.0.store` means; None if there is none."""
+    return values[int(number)] if number.isdecimal() and int(number) < len(values) else None
 
 
 def parse_value(text: str) -> Any:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sward.contracts import IGNORE
-from sward.levels import cell_of, stride, zoom_of
+from sward.levels import by_teacher, cell_of, own_name, stride, zoom_of
 
 
 def pair_levels(
@@ -21,7 +21,8 @@ def pair_levels(
     """Pairs each teacher level with a student level.
 
     Args:
-        teacher: the teacher's levels, shallow to deep; ``TeacherChannels`` if it sees the view at its own size.
+        teacher: the teacher's levels, shallow to deep; ``TeacherChannels`` if it sees the view at its own size. Of
+            several teachers, each is paired as if it were alone.
         student: the student's levels, shallow to deep.
         pairing: 'stride' pairs levels with equal strides (if two levels of one side share a stride: equal names).
             'order' pairs from the deepest level upwards and drops the shallowest levels of the longer list. 'auto'
@@ -33,13 +34,19 @@ def pair_levels(
         (teacher level, student level) of every stage, shallow to deep.
 
     Raises:
-        ValueError: unknown levels, a teacher level used twice, or no pair at all; lists all mistakes together.
+        ValueError: unknown levels, a pair given twice, or no pair at all; lists all mistakes together.
     """
     if isinstance(pairing, list):
         return _checked(teacher, student, pairing)
+    return [pair for own in by_teacher(teacher) or [teacher] for pair in _paired(own, student, pairing)]
+
+
+def _paired(
+    teacher: Collection[str], student: Sequence[str], pairing: Literal["auto", "stride", "order"]
+) -> list[tuple[str, str]]:
     equal = same_strides(teacher, student)
     count = min(len(teacher), len(student))
-    complete = len(equal) == count if zoom_of(teacher) == 1 else bool(equal) and distinct(teacher)
+    complete = bool(equal) and distinct(teacher) if zoomed(teacher) else len(equal) == count
     by_stride = pairing == "stride" or (pairing == "auto" and complete)
     pairs = equal if by_stride else list(zip(list(teacher)[-count:], student[-count:], strict=True))
     if not pairs or not count:
@@ -56,10 +63,15 @@ def same_strides(teacher: Collection[str], student: Sequence[str]) -> list[tuple
     Names say nothing where the teacher has its own size: there each level of a shared grid pairs with the student's.
     """
     own = {stride(level): level for level in student}
-    if zoom_of(teacher) != 1 or (len(own) == len(student) and distinct(teacher)):
+    if zoomed(teacher) or (len(own) == len(student) and distinct(teacher)):
         cells = {level: int(cell) for level in teacher if (cell := cell_of(level, teacher)).denominator == 1}
         return [(level, own[cell]) for level, cell in cells.items() if cell in own]
-    return [(level, level) for level in teacher if level in student]
+    return [(level, own_name(level)) for level in teacher if own_name(level) in student]
+
+
+def zoomed(teacher: Collection[str]) -> bool:
+    """Whether a teacher sees the view at another size than the student."""
+    return any(zoom_of(level, teacher) != 1 for level in teacher)
 
 
 def distinct(teacher: Collection[str]) -> bool:
@@ -70,8 +82,7 @@ def distinct(teacher: Collection[str]) -> bool:
 def _checked(teacher: Collection[str], student: Sequence[str], pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
     mistakes = [f"teacher has no {t} (it has {list(teacher)})" for t, _ in pairs if t not in teacher]
     mistakes += [f"student has no {s} (it has {list(student)})" for _, s in pairs if s not in student]
-    used = [t for t, _ in pairs]
-    mistakes += [f"teacher {t} is used twice" for t in sorted({t for t in used if used.count(t) > 1})]
+    mistakes += [f"the pair {t}, {s} is given twice" for t, s in sorted({p for p in pairs if pairs.count(p) > 1})]
     if not pairs:
         mistakes = ["the list is empty; give at least one (teacher level, student level)"]
     if mistakes:

@@ -1,10 +1,25 @@
 """Level names: one parser, an order from shallow to deep, and the rule for the deepest."""
 
+from fractions import Fraction
+
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from sward.align import pair_levels
-from sward.levels import Level, LevelRule, deepest, grid_of, of_rule, place, stride
+from sward.levels import (
+    Level,
+    LevelRule,
+    TeacherChannels,
+    by_teacher,
+    cell_of,
+    deepest,
+    grid_of,
+    of_rule,
+    own_name,
+    place,
+    stride,
+    teacher_of,
+)
 from sward.methods import MethodConfig
 from sward.methods.base import paired_tensors
 
@@ -15,12 +30,39 @@ def test_a_name_gives_stride_and_block():
     assert grid_of("s14", (448, 224)) == (32, 16)
 
 
-@pytest.mark.parametrize("name", ["16", "s", "s0", "s16@", "s16@0", "s16.3", "t:s16", "logits", "deepest"])
+@pytest.mark.parametrize("name", ["16", "s", "s0", "s16@", "s16@0", "s16.3", "T:s16", ":s16", "logits", "deepest"])
 def test_other_names_are_refused(name):
     with pytest.raises(ValueError, match="is no level; expected a stride"):
         place(name)
     with pytest.raises(ValidationError):
         TypeAdapter(Level).validate_python(name)
+
+
+def test_of_several_teachers_a_level_has_its_teachers_name_in_front():
+    assert place("vit_small:s16@12") == (16, 12)
+    assert [part("tiny:s8") for part in (teacher_of, own_name, stride)] == ["tiny", "s8", 8]
+    assert (teacher_of("s8"), own_name("s8"), own_name("logits")) == ("", "s8", "logits")
+    assert TypeAdapter(LevelRule).validate_python("tiny:s8") == "tiny:s8"
+    with pytest.raises(ValidationError):
+        TypeAdapter(Level).validate_python("tiny:s8")  # a store names no teacher
+
+
+def test_each_teacher_has_its_own_zoom():
+    both = TeacherChannels({"a:s16": 3, "a:s32": 4, "b:s16": 5}, {"a": Fraction(4), "b": Fraction(1)})
+    assert [cell_of(level, both) for level in both] == [4, 8, 16]
+    assert [list(own) for own in by_teacher(both)] == [["a:s16", "a:s32"], ["b:s16"]]
+    assert pair_levels(both, ["s4", "s8", "s16", "s32"]) == [("a:s16", "s4"), ("a:s32", "s8"), ("b:s16", "s16")]
+    assert paired_tensors("a:s16", both, ["s4", "s16"]) == ("a:s16", "s4")
+    assert paired_tensors("b:s16", both, ["s4", "s16"]) == ("b:s16", "s16")
+
+
+def test_several_teachers_are_each_paired_as_if_alone():
+    pyramid, plain = ["s4", "s8", "s16", "s32"], ["s16@3", "s16@6", "s16@9", "s16@12"]
+    student = ["s2", "s4", "s8", "s16", "s32"]
+    both = [*(f"a:{level}" for level in pyramid), *(f"b:{level}" for level in plain)]
+    alone = {"a": pair_levels(pyramid, student), "b": pair_levels(plain, student)}
+    expected = [(f"{name}:{t}", s) for name, pairs in alone.items() for t, s in pairs]
+    assert pair_levels(both, student) == expected
 
 
 def test_levels_sort_from_shallow_to_deep_by_stride_then_block():

@@ -33,6 +33,12 @@ def add_plan(configured: Verb) -> None:
     )
     planned.add_argument("--budget", metavar="SIZE", help="Recommend codec and number of views for a size, e.g. 200GB.")
     planned.add_argument(
+        "--html",
+        type=a_path,
+        metavar="OUT",
+        help="Write a page that draws what a training step waits at other disks, batch sizes and threads.",
+    )
+    planned.add_argument(
         "--capacity",
         action="store_true",
         help="Also estimate nodes of 8 A100 and 8 H100 GPUs (docs/capacity.md).",
@@ -102,6 +108,10 @@ def plan(args: argparse.Namespace) -> int:
     size = parse_size(args.budget) if args.budget else None
     made = estimate.estimate_costs(config, load_config(TrainConfig, args.train) if args.train else None, size)
     console.say("\n".join(estimate_text.describe(made)))
+    if args.html:
+        from pipeline.report.plan_page import write_plan
+
+        console.say(write_plan(made, args.config.stem, args.html))
     if args.capacity:
         from pipeline.maintenance.capacity_page import elsewhere
 

@@ -15,6 +15,7 @@ from torch import nn
 from pipeline.cache.config import enlarged
 from pipeline.devices import resolve_device, wait_for
 from pipeline.training.config import TrainConfig, build_trainable
+from pipeline.training.inputs.stores import one_of
 from pipeline.training.teacher.heads import head_channels
 from sward.contracts import HEAD_TENSORS, Batch, Channels, Method, Prestage, Student
 from sward.levels import TeacherChannels, stride
@@ -107,7 +108,10 @@ def built(config: TrainConfig, teacher: Channels, student: Student, num_classes:
     """The method; its pre-stages, if any, are not trained but taken as initialised."""
     ready = config.method.for_steps(config.steps)
     method = ready.build(
-        TeacherChannels(teacher, config.cache.zoom), student.channels, num_classes, student.classifier.in_channels
+        TeacherChannels(teacher, one_of(config.cache, "--train").zoom),
+        student.channels,
+        num_classes,
+        student.classifier.in_channels,
     )
     for part in list(method.modules()):
         stage = part.prestage() if isinstance(part, Method) else None
@@ -122,7 +126,7 @@ def synthetic(
     """A batch of random images, labels and features in the shapes of the store's."""
     (height, width), n = size, config.batch_size
     strides = {name: 4 if name in HEAD_TENSORS else stride(name) for name in tensors}
-    tall, wide = enlarged(size, config.cache.zoom)
+    tall, wide = enlarged(size, one_of(config.cache, "--train").zoom)
     features = {
         name: torch.randn(n, c, tall // strides[name], wide // strides[name], device=device)
         for name, c in tensors.items()

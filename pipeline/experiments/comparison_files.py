@@ -18,10 +18,11 @@ def save(config: CompareConfig, comparison: dict[str, Any]) -> None:
     folder = config.folder
     texts = {
         "config.yaml": dump_yaml(config.model_dump(mode="json")),
-        "cache.yaml": dump_yaml(config.train.cache.model_dump(mode="json")),
         "comparison.csv": comparison_csv(comparison),
         "comparison.md": comparison_markdown(comparison),
     }
+    for number, cache in enumerate(config.train.caches, 1):
+        texts[f"cache{'' if number == 1 else f'-{number}'}.yaml"] = dump_yaml(cache.model_dump(mode="json"))
     for name, text in texts.items():
         write_atomic(folder / name, text)
     write_json(folder / "comparison.json", comparison)

@@ -22,6 +22,7 @@ from pipeline.results.runs import load_run, load_student
 from pipeline.results.summary import over_seeds, run_line
 from pipeline.training.config import TrainConfig
 from pipeline.training.evaluate import headline
+from pipeline.training.inputs.stores import one_of
 from pipeline.training.setup import open_store
 from pipeline.yaml_files import dump_yaml
 from sward.contracts import Config
@@ -51,8 +52,8 @@ class QualityConfig(Config):
         ]
         if unknown := sorted(set(self.stores) - set(CODECS)):
             problems.append(f"stores names {unknown}; the codecs are {list(CODECS)}")
-        if (most := max(self.views)) > self.train.cache.views.count:
-            problems.append(f"views has {most}, the store of train.cache has {self.train.cache.views.count}")
+        if (most := max(self.views)) > (held := one_of(self.train.cache, "sward quality").views.count):
+            problems.append(f"views has {most}, the store of train.cache has {held}")
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -64,7 +65,7 @@ class QualityConfig(Config):
     def runs(self, codec: str, views: int) -> list[TrainConfig]:
         """Configurations of one point, one per seed."""
         changes = {"codec": TypeAdapter(CodecConfig).validate_python({"kind": codec}), "store": self.stores[codec]}
-        common = {"cache": self.train.cache.model_copy(update=changes), "views": views}
+        common = {"cache": self.train.caches[0].model_copy(update=changes), "views": views}
         return [
             self.train.model_copy(update=common | {"seed": seed, "name": f"{codec}-{views}views-seed{seed}"})
             for seed in self.seeds
@@ -116,7 +117,7 @@ def summary(config: QualityConfig, points: list[dict[str, Any]]) -> dict[str, An
     classes = load_student(first.path)[1]["classes"]
     return {
         "name": config.name,
-        "data": f"{dataset_name(first.config.cache.dataset)}, split {first.config.cache.split}",
+        "data": f"{dataset_name(first.config.caches[0].dataset)}, split {first.config.caches[0].split}",
         "subset": first.evaluation["subset"],
         "images": len(first.evaluation["per_image"]),
         "headline": headline(len(classes)),

@@ -17,6 +17,9 @@ def quickstart(config_path: str | Path) -> str:
         ConfigError, DatasetError, WeightsError, CacheMismatch: raised before anything is computed.
     """
     config = load_config(CompareConfig, config_path)
-    with console.progress("extracting the teacher's features", "records") as show:
-        made = extract(config.train.cache, show)
-    return f"{with_urls(made.path)}: {made.records} records, {made.computed} computed now\n\n{compare(config)}"
+    lines = []
+    for cache in config.train.caches:
+        with console.progress("extracting the teacher's features", "records") as show:
+            made = extract(cache, show)
+        lines.append(f"{with_urls(made.path)}: {made.records} records, {made.computed} computed now")
+    return "\n".join([*lines, "", compare(config)])

@@ -6,7 +6,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
-from pydantic import BaseModel
+from pydantic import BaseModel, RootModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -36,7 +36,8 @@ together. The resolved configuration is saved with every store and run.
 
 Where a value is a group of settings, its keys are in the table that the type links to. Where a group has a `kind`, that
 key selects the table. On the command line a key in a group is written with dots: `--set optimizer.lr=1e-3`. A key whose
-value is a path of another file (`cache`, `train`) takes that file's contents in its place.
+value is a path of another file (`cache`, `train`) takes that file's contents in its place; a list of paths for `cache`,
+those of every file.
 
 Sizes in bytes are written as `20GB`, `180GiB` or a number. Paths are relative to the current folder; `data/…` is looked
 for under `$SWARD_DATA` first.
@@ -89,7 +90,9 @@ def nested() -> list[type[BaseModel]]:
 
 def models(annotation: Any) -> Iterator[type[BaseModel]]:
     """The models in a type, however they are nested."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if isinstance(annotation, type) and issubclass(annotation, RootModel):
+        yield from models(annotation.model_fields["root"].annotation)
+    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for part in get_args(annotation):
         yield from models(part)
@@ -105,6 +108,8 @@ def type_text(field: FieldInfo) -> str:
 def words(annotation: Any) -> str:
     """A type in words."""
     args, origin = get_args(annotation), get_origin(annotation)
+    if isinstance(annotation, type) and issubclass(annotation, RootModel):
+        return words(annotation.model_fields["root"].annotation)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return link(annotation)
     if origin is Literal:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.cache.joined import parts_of
 from pipeline.cache.store import Store
 from pipeline.cache.tools.inspect import describe, inspect
 from pipeline.documents import Parts, read_document
@@ -86,7 +87,7 @@ def collect(subject: ReportInput) -> ReportContents:
     found.tables = profile_tables(subject.every)
     store = subject.store()
     if isinstance(store, Store):
-        found.card = describe(inspect(store.path))
+        found.card = [line for part in parts_of(store) for line in describe(inspect(part.path))]
     else:
         found.missing = store
     if subject.rows:

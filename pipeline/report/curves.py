@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.report.charts import Chart, look, plain, slug, tag
 from pipeline.results.runs import SavedRun
+from sward.levels import PATTERN, place, teacher_of
 from sward.metrics.names import NAMES
 
 Line = tuple[list[int], list[float]]  # steps, values
@@ -43,9 +44,10 @@ def term_curves(label: str, row: int, runs: Sequence[SavedRun]) -> list[Chart]:
     return [line_chart(f"signal-{slug(label)}-{slug(title)}", title, lines, row=row) for title, lines in panels.items()]
 
 
-def by_stride(key: str) -> list[tuple[int, str]]:
-    """Sort key that puts s4 before s16."""
-    return [(len(part), part) if re.fullmatch(r"s\d+", part) else (0, part) for part in key.split("/")]
+def by_stride(key: str) -> list[tuple[str, int, int, str]]:
+    """Sort key that puts s4 before s16, and s16@3 before s16@12; the levels of several teachers one after the other."""
+    found = [(part, re.fullmatch(rf"({PATTERN})(>.*)?", part)) for part in key.split("/")]
+    return [(teacher_of(m[1]), *place(m[1]), part) if m else ("", 0, 0, part) for part, m in found]
 
 
 def series(runs: Sequence[SavedRun], key: str) -> list[Line]:

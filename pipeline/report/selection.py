@@ -14,6 +14,7 @@ from pipeline.results.rows import Row
 from pipeline.results.runs import RunError, SavedRun, command_to_continue, load_run, read_run, require_store, run_facts
 from pipeline.results.summary import summarise
 from pipeline.training.evaluate import headline
+from pipeline.training.inputs.opened_stores import joined
 from sward.metrics.names import NAMES
 
 COMPARE = "delete it and run `sward compare` again, which keeps the finished runs"
@@ -50,9 +51,10 @@ class ReportInput:
 
     def store(self) -> Store | str:
         """Opens the store of the runs; returns the reason as a sentence if it cannot be shown."""
-        path = read_path(self.any_run.config.cache.store)
+        config = self.any_run.config
+        paths = [read_path(cache.store) for cache in config.caches]
         try:
-            store = Store(path)
+            store = joined(config.cache, [Store(path) for path in paths])
         except (OSError, ValueError) as error:
             return f"The store could not be opened: {with_urls(error)}"
         if store.content_id != self.comparison["content_id"]:
@@ -96,7 +98,8 @@ def read_comparison(folder: Path) -> ReportInput:
     rows = {
         row["label"]: [load_run(folder / r["folder"]) for r in row["runs"]] for row in comparison["rows"] if row["runs"]
     }
-    commands = [f"sward extract {folder}/cache.yaml", f"sward compare {folder}/config.yaml"]
+    stores = ["cache.yaml", *sorted(path.name for path in folder.glob("cache-*.yaml"))]
+    commands = [*(f"sward extract {folder}/{name}" for name in stores), f"sward compare {folder}/config.yaml"]
     return ReportInput(comparison, rows, {}, commands, (folder / "config.yaml").read_text())
 
 
@@ -128,7 +131,7 @@ def no_results(name: str, runs: Sequence[SavedRun]) -> dict[str, Any]:
     return {
         "name": name,
         "content_id": first.facts["content_id"],
-        "data": f"{dataset_name(first.config.cache.dataset)}, split {first.config.cache.split}",
+        "data": f"{dataset_name(first.config.caches[0].dataset)}, split {first.config.caches[0].split}",
         "subset": "",
         "images": 0,
         "classes": classes,

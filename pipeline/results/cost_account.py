@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.cache.extraction.timing import extraction_cost
+from pipeline.cache.joined import parts_of
 from pipeline.cache.store import Store
 from pipeline.results.results_table import NONE
 from pipeline.results.runs import SavedRun
@@ -51,7 +52,8 @@ def duration(seconds: float) -> str:
 def caption(store: Store | None, rows: Mapping[str, Sequence[SavedRun]], extraction: dict[str, Any] | None) -> str:
     """Caption of the table: definitions of warm and cold, time and size of the extraction."""
     readers = sum(len(runs) for runs in rows.values() if reads_features(runs[0]))
-    size = sum(f["bytes"] for r in store.receipts.values() for f in r["files"].values()) if store else 0
+    receipts = [r for part in (parts_of(store) if store else ()) for r in part.receipts.values()]
+    size = sum(f["bytes"] for r in receipts for f in r["files"].values())
     made = "The store is not here to ask what it took." if store is None else "The store's extraction was not timed."
     if extraction:
         made = (
@@ -66,5 +68,13 @@ def caption(store: Store | None, rows: Mapping[str, Sequence[SavedRun]], extract
 
 
 def extraction_of(store: Store | str) -> dict[str, Any] | None:
-    """Cost of the extraction that made the store; None if the store could not be opened or was not timed."""
-    return extraction_cost(store.path, store.receipts) if isinstance(store, Store) else None
+    """Cost of the extraction of the store, or of joined ones; None if one could not be opened or was not timed."""
+    parts = parts_of(store) if isinstance(store, Store) else []
+    costs = [cost for part in parts if (cost := extraction_cost(part.path, part.receipts))]
+    if not costs or len(costs) < len(parts):
+        return None
+    return {
+        "seconds": sum(cost["seconds"] for cost in costs),
+        "records": sum(cost["records"] for cost in costs),
+        "devices": sorted({device for cost in costs for device in cost["devices"]}),
+    }

@@ -39,7 +39,7 @@ def summarise(name: str, rows: Sequence[Row], margin: float = 0.02) -> dict[str,
     return {
         "name": name,
         "content_id": first.facts["content_id"],
-        "data": f"{dataset_name(first.config.cache.dataset)}, split {first.config.cache.split}",
+        "data": f"{dataset_name(first.config.caches[0].dataset)}, split {first.config.caches[0].split}",
         "subset": first.evaluation["subset"],
         "images": len(rows[0].by_seed[0].evaluation["per_image"]),
         "classes": card["classes"],

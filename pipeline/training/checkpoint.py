@@ -8,6 +8,7 @@ from zipfile import BadZipFile, ZipFile
 
 import torch
 from torch import nn
+from torch.amp import GradScaler
 
 from pipeline.files import atomic, os_errors_first
 from pipeline.paths import expand
@@ -32,6 +33,7 @@ def snapshot(
     step: int,
     facts: dict[str, Any],
     mean: nn.Module | None = None,
+    scaler: GradScaler | None = None,
 ) -> dict[str, Any]:
     """Copies all state to host memory.
 
@@ -44,6 +46,8 @@ def snapshot(
         optimizer: the optimiser.
         step: number of steps done.
         facts: identity of the inputs (configuration, store, sources), which must match on loading, and the best metric.
+        mean: running mean of the student's weights, if there is one.
+        scaler: loss scaler of a run in float16.
     """
     return {
         "student": copied(student.state_dict()),
@@ -52,7 +56,7 @@ def snapshot(
         "step": step,
         "generators": generator_states(),
         "facts": facts,
-    } | ({"mean": copied(mean.state_dict())} if mean else {})
+    } | {name: copied(part.state_dict()) for name, part in (("mean", mean), ("scaler", scaler)) if part}
 
 
 def copied(value: Any) -> Any:
@@ -80,6 +84,7 @@ def load(
     optimizer: torch.optim.Optimizer,
     expected: dict[str, Any],
     mean: nn.Module | None = None,
+    scaler: GradScaler | None = None,
 ) -> dict[str, Any]:
     """Restores student, method, optimiser and random generators in place; returns the facts, with the step added.
 
@@ -97,8 +102,9 @@ def load(
     student.load_state_dict(state["student"])
     method.load_state_dict(state["method"])
     optimizer.load_state_dict(in_the_form_of(optimizer, state["optimizer"]))
-    if mean and "mean" in state:
-        mean.load_state_dict(state["mean"])
+    for name, part in (("mean", mean), ("scaler", scaler)):
+        if part and name in state:
+            part.load_state_dict(state[name])
     restore_generators(state["generators"])
     return state["facts"] | {"step": state["step"]}
 

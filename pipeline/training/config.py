@@ -11,7 +11,8 @@ from pipeline.config import parse_size
 from pipeline.paths import expand
 from pipeline.training.inputs.initial_weights import InitConfig
 from pipeline.training.inputs.labels import UNLABELLED, LabelsConfig
-from pipeline.training.neutral_settings import without_neutral
+from pipeline.training.inputs.stores import JoinedConfig, StoresConfig
+from pipeline.training.neutral_settings import identity_values
 from pipeline.training.optimizer import OptimizerConfig
 from pipeline.training.teacher.head_config import HeadFit
 from sward.contracts import Channels, Config, Student
@@ -41,15 +42,16 @@ def build_trainable(config: TrainableConfig, teacher_channels: Channels, num_cla
 
 
 class TrainConfig(Config):
-    """One training run: one student, one method and one seed, on the features of one store."""
+    """One training run: one student, one method and one seed, on the features of one store or of several joined."""
 
     # what is trained
     name: str = Field(
         pattern=r"^[A-Za-z0-9._-]+$", description="Name of the run; its folder is <runs>/<name>-<identity>."
     )
     runs: str = Field("runs", description="Folder that holds the run folders.")
-    cache: CacheConfig = Field(
-        description="Store to train from: path of its cache config, which is checked before the first batch."
+    cache: StoresConfig = Field(
+        description="Store to train from: path of its cache config, which is checked before the first batch. A list "
+        "joins stores of the same views by several teachers, whose levels are named `<teacher>:<level>`."
     )
     student: TrainableConfig = Field(description="Student to train (or the teacher's head, see `head`).")
     method: MethodConfig = Field(PlainConfig(), description="Distillation method; default: labels alone.")
@@ -113,16 +115,23 @@ class TrainConfig(Config):
     nodes: int = Field(
         1, ge=1, description="Machines; with more than one, start torchrun on each (docs/how-to/several-gpus.md)."
     )
-    precision: Literal["32-true", "bf16-mixed"] = Field(
-        "32-true", description="Precision of Lightning Fabric; losses stay in float32."
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
+        "32-true",
+        description="Precision of Lightning Fabric; losses stay in float32. 16-mixed scales the loss, for GPUs without "
+        "bfloat16.",
     )
     channels_last: bool = Field(
-        False, description="Maps in channels-last order: 0.7-0.9 of a CPU step's time; always so in bf16-mixed."
+        False, description="Maps in channels-last order: 0.7-0.9 of a CPU step's time; always so in mixed precision."
     )
     compile: bool = Field(False, description="Run the student through torch.compile; for long runs on GPUs.")
     deterministic: bool = Field(
         False, description="Repeatable kernels, slower: the same bits from every run on one GPU (on a CPU always so)."
     )
+
+    @property
+    def caches(self) -> tuple[CacheConfig, ...]:
+        """Configurations of the stores: one, or of several teachers; images and labels are the first's."""
+        return self.cache.root if isinstance(self.cache, JoinedConfig) else (self.cache,)
 
     @property
     def validates_every(self) -> int:
@@ -172,6 +181,15 @@ class TrainConfig(Config):
             raise ValueError(UNLABELLED.format(self.unlabelled, self.labels.fraction, self.processes))
         return self
 
+    @model_validator(mode="after")
+    def _several_teachers_are_cached(self) -> "TrainConfig":
+        if isinstance(self.cache, JoinedConfig):
+            if self.teacher == "online":
+                raise ValueError("teacher: online runs one teacher, found a list of stores; use teacher: cached")
+            if self.head and self.head.tensors == "appended":
+                raise ValueError("a head on several teachers is in none of their stores; set head.tensors: recomputed")
+        return self
+
     @field_validator("steps")
     @classmethod
     def _has_a_length(cls, steps: int, others: ValidationInfo) -> int:
@@ -200,8 +218,8 @@ class TrainConfig(Config):
 
     @property
     def puts_channels_last(self) -> bool:
-        """Whether the student's maps are in channels-last order: always in bf16, where tensor cores read this order."""
-        return self.channels_last or self.precision == "bf16-mixed"
+        """Whether maps are in channels-last order: always in mixed precision, where tensor cores read this order."""
+        return self.channels_last or self.precision != "32-true"
 
     def identity(self) -> str:
         """Hash of all values that can change the result.
@@ -209,23 +227,7 @@ class TrainConfig(Config):
         ``eval_every`` is among them, because validation chooses the best student. Equal runs keep one folder wherever
         and however fast they run.
         """
-        # where files lie, how fast they are read, which processors compute: the order of records and draws stays
-        free = {"name", "runs", "workers", "prefetch", "cache_bytes", "device", "devices", "nodes"}
-        # how often state and losses are written: writing changes no weight
-        free |= {"checkpoint_every", "log_every"}
-        # options without effect at this setting; so runs from before an option existed keep their identity
-        free |= {"head"} if not self.method.uses_head else set()
-        free |= {"teacher"} if self.teacher == "cached" else set()
-        free |= {"channels_last"} | (set() if self.compile else {"compile"})
-        values = without_neutral(self.model_dump(mode="json", exclude=free))
-        values |= {"eval_every": self.eval_every if self.epochs else self.validates_every}
-        values["method"] = self.method.for_levels(self.cache.teacher.levels).model_dump(mode="json")
-        for key in ("store", "shard_records", "compression", "batch_size", "workers", "device", "runner"):
-            values["cache"].pop(key)
-        values["cache"]["teacher"].pop("implementation", None)
-        values |= {"init": self.init.digest} if self.init else {}  # what the weights are, wherever they lie
-        # channels-last order counts also where bf16 implies it: sums are rounded differently
-        return digest(values | ({"channels_last": True} if self.puts_channels_last else {}))
+        return digest(identity_values(self))
 
     @property
     def folder(self) -> Path:

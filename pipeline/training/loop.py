@@ -21,6 +21,7 @@ from pipeline.training.checkpoint import warm_up_file
 from pipeline.training.clipping import clip
 from pipeline.training.config import TrainConfig
 from pipeline.training.device.determinism import repeatable
+from pipeline.training.device.loss_scaling import scaler_of
 from pipeline.training.distributed import processes
 from pipeline.training.distributed.collectives import average_gradients, backward_and_average
 from pipeline.training.distributed.read_only_folder import ReadOnlyRunFolder
@@ -103,7 +104,13 @@ def resume(run: TrainingRun) -> int:
         if file != run.folder.last:
             log.info("%s continues from the warm-up %s", run.config.name, file)
         facts = checkpoint.load(
-            file, student=run.student, method=run.objective, optimizer=run.optimizer, expected=expected, mean=run.mean
+            file,
+            student=run.student,
+            method=run.objective,
+            optimizer=run.optimizer,
+            expected=expected,
+            mean=run.mean,
+            scaler=scaler_of(run.fabric),
         )
         run.best, run.best_step, first = facts["best"], facts.get("best_step", 0), facts["step"]
         spent = facts.get("seconds", 0.0)
@@ -222,6 +229,7 @@ def save_checkpoint(run: TrainingRun, writer: CheckpointWriter, step: int, file:
         step=step,
         facts=facts | {"best": run.best, "best_step": run.best_step},
         mean=run.mean,
+        scaler=scaler_of(run.fabric),
     )
 
 

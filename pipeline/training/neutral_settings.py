@@ -1,8 +1,15 @@
-"""Settings that a run's identity leaves out, so that runs from before there were such settings keep theirs."""
+"""Values that a run's identity is the digest of, without settings that change nothing.
 
-from typing import Any
+So runs from before there were such settings keep their identity.
+"""
 
+from typing import TYPE_CHECKING, Any
+
+from pipeline.training.inputs.stores import levels_of
 from sward.task import TaskConfig
+
+if TYPE_CHECKING:
+    from pipeline.training.config import TrainConfig
 
 NEUTRAL: dict[str, Any] = {  # settings that came later: at these values a run is what it was without them
     "task": TaskConfig().model_dump(mode="json"),
@@ -16,6 +23,28 @@ NEUTRAL: dict[str, Any] = {  # settings that came later: at these values a run i
     "patience": 0,
     "deterministic": False,
 }
+
+
+def identity_values(config: "TrainConfig") -> dict[str, Any]:
+    """All values of a run that can change its result."""
+    # where files lie, how fast they are read, which processors compute: the order of records and draws stays
+    free = {"name", "runs", "workers", "prefetch", "cache_bytes", "device", "devices", "nodes"}
+    # how often state and losses are written: writing changes no weight
+    free |= {"checkpoint_every", "log_every"}
+    # options without effect at this setting; so runs from before an option existed keep their identity
+    free |= {"head"} if not config.method.uses_head else set()
+    free |= {"teacher"} if config.teacher == "cached" else set()
+    free |= {"channels_last"} | (set() if config.compile else {"compile"})
+    values = without_neutral(config.model_dump(mode="json", exclude=free))
+    values |= {"eval_every": config.eval_every if config.epochs else config.validates_every}
+    values["method"] = config.method.for_levels(levels_of(config.cache)).model_dump(mode="json")
+    for cache in values["cache"] if isinstance(values["cache"], list) else [values["cache"]]:
+        for key in ("store", "shard_records", "compression", "batch_size", "workers", "device", "runner"):
+            cache.pop(key)
+        cache["teacher"].pop("implementation", None)
+    values |= {"init": config.init.digest} if config.init else {}  # what the weights are, wherever they lie
+    # channels-last order counts also where bf16 implies it: sums are rounded differently
+    return values | ({"channels_last": True} if config.puts_channels_last else {})
 
 
 def without_neutral(values: dict[str, Any]) -> dict[str, Any]:

@@ -30,9 +30,11 @@ def with_length(config: TrainConfig, store: Store) -> TrainConfig:
 def finished_without_store(config: TrainConfig) -> bool:
     """Whether nothing is left to do for the run, though its store is gone or cannot be reached: told as a warning."""
     try:
-        if not RunFolder(config.folder).finished or (Path(config.cache.store) / "plan").is_dir():
+        places = [cache.store for cache in config.caches]
+        if not RunFolder(config.folder).finished or all((Path(place) / "plan").is_dir() for place in places):
             return False
-        Store(read_path(config.cache.store), partial=True)
+        for place in places:
+            Store(read_path(place), partial=True)
     except OSError as error:
         log.warning("%s is finished; its store cannot be opened: %s", config.folder, with_urls(error))
         return True

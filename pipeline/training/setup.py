@@ -1,5 +1,6 @@
 """Opens and checks the store of a run, and builds its student, method, stream and optimiser deterministically."""
 
+import logging
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -8,15 +9,16 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from pipeline.cache.manifest.identity import differences, identity_from_config, require_same
+from pipeline.cache.manifest.identity import require_same
 from pipeline.cache.store import Store
 from pipeline.memory import keep_freed_memory
-from pipeline.paths import read_path
 from pipeline.training.checkpoint import CheckpointMismatch
 from pipeline.training.config import TrainConfig
 from pipeline.training.device.compile import compile_student
 from pipeline.training.distributed.fabric import Fabric, make_fabric
+from pipeline.training.inputs.opened_stores import joined, matching_store
 from pipeline.training.inputs.orders import require_something_to_learn, training_orders
+from pipeline.training.inputs.stores import JoinedConfig
 from pipeline.training.inputs.student import encoder_source, initial_student
 from pipeline.training.optimizer import build_optimizer, running_mean
 from pipeline.training.prestages.prestage import run_prestages
@@ -26,15 +28,11 @@ from pipeline.training.teacher.heads import HeadMissing, HeadSource, head_source
 from pipeline.training.teacher.online import OnlineTeacher
 from pipeline.types import TrainProgress
 from sward import seeds
-from sward.contracts import Channels, Method, Student
-from sward.levels import TeacherChannels
+from sward.contracts import HEAD_TENSORS, Channels, Method, Student
+from sward.levels import TeacherChannels, teacher_of
 from sward.objective import Objective
 
-REMEDY = """Set `cache.store` to the right store, or rebuild it with `sward extract`.
-If the store has grown, set `cache.views.count` to its new value; `views: N` trains on the first N views only."""
-
-
-FOLD_REMEDY = "Name the fold in the training config (`fold: 0`), or leave it out where the split has no folds."
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -103,16 +101,14 @@ class TrainingRun:
 
 
 def open_store(config: TrainConfig) -> Store:
-    """Opens the store that ``config.cache`` describes, after comparing its identity field by field.
+    """Opens the store that ``config.cache`` describes, or joins several, after comparing identities field by field.
 
     Raises:
-        CacheMismatch: the store does not match, or has no training or validation records, or fewer views.
-        StoreIncomplete, StoreDamaged: it cannot be read.
+        CacheMismatch: a store does not match, or has no training or validation records, or fewer views; or joined
+            stores have other views.
+        StoreIncomplete, StoreDamaged: one cannot be read.
     """
-    store = Store(read_path(config.cache.store), cache_bytes=config.cache_bytes)
-    require_same(store.path, fold_mistakes(config.fold, store.folds), FOLD_REMEDY)
-    lines = differences(identity_from_config(config.cache), store.identity) + unpinned_teacher(config, store)
-    require_same(store.path, lines, REMEDY)
+    store = joined(config.cache, [matching_store(config, cache) for cache in config.caches])
     if config.fold is not None:
         store = store.of_fold(config.fold)
     empty = [f"records: the store has no {s} records" for s in ("train", "val") if not store.records[s]]
@@ -124,26 +120,6 @@ def open_store(config: TrainConfig) -> Store:
             "Raise cache.views.count and run `sward extract`: it adds the missing views.",
         )
     return store
-
-
-def fold_mistakes(fold: int | None, count: int) -> list[str]:
-    """What is wrong with the run's fold in a store of ``count`` folds (0: none)."""
-    if fold is None:
-        return (
-            [f"fold: expected one of 0 … {count - 1} (the store's split has {count} folds), found none"]
-            if count
-            else []
-        )
-    return [] if fold < count else [f"fold: expected {f'0 … {count - 1}' if count else 'none'}, found {fold}"]
-
-
-def unpinned_teacher(config: TrainConfig, store: Store) -> list[str]:
-    """Compares the paths of the teacher's weights if the config has no digest: stage 2 opens no weights to hash."""
-    expected, found = config.cache.teacher, store.plans[-1]["config"]["teacher"]["weights"]
-    if expected.digest or expected.weights == found:
-        return []
-    pin = f"or set teacher.digest; the store's is {store.identity['teacher.digest']}"
-    return [f"teacher.weights: expected {expected.weights}, found {found} ({pin})"]
 
 
 def setup(
@@ -165,10 +141,11 @@ def setup(
     head = head_source(config, store, fabric.device)
     method = build_method(config, store, student, head)
     tensors = tuple(store.channels) if student.reads == "features" else method.needs
+    tell_unread(config, tensors)
     orders = training_orders(config, store, fabric.world_size, fabric.global_rank)
     order = orders.main
     require_something_to_learn(config, method)
-    online = OnlineTeacher(config.cache, store, fabric.device) if config.teacher == "online" and tensors else None
+    online = OnlineTeacher(config.caches[0], store, fabric.device) if config.teacher == "online" and tensors else None
     reading = (fabric.device, config.workers, config.prefetch, head.network, online)
     stream = Stream(store, order, tensors, *reading, orders.unlabelled, orders.hidden)
     objective = Objective(method, config.task, config.method.balance).to(fabric.device)
@@ -201,6 +178,13 @@ def build_method(config: TrainConfig, store: Store, student: Student, head: Head
         return ready.build(teacher, student.channels, len(store.classes), student.classifier.in_channels)
     except ValueError as error:
         raise (HeadMissing(f"{error}. Here: {head.missing}") if head.missing else error) from error
+
+
+def tell_unread(config: TrainConfig, tensors: tuple[str, ...]) -> None:
+    """Warns of joined teachers of which a method that reads levels of others reads none."""
+    read = {teacher_of(name) for name in tensors if name not in HEAD_TENSORS}
+    if isinstance(config.cache, JoinedConfig) and read and (left := [n for n in config.cache.names if n not in read]):
+        log.warning("%s: the method reads no level of %s; name one, or combine methods", config.name, ", ".join(left))
 
 
 def require_same_head(config: TrainConfig, store: Store, folder: RunFolder) -> None:

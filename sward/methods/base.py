@@ -124,9 +124,9 @@ def paired_tensors(level: str, teacher: Collection[str], student: list[str]) -> 
     """
     level = levels.of_rule(level, [name for name in teacher if name not in HEAD_TENSORS])
     require(teacher, level)
-    zoomed = levels.zoom_of(teacher) != 1 and level not in HEAD_TENSORS
-    if level in student and not zoomed:
-        return level, level
+    zoomed = level not in HEAD_TENSORS and levels.zoom_of(level, teacher) != 1
+    if (same := levels.own_name(level)) in student and not zoomed:
+        return level, same
     if not (own := [name for name in student if name not in HEAD_TENSORS]):
         raise ValueError("the student declares no levels; nothing to distil into")
     if zoomed:
@@ -137,7 +137,7 @@ def paired_tensors(level: str, teacher: Collection[str], student: list[str]) -> 
 def trunk(teacher: Channels) -> Channels:
     """Channels of the teacher's levels alone, without the head's tensors; of ``TeacherChannels``, with their zoom."""
     found = {name: c for name, c in teacher.items() if name not in HEAD_TENSORS}
-    return levels.TeacherChannels(found, levels.zoom_of(teacher))
+    return teacher.only(found) if isinstance(teacher, levels.TeacherChannels) else found
 
 
 def require(teacher: Collection[str], *names: str) -> None:

@@ -33,8 +33,8 @@ class Sward(Method):
     """Distils windowed attention at every level (MWAD) and shapes the student's class clusters (PDR).
 
     Terms:
-        attn, value, context: MWAD, Eq. 11-13, means over the paired levels; those that ``mwad.terms`` names, with
-        weight beta (none with beta 0).
+        attn, value, context: MWAD, Eq. 11-13, means over the paired levels (of several teachers, the sums of each
+        one's mean); those that ``mwad.terms`` names, with weight beta (none with beta 0).
         aux: cross-entropy that trains MWAD's teacher side alone, weight 1, only with ``mwad.teacher_proj: aux``.
         separation, compactness: PDR, Eq. 16 and 18, with weights gamma lambda_1 and gamma lambda_2 (none with gamma 0).
     Paper and code:
@@ -47,7 +47,8 @@ class Sward(Method):
         teacher.
     Random draws:
         Window offsets: ``seeds.integers(2, side, seed, "offsets", step, level)``. With ``mwad.window_share`` below 1
-        the compared windows: the first of ``seeds.permutation(N, seed, "windows", step, level)``.
+        the compared windows: the first of ``seeds.permutation(N, seed, "windows", step, level)``. The level is without
+        its teacher's name; where it has several student levels, ``s16>s8``.
     Parameters and buffers:
         Those of ``mwad`` and ``pdr``, under these names; see `sward.mwad.projections`.
     """
@@ -68,7 +69,7 @@ class Sward(Method):
         self._last: tuple[dict[str, Tensor], dict[str, tuple[int, ...]], int, int] | None = None
         if config.beta > 0:
             self.mwad = MWAD(trunk(teacher_channels), student_channels, config.mwad, num_classes)
-            self.needs = tuple(t for t, _ in self.mwad.pairs)
+            self.needs = tuple(dict.fromkeys(t for t, _ in self.mwad.pairs))
             self.weights |= dict.fromkeys(config.mwad.terms.split("+"), config.beta)
             if config.mwad.teacher_proj == "aux":
                 self.weights["aux"] = 1.0  # reaches only phi, Theta_t and the classifier

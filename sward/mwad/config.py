@@ -93,8 +93,9 @@ class MWADConfig(NeutralConfig, PresetConfig):
     pairing: Literal["auto", "stride", "order"] | list[tuple[str, str]] = Field(
         default="auto",
         description="(L) Pairs of levels: 'stride' (equal ones); 'order' (from the deepest upwards); 'auto' (by stride "
-        "if every level of the shorter list has a partner, else by order); or a list of [teacher, student]. With "
-        "`teacher.size`, strides are those of the cells on the student's image.",
+        "if every level of the shorter list has a partner, else by order); or a list of [teacher, student], in which a "
+        "level of either side may have several partners. With `teacher.size`, strides are those of the cells on the "
+        "student's image. Several teachers are paired one by one.",
     )
     antialias: bool = Field(default=False, description="(M) Antialiasing of the bilinear resize to the common grid.")
 

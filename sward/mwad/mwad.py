@@ -5,7 +5,8 @@ matrix (Eq. 11), values (Eq. 12) and contexts, the product of the two (Eq. 13), 
 windows shift every step, so that their borders differ from step to step.
 
 Queries, keys and values are 1x1 convolutions of the maps (Eq. 8). The letters (A)-(M) in ``MWADConfig`` mark choices
-that the paper leaves open; ``preset: paper`` follows its text literally.
+that the paper leaves open; ``preset: paper`` follows its text literally. Levels of several teachers (``tiny:s16``) are
+paired, drawn and averaged teacher by teacher, as if each were alone, and the teachers' terms are added.
 
     mwad = MWAD({"s8": 192, "s16": 384}, {"s8": 24, "s16": 48})
     mwad.prepare(teacher_features)  # once: standardisation, phi, gain
@@ -21,15 +22,15 @@ import torch
 from torch import Tensor, nn
 
 from sward.align import pair_levels
+from sward.levels import own_name, teacher_of
 from sward.mwad.attention_terms import plain_terms, relate_teacher
 from sward.mwad.config import MWADConfig
 from sward.mwad.fused_attention_terms import fused_terms
 from sward.mwad.monitors import relational_signal
 from sward.mwad.projections import Projections
+from sward.mwad.stages import Features, added, checked_map, mean_of, stage_names
 from sward.mwad.windows import Windows, draw_offset, draw_windows
 from sward.sent import sent
-
-Features = Mapping[str, Tensor]
 
 
 class MWAD(nn.Module):
@@ -40,8 +41,9 @@ class MWAD(nn.Module):
 
     Attributes:
         pairs: (teacher level, student level) of every stage, shallow to deep.
+        names: name of every stage: its teacher level, or ``s16>s8`` where a teacher level has several pairs.
         sides: window side M of every stage, in cells.
-        stages: teacher level -> the pair's ``Projections``.
+        stages: name -> the pair's ``Projections``.
         prepared: () bool buffer, True once ``prepare`` has run or if the configuration does not need it.
 
     Args:
@@ -66,6 +68,7 @@ class MWAD(nn.Module):
         super().__init__()
         self.config = config = config or MWADConfig()
         self.pairs = pair_levels(teacher_channels, list(student_channels), config.pairing)
+        self.names = stage_names(self.pairs)
         self.sides = config.window if isinstance(config.window, list) else [config.window] * len(self.pairs)
         if len(self.sides) != len(self.pairs):
             raise ValueError(
@@ -75,15 +78,18 @@ class MWAD(nn.Module):
         if config.teacher_proj == "aux" and num_classes is None:
             raise ValueError("teacher_proj 'aux' classifies V_t, but num_classes is None: give num_classes")
         self.stages = nn.ModuleDict(
-            {t: Projections(teacher_channels[t], student_channels[s], config, num_classes, t) for t, s in self.pairs}
+            {
+                name: Projections(teacher_channels[t], student_channels[s], config, num_classes, name)
+                for name, (t, s) in zip(self.names, self.pairs, strict=True)
+            }
         )
         self.register_buffer("prepared", torch.tensor(False))
         self.reset(seed=0)
 
     def reset(self, seed: int) -> None:
         """Draws new initial projections from ``seed`` and discards what ``prepare`` has fitted."""
-        for t, _ in self.pairs:
-            self._projections(t).reset(seed)
+        for name in self.names:
+            self._projections(name).reset(seed)
         config = self.config
         self._ready = not (config.standardise or config.phi_init == "pca" or config.gain == "auto")
         self.prepared.fill_(self._ready)
@@ -106,10 +112,10 @@ class MWAD(nn.Module):
             ValueError: features are missing, constant or of other channels.
         """
         self.reset(seed)
-        for (level, _), side in zip(self.pairs, self.sides, strict=True):
-            f_t = self._teacher_map(features, level)
-            known = None if statistics is None else statistics[level]
-            self._projections(level).prepare(f_t, known, min(side, *f_t.shape[-2:]))
+        for i, side in enumerate(self.sides):
+            f_t = self._teacher_map(features, i)
+            known = None if statistics is None else statistics[self.pairs[i][0]]
+            self._projections(self.names[i]).prepare(f_t, known, min(side, *f_t.shape[-2:]))
         self.prepared.fill_(True)
 
     def forward(
@@ -122,7 +128,7 @@ class MWAD(nn.Module):
         labels: Tensor | None = None,
         offsets: Mapping[str, tuple[int, int]] | None = None,
     ) -> dict[str, Tensor]:
-        """Computes the unweighted terms of one step, each the mean over the stages (Eq. 15).
+        """Computes the unweighted terms of one step, each the mean over a teacher's stages (Eq. 15).
 
         Args:
             teacher: level -> (B, C_t, H, W), any floating type.
@@ -130,11 +136,11 @@ class MWAD(nn.Module):
             seed: the run's seed; seed, step and level determine the windows' offsets, and which are compared.
             step: number of the training step.
             labels: (B, H, W) int64, read by ``teacher_proj: aux`` only.
-            offsets: teacher level -> (dx, dy) in cells, in place of random offsets.
+            offsets: name of a stage -> (dx, dy) in cells, in place of random offsets.
 
         Returns:
             Scalars ``attn`` (Eq. 11), ``value`` (Eq. 12) and ``context`` (Eq. 13), those that ``config.terms``
-            selects; with ``teacher_proj: aux`` also ``aux``.
+            selects, of several teachers the sums over them; with ``teacher_proj: aux`` also ``aux``.
 
         Raises:
             ValueError: a level is missing, has other channels than the module was built for, or aux has no labels;
@@ -143,19 +149,20 @@ class MWAD(nn.Module):
         """
         self._require_prepared()
         self._check_inputs(teacher, student, offsets or {})
-        by_stage = []
+        by_teacher: dict[str, list[dict[str, Tensor]]] = {}
         with torch.autocast(next(iter(student.values())).device.type, enabled=False):
-            for i, (t, s) in enumerate(self.pairs):
-                f_t, f_s = self._teacher_map(teacher, t).detach(), self._student_map(student, t, s)
-                windows = self._windows(i, f_t, f_s.shape[-2:], (offsets or {}).get(t), seed, step)
-                parts, masks = (self._projections(t), f_t, f_s, windows), self._masks(windows, f_t)
-                chosen = draw_windows(self.config.window_share, windows.count, seed, step, t)
+            for i, name in enumerate(self.names):
+                f_t, f_s = self._teacher_map(teacher, i).detach(), self._student_map(student, i)
+                windows = self._windows(i, f_t, f_s.shape[-2:], (offsets or {}).get(name), seed, step)
+                parts, masks = (self._projections(name), f_t, f_s, windows), self._masks(windows, f_t)
+                chosen = draw_windows(self.config.window_share, windows.count, seed, step, own_name(name))
                 chosen = None if chosen is None else sent(chosen, f_s.device)
                 if self.config.teacher_proj == "frozen":
-                    by_stage.append(fused_terms(*parts, *masks, chosen))
+                    terms = fused_terms(*parts, *masks, chosen)
                 else:
-                    by_stage.append(plain_terms(*parts, *masks, labels, chosen))
-        return {name: torch.stack([terms[name] for terms in by_stage]).mean() for name in by_stage[0]}
+                    terms = plain_terms(*parts, *masks, labels, chosen)
+                by_teacher.setdefault(teacher_of(name), []).append(terms)
+        return added([mean_of(stages) for stages in by_teacher.values()])
 
     @torch.no_grad()
     def signal(
@@ -170,19 +177,19 @@ class MWAD(nn.Module):
             step: number of the training step.
 
         Returns:
-            Teacher level -> monitors by name.
+            Name of a stage -> monitors by name.
         """
-        by_level = {}
-        for i, (t, s) in enumerate(self.pairs):
-            f_t = self._teacher_map(teacher, t)
-            windows = self._windows(i, f_t, sizes[s], None, seed, step)
+        by_stage = {}
+        for i, name in enumerate(self.names):
+            f_t = self._teacher_map(teacher, i)
+            windows = self._windows(i, f_t, sizes[self.pairs[i][1]], None, seed, step)
             visible, valid = self._masks(windows, f_t)
-            logA_t, V_t = relate_teacher(self._projections(t), f_t, windows, visible)
-            by_level[t] = relational_signal(logA_t, V_t, visible, valid)
-        return by_level
+            logA_t, V_t = relate_teacher(self._projections(name), f_t, windows, visible)
+            by_stage[name] = relational_signal(logA_t, V_t, visible, valid)
+        return by_stage
 
-    def _projections(self, t: str) -> Projections:
-        return cast(Projections, self.stages[t])
+    def _projections(self, name: str) -> Projections:
+        return cast(Projections, self.stages[name])
 
     def _windows(
         self,
@@ -195,7 +202,7 @@ class MWAD(nn.Module):
     ) -> Windows:
         H, W = min(f_t.shape[-2], size_s[0]), min(f_t.shape[-1], size_s[1])  # Eq. 3
         side = min(self.sides[i], H, W)
-        dx, dy = offset or draw_offset(self.config.shift, side, seed, step, self.pairs[i][0])
+        dx, dy = offset or draw_offset(self.config.shift, side, seed, step, own_name(self.names[i]))
         return Windows(H, W, side, dx, dy, self.config.roll == "after_padding")
 
     def _check_inputs(self, teacher: Features, student: Features, offsets: Mapping[str, tuple[int, int]]) -> None:
@@ -206,20 +213,18 @@ class MWAD(nn.Module):
             found = ", ".join(f"{name}: {len(f)}" for name, f in maps.items())
             raise ValueError(f"found batches of different sizes ({found}); pass features of the same images")
         if unknown := sorted(set(offsets) - set(self.stages)):
-            raise ValueError(
-                f"found offsets of {unknown}, expected teacher levels of {list(self.stages)}: correct them"
-            )
+            raise ValueError(f"found offsets of {unknown}, expected teacher levels of {self.names}: correct them")
 
     def _masks(self, windows: Windows, f: Tensor) -> tuple[Tensor | None, Tensor | None]:
         return windows.masks(self.config.mask_padding, self.config.seam_mask, f.device)
 
-    def _teacher_map(self, features: Features, t: str) -> Tensor:
-        return _checked(features, t, self._projections(t).phi.in_channels, "teacher", self._projections(t).mean.dtype)
+    def _teacher_map(self, features: Features, i: int) -> Tensor:
+        stage = self._projections(self.names[i])
+        return checked_map(features, self.pairs[i][0], stage.phi.in_channels, "teacher", stage.mean.dtype)
 
-    def _student_map(self, features: Features, t: str, s: str) -> Tensor:
-        return _checked(
-            features, s, self._projections(t).theta_s.in_channels, "student", self._projections(t).mean.dtype
-        )
+    def _student_map(self, features: Features, i: int) -> Tensor:
+        stage = self._projections(self.names[i])
+        return checked_map(features, self.pairs[i][1], stage.theta_s.in_channels, "student", stage.mean.dtype)
 
     def _require_prepared(self) -> None:
         if not self._ready and not self.prepared:  # read the buffer only once: that waits for the device
@@ -228,15 +233,3 @@ class MWAD(nn.Module):
                 "a prepared module"
             )
         self._ready = True
-
-
-def _checked(features: Features, level: str, channels: int, who: str, dtype: torch.dtype) -> Tensor:
-    if level not in features:
-        raise ValueError(f"no {who} features of level {level}; found {sorted(features)}; pass all levels in `pairs`")
-    f = features[level]
-    if f.ndim != 4 or f.shape[1] != channels:
-        raise ValueError(
-            f"{who} {level}: found shape {tuple(f.shape)}, expected (B, {channels}, H, W); "
-            "build MWAD with the channels of the features"
-        )
-    return f.to(torch.promote_types(dtype, torch.float32))

@@ -17,6 +17,7 @@ from sward import seeds
 from sward.align import labels_on_grid
 from sward.contracts import IGNORE
 from sward.distributed.collectives import sum_over_ranks
+from sward.levels import own_name
 from sward.mwad.config import MWADConfig
 from sward.mwad.monitors import normalised_entropy
 from sward.mwad.windows import Windows
@@ -51,7 +52,7 @@ class Projections(nn.Module):
 
     def __init__(self, teacher: int, student: int, config: MWADConfig, num_classes: int | None, level: str) -> None:
         super().__init__()
-        self.config, self.level = config, level
+        self.config, self.level, self.drawn_as = config, level, own_name(level)
         self.width = min(student, config.max_width or student)
         self.phi = skip_init(nn.Conv2d, teacher, student, 1, bias=config.bias)
         self.theta_t = skip_init(nn.Conv2d, student, 3 * self.width, 1, bias=config.bias)
@@ -94,15 +95,18 @@ class Projections(nn.Module):
 
     @torch.no_grad()
     def reset(self, seed: int) -> None:
-        """Sets initial values, a function of seed, level and configuration; discards what ``prepare`` has fitted."""
+        """Sets initial values, a function of seed, level and configuration; discards what ``prepare`` has fitted.
+
+        The level's name counts without its teacher's: each of several teachers starts as if it were alone.
+        """
         self.mean.zero_()
         self.std.fill_(1.0)
         phi_init = "orthogonal" if self.config.phi_init == "pca" else self.config.phi_init
-        _initialise(self.phi, phi_init, 1, seed, self.level, "phi")
-        _initialise(self.theta_t, self.config.theta_init, 3, seed, self.level, "theta_t")
-        _initialise(self.theta_s, self.config.theta_init, 3, seed, self.level, "theta_s")
+        _initialise(self.phi, phi_init, 1, seed, self.drawn_as, "phi")
+        _initialise(self.theta_t, self.config.theta_init, 3, seed, self.drawn_as, "theta_t")
+        _initialise(self.theta_s, self.config.theta_init, 3, seed, self.drawn_as, "theta_s")
         if self.config.teacher_proj == "aux":
-            _initialise(self.classifier, "default", 1, seed, self.level, "classifier")
+            _initialise(self.classifier, "default", 1, seed, self.drawn_as, "classifier")
         self.gain.fill_(1.0)
         if self.config.gain != "auto":
             self._apply_gain(self.config.gain)

@@ -50,7 +50,7 @@ def test_the_command_says_what_it_costs_and_whether_it_pays(tmp_path, capsys):
     (tmp_path / "cache.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
     (tmp_path / "train.yaml").write_text(yaml.safe_dump(tiny_train(tmp_path, config).model_dump(mode="json")))
     command = ["plan", str(tmp_path / "cache.yaml"), "--train", str(tmp_path / "train.yaml"), "--budget", "1MB"]
-    command += ["--capacity"]
+    command += ["--capacity", "--html", str(tmp_path / "plan.html")]
     assert main(command) == 0
     said = capsys.readouterr().out
     assert "17 (train 12, val 2, test 3) in 5 shards" in said
@@ -58,6 +58,9 @@ def test_the_command_says_what_it_costs_and_whether_it_pays(tmp_path, capsys):
     assert "unext with sward at batches of 4" in said
     assert "pays after" in said or "does not pay" in said
     assert "<- recommended" in said
+    page = (tmp_path / "plan.html").read_text()
+    assert page.count("<svg") == 3
+    assert "no step waits from" in page
     assert "| tiny | 2 | fp16 | 64 × 8 H100 |" in said
     assert "Hiera-T → ResUNet++ 1.15×" in said
     assert not list(tmp_path.glob(".sward-plan-*"))

@@ -106,6 +106,7 @@ TEACHER = ["s4", "s8", "s16", "s32"]
         (["s8", "s16"], "auto", [("s8", "s8"), ("s16", "s16")]),
         (["s2", "s4"], "order", [("s16", "s2"), ("s32", "s4")]),
         (["s2", "s4"], [("s32", "s4")], [("s32", "s4")]),
+        (["s8", "s16"], [("s16", "s8"), ("s16", "s16")], [("s16", "s8"), ("s16", "s16")]),
     ],
 )
 def test_levels_pair(student: list[str], pairing: str, expected: list[tuple[str, str]]) -> None:
@@ -113,8 +114,8 @@ def test_levels_pair(student: list[str], pairing: str, expected: list[tuple[str,
 
 
 def test_impossible_pairs_are_refused_all_at_once() -> None:
-    with pytest.raises(ValueError, match=r"teacher has no s2 .*student has no s64 .*teacher s4 is used twice"):
-        pair_levels(TEACHER, ["s4"], [("s2", "s4"), ("s4", "s64"), ("s4", "s4")])
+    with pytest.raises(ValueError, match=r"teacher has no s2 .*student has no s64 .*the pair s4, s4 is given twice"):
+        pair_levels(TEACHER, ["s4"], [("s2", "s4"), ("s4", "s64"), ("s4", "s4"), ("s4", "s4")])
     with pytest.raises(ValueError, match="no levels pair by 'stride'"):
         pair_levels(TEACHER, ["s2"], "stride")
     with pytest.raises(ValueError, match="no levels pair by 'auto'"):

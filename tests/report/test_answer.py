@@ -37,11 +37,21 @@ def test_the_verdict_of_a_paired_comparison_is_the_saved_one():
             assert verdict(row) == row["difference"]["verdict"]
 
 
+def one_row():
+    """The quickstart's comparison with a difference and a cost of the test's own."""
+    comparison = saved("quickstart")
+    row = next(row for row in comparison["rows"] if row["difference"])
+    row["difference"] |= {"mean": 0.0307, "images": [0.004, 0.0582], "seeds": [-0.5972, 0.6586]}
+    row["cost"] = {"relative": 1.37}
+    return comparison
+
+
 def test_one_row_is_answered_with_its_difference_its_intervals_and_its_cost():
-    text = answer(saved("quickstart"))
-    assert text.startswith("SWARD is not distinguishable from student alone with these runs: +3.07 points of mDice")
-    assert "-59.72 … +65.86" in text
-    assert "1.37 times the time of a training step" in text
+    assert answer(one_row()) == (
+        "SWARD is not distinguishable from student alone with these runs: +3.07 points of mDice "
+        "(95 % interval over images +0.40 … +5.82, over seeds -59.72 … +65.86), "
+        "at 1.37 times the time of a training step and no cost in use."
+    )
 
 
 def test_many_rows_are_counted_and_none_is_praised_for_being_the_largest():
@@ -57,7 +67,7 @@ def test_no_baseline_gives_no_answer():
 
 
 def test_the_chart_tells_its_values_to_those_who_cannot_see_it():
-    chart = answer_chart(saved("quickstart"))
+    chart = answer_chart(one_row())
     assert 'aria-label="Difference to student alone in points: SWARD +3.07, not distinguishable.' in chart.svg
 
 

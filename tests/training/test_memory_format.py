@@ -48,7 +48,7 @@ def config(tmp_path):
     return tiny_train(tmp_path, tiny_cache(tmp_path))
 
 
-@pytest.mark.parametrize("asked", [{"channels_last": True}, {"precision": "bf16-mixed"}])
+@pytest.mark.parametrize("asked", [{"channels_last": True}, {"precision": "bf16-mixed"}, {"precision": "16-mixed"}])
 def test_a_student_has_the_order_that_its_run_asks_for(config, asked):
     students = [build_student(UNeXtConfig(), 2, 0).eval() for _ in range(2)]
     for student, changes in zip(students, ({}, asked), strict=True):

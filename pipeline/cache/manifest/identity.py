@@ -18,6 +18,11 @@ from pipeline.cache.errors import CacheMismatch
 OWN_SIZE, OWN_EVAL_SIZE = "teacher.size", "teacher.eval_size"  # only where the teacher sees views at its own size
 SCHEMA = 1  # version of the identity fields
 REPACKED = "repacked.from"  # field with content id and precisions of the store that this one was encoded from
+OF_THE_TEACHER = ("input.mean", "input.std", "precision", REPACKED)  # beside those that begin with `teacher.`
+JOINING = (
+    "Extract them with the same dataset, split, size, eval_size and views; teacher, codec and location may differ. The "
+    "student's mean and std are the first store's."
+)
 MAY_GROW = ("views.count", "data.split_digest", "records")  # fields that an extension of the store may change
 
 
@@ -64,6 +69,16 @@ def differences(expected: Mapping[str, Any], found: Mapping[str, Any], ignore: t
     fields = [k for k, v in expected.items() if v is not None and k not in ignore and found.get(k) != v]
     fields += [k for k in (OWN_SIZE, OWN_EVAL_SIZE) if k in found and k not in expected]
     return [f"{k}: expected {expected.get(k)}, found {found.get(k)}" for k in sorted(fields)]
+
+
+def differing_views(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """One line for every field of two stores' identities, other than their teachers', that differs."""
+    fields = {field for field in (*first, *other) if not field.startswith("teacher.") and field not in OF_THE_TEACHER}
+    return [
+        f"{field}: {first.get(field)} and {other.get(field)}"
+        for field in sorted(fields)
+        if first.get(field) != other.get(field)
+    ]
 
 
 def teachers_size(found: Mapping[str, Any], subset: str) -> tuple[int, int]:

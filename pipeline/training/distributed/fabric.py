@@ -35,6 +35,8 @@ with hidden("torchmetrics"):
     from lightning_fabric.plugins.environments import LightningEnvironment
     from lightning_fabric.strategies import DDPStrategy
 
+    from pipeline.training.device.loss_scaling import fabric_precision
+
 # DDP option: copy the first process's buffers to the others in every forward pass; torch 2.13 renamed it
 NEW = "forward_sync_buffers"
 BUFFERS = NEW if NEW in signature(DistributedDataParallel).parameters else "broadcast_buffers"
@@ -47,7 +49,7 @@ def make_fabric(config: TrainConfig) -> Fabric:
     device = resolve_device(config.device)
     if config.processes == 1:
         devices = [device.index or 0] if device.type == "cuda" else 1
-        return Fabric(accelerator=device.type, devices=devices, precision=config.precision)
+        return Fabric(accelerator=device.type, devices=devices, **fabric_precision(config, device))
     options: dict[str, Any] = {BUFFERS: False}  # off: `sward.distributed.synced_layers` keeps batch norm's equal
     strategy = DDPStrategy(
         cluster_environment=LightningEnvironment(),  # reads the variables that `processes` and torchrun set
@@ -59,7 +61,7 @@ def make_fabric(config: TrainConfig) -> Fabric:
         strategy=strategy,
         devices=config.devices,
         num_nodes=config.nodes,
-        precision=config.precision,
+        **fabric_precision(config, device),
     )
     fabric.launch()
     return fabric

@@ -73,7 +73,7 @@ def sequences_of(config: TrainConfig, records: list[Record]) -> Mapping[str, str
     from pipeline.datasets import frame_sequences  # brings scipy, which most runs do without
 
     labelled = [r for r in records if r.labelled]
-    table = {r.id: r.group for r in labelled if r.group is not None} or frame_sequences(config.cache.dataset)
+    table = {r.id: r.group for r in labelled if r.group is not None} or frame_sequences(config.caches[0].dataset)
     if absent := sorted({r.id for r in labelled} - table.keys()):
         raise ValueError(
             f"labels.by is sequence, and {len(absent)} training images have none in the card's table `sequences` "

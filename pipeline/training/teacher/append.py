@@ -102,6 +102,8 @@ def head_config(folder: Path) -> TrainConfig:
     config = load_config(TrainConfig, folder / "config.yaml")
     if not is_head(config.student):
         raise HeadMissing(f"{folder} holds a student ({config.student.kind}); give the folder that fit-head made")
+    if len(config.caches) > 1:
+        raise HeadMissing(f"the head {folder} reads several stores; it is recomputed (head.tensors), never appended")
     return config
 
 

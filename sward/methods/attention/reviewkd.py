@@ -79,7 +79,7 @@ class ReviewKD(Method):
         teacher = trunk(teacher_channels)
         pairs = pair_levels(teacher, list(student_channels), config.pairing)
         self.pairs = sorted(pairs, key=lambda pair: list(student_channels).index(pair[1]))
-        self.config, self.needs = config, tuple(t for t, _ in self.pairs)
+        self.config, self.needs = config, tuple(dict.fromkeys(t for t, _ in self.pairs))
         mid = config.mid or min(512, student_channels[self.pairs[-1][1]])
         last = len(self.pairs) - 1
         self.blocks = nn.ModuleList(
