@@ -28,6 +28,7 @@ from pipeline.training.loop import train
 
 STORES = ("store.zarr", "out.zarr")
 TIMED = ("seconds", "cost", "speeds", "commit")  # keys of JSON files: times, and a checkout that changes meanwhile
+LONGEST = 1800  # seconds that an uninterrupted command may take: a free machine needs a few
 UNIMPORTANT = (".lock", "timing.jsonl")
 
 
@@ -127,7 +128,7 @@ class Killed:
         self.kept = place.with_name(f"{place.name}-before")
         shutil.copytree(place, self.kept, symlinks=True)
         self.seconds = 0.0
-        assert not self.dies(600)
+        assert not self.dies(LONGEST)
         self.whole, self.right = files(place), records(place)
         self.reset()
 
@@ -160,7 +161,7 @@ class Killed:
         while done < kills and self.dies(float(rng.uniform(0, self.seconds))):
             done += 1
             self.check_what_is_left()
-        assert not self.dies(600)
+        assert not self.dies(LONGEST)
         made = files(self.place)
         other = [name for name in made.keys() | self.whole.keys() if made.get(name) != self.whole.get(name)]
         assert not other, other
