@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 from pipeline.cache.config import CacheConfig
 from pipeline.cache.manifest.identity import digest
 from pipeline.config import parse_size
-from pipeline.paths import expand
+from pipeline.paths import expand, read_path
 from pipeline.training.inputs.initial_weights import InitConfig
 from pipeline.training.inputs.labels import UNLABELLED, LabelsConfig
 from pipeline.training.inputs.stores import JoinedConfig, StoresConfig
@@ -19,6 +19,7 @@ from sward.contracts import Channels, Config, Student
 from sward.methods import MethodConfig
 from sward.methods.plain import PlainConfig
 from sward.students import StudentConfig, build_student
+from sward.students.encoders import is_file
 from sward.task import TaskConfig
 from sward.teachers import HeadConfig
 from sward.teachers.head import TeacherHeadConfig
@@ -38,7 +39,13 @@ def build_trainable(config: TrainableConfig, teacher_channels: Channels, num_cla
     """Builds a student, initialised from ``seed``, or a teacher's head, initialised from torch's global generator."""
     if isinstance(config, TeacherHeadConfig | ResUNetPPHeadConfig):
         return config.build(teacher_channels, num_classes)
-    return build_student(config, num_classes, seed)
+    return build_student(with_local_weights(config), num_classes, seed)
+
+
+def with_local_weights(config: StudentConfig) -> StudentConfig:
+    """The configuration with the path of its encoder's weights on this machine; names on the hub stay."""
+    named = getattr(config, "encoder_weights", None)
+    return config.model_copy(update={"encoder_weights": str(read_path(named))}) if named and is_file(named) else config
 
 
 class TrainConfig(Config):

@@ -5,6 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from pipeline.cache.store import Store
+from pipeline.paths import read_path
 from pipeline.training.checkpoint import CheckpointMismatch
 from pipeline.training.config import TrainConfig, build_trainable
 from pipeline.training.run_folder import RunFolder
@@ -41,7 +42,7 @@ def encoder_source(config: TrainConfig) -> dict[str, str]:
     named = getattr(config.student, "encoder_weights", None)
     if config.init or not named or not is_file(named):
         return {}
-    path = Path(named)
+    path = read_path(named)
     status = path.stat() if path.is_file() else None
     return {"encoder": _digest(path, status and (status.st_mtime_ns, status.st_size))}
 

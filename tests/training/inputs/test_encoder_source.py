@@ -51,3 +51,12 @@ def test_a_finished_run_needs_no_file(config, tmp_path):
 def test_other_students_have_no_such_source(cache, tmp_path):
     folder = train(tiny_train(tmp_path, cache, method={"kind": "plain"}, steps=1, signal_every=0))
     assert "encoder" not in read_json(folder / "run.json")["sources"]
+
+
+def test_weights_under_data_are_found_below_the_data_root_as_a_teachers_are(cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("SWARD_DATA", str(tmp_path / "root"))
+    (tmp_path / "root/weights").mkdir(parents=True)
+    write_encoder(tmp_path / "root/weights/encoder.safetensors", seed=1)
+    student = STUDENT | {"encoder_weights": "data/weights/encoder.safetensors"}
+    folder = train(tiny_train(tmp_path, cache, student=student, method={"kind": "plain"}, steps=1, signal_every=0))
+    assert "encoder" in read_json(folder / "run.json")["sources"]
