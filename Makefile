@@ -17,7 +17,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"SWARD needs Python 3.11 or newer, found {v[0]}.{v[1]}; set PYTHON=...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt torch numpy setuptools wheel
-	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[teacher,flows,dask,export,cloud,dev,docs]'
+	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[teacher,flows,dask,export,cloud,wandb,mlflow,dev,docs]'
 	touch $@
 
 quickstart: $(READY)   ## both stages on the embedded default, a table, and a report
@@ -42,8 +42,8 @@ pages: $(READY)        ## the generated pages, tables and pictures of README and
 	$(BIN)/python -m pipeline.maintenance.readme
 	$(BIN)/python -m pipeline.maintenance.figures
 
-e2e: $(READY)          ## a real Prefect server and workers on loopback, both deployments; the quickstart's report in a browser
-	$(BIN)/python -m pytest -m slow tests/flows/test_end_to_end.py tests/report/test_browser.py
+e2e: $(READY)          ## a real Prefect server and workers on loopback, both deployments; report and exported page in a browser
+	$(BIN)/python -m pytest -m slow tests/flows/test_end_to_end.py tests/report/test_browser.py tests/export/test_web.py
 
 outages: $(READY)      ## servers, workers and processes killed under Prefect, Dask, DDP and at an S3 server; half an hour
 	$(BIN)/python -m pytest -m slow tests/flows/test_outages.py tests/cache tests/training tests/export/test_export.py tests/e2e

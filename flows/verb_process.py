@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 GRACE = 20.0  # seconds between SIGTERM and SIGKILL; Prefect itself allows a cancelled flow 30
@@ -33,6 +33,11 @@ class TransientError(ChildFailed):
 
 class Stopped(ChildFailed):
     """The verb was asked to stop; a new run with the same configuration continues."""
+
+
+def whole_lines(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment without a terminal's width: the log's reader folds the lines, not the verb."""
+    return {name: value for name, value in environment.items() if name != "COLUMNS"}
 
 
 def run(
@@ -60,7 +65,7 @@ def run(
         stderr=subprocess.STDOUT,
         encoding="utf-8",
         errors="replace",
-        env=os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
+        env=whole_lines(os.environ) | {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
         start_new_session=True,  # signals to the flow's process group reach the child only through `stop`
     )
     tail: deque[str] = deque(maxlen=TAIL)

@@ -1,6 +1,7 @@
 """Terminal output: a progress bar with rate and remaining time (plain lines without a terminal), and result lines."""
 
 import os
+import re
 import select
 import shutil
 import sys
@@ -8,13 +9,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from textwrap import wrap
+from typing import Any, TextIO
 
-from pipeline.documents import RUN, Facts, Profile, read_document
+from pipeline.documents import RUN, Facts, Profile, StudentCard, read_document
 from pipeline.plain_text import one_line, printable
 
 Show = Callable[..., None]
 STOPPED = "\nstopped; what is finished is kept, the same command continues"
+BETWEEN_WORDS: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False, "drop_whitespace": True}
 QUIET_SECONDS = 10  # minimum time between progress lines without a terminal
 
 
@@ -23,9 +26,34 @@ def width() -> int:
     return shutil.get_terminal_size((100, 24)).columns
 
 
+def columns(file: TextIO | None = None) -> int | None:
+    """Columns that a text must fit: those of the terminal or of ``COLUMNS``; None where the output goes to a file."""
+    return width() if "COLUMNS" in os.environ or (file or sys.stdout).isatty() else None
+
+
 def say(text: object, file: TextIO | None = None) -> None:
     """Prints a text; terminal escapes in names of files, classes and samples are spelled out."""
     print(printable(text), file=file, flush=True)
+
+
+def tell(text: object, file: TextIO | None = None) -> None:
+    """``say``, with lines longer than the terminal continued below, between words; for what is read, not parsed."""
+    most = columns(file)
+    say(folded(str(text), most) if most else text, file)
+
+
+def folded(text: str, most: int) -> str:
+    """The text with no line longer than ``most``, unless a word is or it is a table's.
+
+    A line goes on below its first word where that is a title, followed by two blanks or more; else 2 blanks further in.
+    """
+    lines = []
+    for line in text.splitlines():
+        title = re.match(r"\S+ {2,}| *", line)
+        inner = " " * (len(title[0]) if title and title[0].strip() and len(title[0]) <= most // 3 else 2)
+        fits = len(line) <= most or line.startswith("|")
+        lines += [line] if fits else wrap(line, most, subsequent_indent=inner, **BETWEEN_WORDS)
+    return "\n".join(lines)
 
 
 def without_reader() -> bool:
@@ -108,11 +136,29 @@ def _lines(title: str, unit: str) -> Show:
 
 
 def run_lines(folder: Path) -> list[str]:
-    """Lines with the test metrics of a finished run and the path of its student."""
-    facts = read_document(folder / "run.json", Facts, RUN)
-    metrics = "  ".join(f"{k} {v:.4f}" for k, v in facts["test"].items() if v is not None)
+    """Lines with the metrics of a finished run's best step, as a table, and the path of its student."""
+    facts, card = read_document(folder / "run.json", Facts, RUN), folder / "student.json"
+    found = {"val": read_document(card, StudentCard, RUN).get("validation", {})} if card.is_file() else {}
     trained = f"trained on {facts['device']}, {facts['threads']} threads"
-    return [f"{folder}: {facts['subset']} {metrics}", f"student: {folder / 'student.safetensors'}; {trained}"]
+    step = f"best of the validations: step {facts['best_step']}" if facts.get("best_step") else "metrics"
+    return [
+        f"{folder}: {step}",
+        *metric_table(found | {facts["subset"]: facts["test"]}),
+        f"student: {folder / 'student.safetensors'}; {trained}",
+    ]
+
+
+def metric_table(splits: dict[str, dict[str, float | None]]) -> list[str]:
+    """Lines of a table: a row for each metric with name and unit, a column for each split."""
+    from sward.metrics.names import in_unit, named
+
+    names = dict.fromkeys(name for metrics in splits.values() for name in metrics)
+    lines = [["", *splits]]
+    for name in names:
+        shown = (in_unit(name, metrics[name]) if name in metrics else "–" for metrics in splits.values())
+        lines.append([named(name), *shown])
+    wide = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return ["  ".join([f"{line[0]:{wide[0]}}", *map(str.rjust, line[1:], wide[1:])]) for line in lines]
 
 
 def profile_lines(folder: Path) -> list[str]:

@@ -54,11 +54,11 @@ def run_verb(args: argparse.Namespace) -> int:
         if isinstance(error, BrokenPipeError) and console.without_reader():
             return 141  # 128 + SIGPIPE, as other programs end
         if isinstance(error, ModuleNotFoundError) and (hint := install_hint(error)):
-            console.say(f"sward {args.verb}: {hint}", file=sys.stderr)
+            console.tell(f"sward {args.verb}: {hint}", file=sys.stderr)
             return 1
         if not any(kind.__name__ in EXPECTED for kind in type(error).__mro__):
             raise
-        console.say(f"sward {args.verb}: {explained(error, args.verb)}", file=sys.stderr)
+        console.tell(f"sward {args.verb}: {explained(error, args.verb)}", file=sys.stderr)
         return 1
 
 
@@ -214,10 +214,10 @@ def run_training(config: Any, profile_steps: int | None = None) -> None:
         with console.progress(config.name, "steps") as show:
             run(config, lambda step, steps, logged: show(step, steps, logged.get("loss")), profile_steps)
         if processes.rank() == 0:
-            console.say("\n".join(console.run_lines(config.folder)))
+            console.tell("\n".join(console.run_lines(config.folder)))
     finally:
         if profile_steps and (config.folder / "profile.json").is_file():
-            console.say("\n".join(console.profile_lines(config.folder)))
+            console.tell("\n".join(console.profile_lines(config.folder)))
 
 
 def compare(args: argparse.Namespace) -> None:
@@ -229,9 +229,9 @@ def compare(args: argparse.Namespace) -> None:
     if args.plan:
         from pipeline.experiments.compare import saved_power
 
-        console.say(saved_power(config, args.plan))
+        console.tell(saved_power(config, args.plan))
     else:
-        console.say(run(config, args.fresh))
+        console.tell(run(config, args.fresh))
 
 
 def quality(args: argparse.Namespace) -> None:
@@ -239,10 +239,10 @@ def quality(args: argparse.Namespace) -> None:
     from pipeline.experiments.quality import QualityConfig
     from pipeline.experiments.quality import quality as run
 
-    console.say(run(load_config(QualityConfig, args.config, args.set)))
+    console.tell(run(load_config(QualityConfig, args.config, args.set)))
 
 
 def quickstart(args: argparse.Namespace) -> None:
     from pipeline.experiments.quickstart import quickstart as run
 
-    console.say(run(args.config))
+    console.tell(run(args.config))

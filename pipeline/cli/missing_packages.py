@@ -3,7 +3,7 @@
 import re
 from importlib.metadata import requires
 
-NAMES = {"sklearn": "scikit-learn"}  # imported as -> installed as
+NAMES = {"sklearn": "scikit-learn", "mlflow": "mlflow-skinny"}  # imported as -> installed as
 
 
 def install_hint(error: ModuleNotFoundError) -> str | None:

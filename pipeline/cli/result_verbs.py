@@ -1,6 +1,7 @@
 """Verbs of the `sward` command that work on finished runs: their arguments and their output."""
 
 import argparse
+import math
 import sys
 from collections import Counter
 from pathlib import Path
@@ -12,7 +13,13 @@ from pipeline.cli.store_verbs import Verb, a_path
 def add_result_verbs(verb: Verb) -> None:
     """Adds the verbs that evaluate runs and present them, then those that use a run's student."""
     evaluate_verb = verb("evaluate", evaluate, "Compute the metrics of the students of finished runs.")
-    evaluate_verb.add_argument("runs", type=a_path, nargs="+", metavar="run", help="Folder of a finished run.")
+    evaluate_verb.add_argument(
+        "runs",
+        type=a_path,
+        nargs="+",
+        metavar="run",
+        help="Folder of a finished run, with or without the hash at its end.",
+    )
     evaluate_verb.add_argument(
         "--subset", choices=["val", "test"], default="test", help="Split to evaluate on (default: test)."
     )
@@ -71,15 +78,23 @@ def add_student_verbs(verb: Verb) -> None:
         "--device", default="auto", help="Device of the student: auto, cpu, cuda … (default: auto)."
     )
     export_verb = verb(
-        "export", export, "Export a run's student to ONNX or torch.export, checked against torch, with a model card."
+        "export",
+        export,
+        "Export a run's student as ONNX, torch.export or a page for browsers, checked against torch, with a card.",
     )
     export_verb.add_argument("run_folder", type=a_path, metavar="run", help="Run folder.")
     export_verb.add_argument(
         "--format",
         nargs="+",
-        choices=["onnx", "torch-export"],
+        choices=["onnx", "torch-export", "web"],
         default=["onnx"],
-        help="Formats to write (default: onnx).",
+        help="Formats to write (default: onnx); web: ONNX and a page that runs it in a browser.",
+    )
+    export_verb.add_argument(
+        "--runtime",
+        type=a_path,
+        metavar="FILE",
+        help="The package onnxruntime-web for --format web, as `npm pack` writes it (default: npm fetches it once).",
     )
     export_verb.add_argument("--out", type=a_path, help="New or empty folder for the files (default: RUN/export).")
     export_verb.add_argument(
@@ -94,13 +109,16 @@ def evaluate(args: argparse.Namespace) -> None:
 
     for folder in map(find_run, args.runs):
         metrics = evaluate_run(folder, args.subset)["metrics"]
-        console.say(f"{folder}: " + "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+        defined = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        console.tell("\n".join([f"{folder}:", *console.metric_table({args.subset: defined})]))
 
 
 def report(args: argparse.Namespace) -> None:
     from pipeline.report.report import write_report
+    from pipeline.results.runs import find_run
 
-    console.say(write_report(args.runs, args.out, args.figures))
+    folders = [path if path.exists() else find_run(path) for path in args.runs]
+    console.say(write_report(folders, args.out, args.figures))
     if args.figures:
         console.say(f"figures and tables: {args.figures}")
 
@@ -128,8 +146,11 @@ def predict(args: argparse.Namespace) -> int:
 def export(args: argparse.Namespace) -> None:
     from pipeline.export.export import export as run
     from pipeline.export.model_card import summary
+    from pipeline.export.web import how_to_open
     from pipeline.results.runs import find_run
 
     source = find_run(args.run_folder)
-    facts, folder = run(source, args.out or source / "export", args.format, args.int8)
+    facts, folder = run(source, args.out or source / "export", args.format, args.int8, args.runtime)
     console.say("\n".join([*summary(facts), f"{folder}: {', '.join(facts.files)}, model-card.md, export.json"]))
+    if "web" in args.format:
+        console.say(how_to_open(folder))

@@ -107,7 +107,7 @@ def plan(args: argparse.Namespace) -> int:
     config = load_config(CacheConfig, args.config, args.set)
     size = parse_size(args.budget) if args.budget else None
     made = estimate.estimate_costs(config, load_config(TrainConfig, args.train) if args.train else None, size)
-    console.say("\n".join(estimate_text.describe(made)))
+    console.tell("\n".join(estimate_text.describe(made)))
     if args.html:
         from pipeline.report.plan_page import write_plan
 
@@ -131,7 +131,10 @@ def inspect(args: argparse.Namespace) -> None:
         console.say(write_card(read_path(args.store), args.html))
         return
     facts = look(read_path(args.store))
-    console.say(json.dumps(facts, indent=1) if args.json else "\n".join(describe(facts)))
+    if args.json:
+        console.say(json.dumps(facts, indent=1))
+    else:
+        console.tell("\n".join(describe(facts)))
 
 
 def verify(args: argparse.Namespace) -> int:

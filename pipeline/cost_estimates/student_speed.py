@@ -14,9 +14,10 @@ from torch import nn
 
 from pipeline.cache.config import enlarged
 from pipeline.devices import resolve_device, wait_for
-from pipeline.training.config import TrainConfig, build_trainable
+from pipeline.training.config import TrainConfig
 from pipeline.training.inputs.stores import one_of
 from pipeline.training.teacher.heads import head_channels
+from pipeline.training.trainable import build_trainable
 from sward.contracts import HEAD_TENSORS, Batch, Channels, Method, Prestage, Student
 from sward.levels import TeacherChannels, stride
 from sward.objective import Objective

@@ -23,7 +23,7 @@ from pipeline.files import write_json
 from pipeline.report.report import write_report
 from pipeline.results.nearest_mask import copied_masks
 from pipeline.results.power import power_text
-from pipeline.results.results_table import cells, conclusions, header, markdown
+from pipeline.results.results_table import conclusions, fitting
 from pipeline.results.rows import Row
 from pipeline.results.runs import RunError, evaluate_elsewhere, load_run, require_store
 from pipeline.results.step_costs import add_costs
@@ -84,7 +84,7 @@ def compare(config: CompareConfig, fresh: bool = False) -> str:
     if config.nearest:
         comparison["rows"].append(nearest_row(config, comparison))
     save(config, comparison)
-    lines = [markdown(header(comparison), cells(comparison)), "", f"table: {config.folder / 'comparison.md'}"]
+    lines = [fitting(comparison, console.columns()), "", f"table: {config.folder / 'comparison.md'}"]
     reused = reused_text({row.label: row.configs for row in rows}, before_now)
     return "\n".join([*lines, *reused, report(config, rows), "", *conclusions(comparison)])
 

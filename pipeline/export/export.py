@@ -3,6 +3,7 @@
     OUT/student.onnx        opset 18, metadata inside     OUT/student.pt2   torch.export, metadata inside
     OUT/student-int8.onnx   with --int8                   OUT/student.json  the metadata: preprocessing, classes
     OUT/model-card.md       description for readers       OUT/export.json   the card's figures, for programs
+    OUT/index.html          with `web`: a page that runs student.onnx in a browser (`web.py`)
 
 All files are made in a hidden folder next to OUT and checked there against torch; then the folder is renamed to OUT.
 """
@@ -22,31 +23,39 @@ from pipeline.export.int8 import judge, quantise
 from pipeline.export.model_card import ExportFacts, model_card
 from pipeline.export.onnx_student import OnnxStudent, require_package
 from pipeline.export.speed import flops, machine, speeds
+from pipeline.export.web import write_page
+from pipeline.export.web_runtime import find_runtime
 from pipeline.files import publish, unpublished, write_atomic, write_json
 from sward.contracts import Student
 from sward.students import load
 
-Format = Literal["onnx", "torch-export"]
+Format = Literal["onnx", "torch-export", "web"]
 FILES = {"onnx": "student.onnx", "torch-export": "student.pt2"}
 INT8 = "student-int8.onnx"
 
 
 def export(
-    run: str | Path, out: str | Path, formats: Sequence[Format] = ("onnx",), int8: bool = False
+    run: str | Path,
+    out: str | Path,
+    formats: Sequence[Format] = ("onnx",),
+    int8: bool = False,
+    web_runtime: Path | None = None,
 ) -> tuple[ExportFacts, Path]:
     """Exports a run's student.
 
     Args:
         run: a run's folder; student.json and student.safetensors suffice, but checks on real images need its store.
         out: a new or empty folder.
-        formats: formats to write.
+        formats: formats to write; ``web`` includes ``onnx``.
+        web_runtime: the package onnxruntime-web, a .tgz file, for ``web``; None: from the cache, or fetched by npm.
         int8: also write an int8 version of the ONNX file.
 
     Returns:
         The contents of the model card, measurements included, and the folder.
 
     Raises:
-        ExportError: the folder is not empty, int8 lacks the store or the ONNX file, or a file disagrees with torch.
+        ExportError: the folder is not empty, int8 lacks the store or the ONNX file, onnxruntime-web cannot be had, or
+            a file disagrees with torch.
         OnnxError: onnx, onnxscript or onnxruntime is not installed.
         SavedStudentError: the run has no student that reads images.
     """
@@ -54,14 +63,18 @@ def export(
     model = load(run)
     card = read_document(run / "student.json", StudentCard)
     store, why = find_store(run, card)
-    check_export(out, formats, int8, store, why)
+    files = [*dict.fromkeys("onnx" if kind == "web" else kind for kind in formats)]
+    check_export(out, files, int8, store, why)
+    package = find_runtime(web_runtime) if "web" in formats else None
     with unpublished(out) as partial:
-        facts = write_export(partial, run, model.network, card, store, why, formats, int8)
+        if package:
+            write_page(partial, run.resolve().name, about(card), package)
+        facts = write_export(partial, run, model.network, card, store, why, files, int8)
         publish(partial, out)
     return facts, out
 
 
-def check_export(out: Path, formats: Sequence[Format], int8: bool, store: Store | None, why: str) -> None:
+def check_export(out: Path, formats: Sequence[str], int8: bool, store: Store | None, why: str) -> None:
     """Checks that the export can succeed, before any work.
 
     Raises:
@@ -102,14 +115,14 @@ def write_export(
     card: dict[str, Any],
     store: Store | None,
     why: str,
-    formats: Sequence[Format],
+    formats: Sequence[str],
     int8: bool,
 ) -> ExportFacts:
     """Writes and checks all files in ``folder``, which is not published yet."""
     graph, metadata = trace(student, tuple(card["size"])), about(card)
     makers: dict[str, Callable[[Graph, dict[str, Any]], bytes]] = {"onnx": to_onnx, "torch-export": to_torch_export}
     real, checks = real_images(student, store), []
-    for kind in dict.fromkeys(formats):
+    for kind in formats:
         path = folder / FILES[kind]
         write_atomic(path, makers[kind](graph, metadata))
         runner = torch_export_runner(path) if kind == "torch-export" else onnx_runner(path)
@@ -125,7 +138,7 @@ def write_export(
         origin=origin(store),
         graph=graph.describe(),
         limits=graph.limits,
-        files={p.name: p.stat().st_size for p in sorted(folder.iterdir())},
+        files={str(p.relative_to(folder)): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()},
         checks=checks,
         parameters=sum(p.numel() for p in student.parameters()),
         flops=flops(student, graph.size),

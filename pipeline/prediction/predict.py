@@ -16,13 +16,13 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.devices import resolve_device
+from pipeline.drawing.masks import indexed, overlay
 from pipeline.export.onnx_student import OnnxError, OnnxStudent
 from pipeline.files import atomic
 from pipeline.own_files import require_own_pictures, stamp
 from pipeline.prediction.bit_depth import Window, require_window
 from pipeline.prediction.images import explain, find_images, output_names, read_any
 from pipeline.prediction.tiles import bands, tile_size
-from pipeline.results.masks import indexed, overlay
 from sward.students import Segmenter, load
 
 SMALLEST = 32  # pixels of a tile's shorter side: less shows a student no object

@@ -7,9 +7,9 @@ import numpy as np
 
 from pipeline.cache.manifest.records import Record
 from pipeline.cache.store import Store
+from pipeline.drawing.masks import class_layer, error_layer, fit
 from pipeline.report.layered_image import Picture
 from pipeline.report.student_on_records import stored
-from pipeline.results.masks import class_layer, error_layer, fit
 from pipeline.results.rows import image_means
 from pipeline.results.runs import SavedRun, prediction
 from sward.metrics.names import NAMES

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from pipeline.results.masks import Layer
+from pipeline.drawing.masks import Layer
 
 LONGEST = 320  # pixels of the longer side, in the page
 

@@ -9,12 +9,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from pipeline.drawing.masks import palette
 from pipeline.own_files import require_own_page, write_page
 from pipeline.report.charts import swatch
 from pipeline.report.contents import ReportContents, collect
 from pipeline.report.figure_files import write_files
 from pipeline.report.selection import ReportInput, read_subject
-from pipeline.results.masks import palette
 
 PAGE = Path(__file__).parent / "page"
 SECTIONS = {

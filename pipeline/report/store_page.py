@@ -13,12 +13,12 @@ from pipeline.cache.format.codecs import array_bytes
 from pipeline.cache.manifest.records import Record
 from pipeline.cache.store import Store
 from pipeline.cache.tools.inspect import describe, inspect
+from pipeline.drawing.masks import class_layer
 from pipeline.own_files import write_page
 from pipeline.report.charts import Chart, look
 from pipeline.report.layered_image import Picture
 from pipeline.report.report import PAGE, environment
 from pipeline.report.table_formats import Table
-from pipeline.results.masks import class_layer
 from sward import seeds
 
 SAMPLED, SHOWN = 16, 4  # numbers of records: in the histograms, and as pictures

@@ -14,9 +14,9 @@ import torch
 
 from pipeline.cache.manifest.records import Record
 from pipeline.cache.store import Store
+from pipeline.drawing.masks import palette
 from pipeline.report.charts import COLOURS, Chart, plain, slug
 from pipeline.report.student_on_records import StudentOnRecords, probe, stored
-from pipeline.results.masks import palette
 from pipeline.results.runs import SavedRun
 from sward import seeds
 from sward.contracts import IGNORE

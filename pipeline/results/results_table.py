@@ -9,6 +9,11 @@ from pipeline.plain_text import no_formula, one_line
 from sward.metrics.names import NAMES
 
 NONE = "–"
+# Columns that a narrow terminal does not show, the first first; row, Δ, an interval and the verdict always stay.
+SPARED = (
+    *("reads", "peak MB", "extra", "parameters", "step", "seeds", "p (Holm)"),
+    *("paper", "paper", "mIoU", "mAcc", "95 % CI, images", "mDice", "class mIoU"),
+)
 DETAILS = ("seeds", "p (Holm)", "parameters", "extra", "peak MB", "reads")  # columns that few readers need
 
 
@@ -32,6 +37,24 @@ def header(comparison: dict[str, Any]) -> list[str]:
         "peak MB",
         "reads",
     ]
+
+
+def fitting(comparison: dict[str, Any], width: int | None) -> str:
+    """The table as Markdown with the columns that fit a terminal's width, and a line that names those left out.
+
+    Args:
+        comparison: contents of comparison.json.
+        width: characters; None: all columns.
+    """
+    lines, left_out = [header(comparison), *cells(comparison)], []
+    for name in SPARED:
+        if width is None or len(markdown(lines[0], lines[1:]).partition("\n")[0]) <= width:
+            break
+        if place := next((i for i, column in enumerate(lines[0]) if column.startswith(name)), 0):
+            left_out.append(lines[0][place])
+            lines = [[*line[:place], *line[place + 1 :]] for line in lines]
+    table = markdown(lines[0], lines[1:])
+    return f"{table}\n\nnot shown at {width} columns: {', '.join(left_out)}" if left_out else table
 
 
 def is_paired(comparison: dict[str, Any]) -> bool:

@@ -19,7 +19,8 @@ from pipeline.config import load_config
 from pipeline.documents import RUN, Evaluation, Facts, read_document, read_log
 from pipeline.files import read_json
 from pipeline.prediction_files import find_prediction
-from pipeline.training.config import TrainableConfig, TrainConfig, build_trainable
+from pipeline.training.config import TrainConfig
+from pipeline.training.trainable import TrainableConfig, build_trainable
 from sward.contracts import Student
 from sward.students.saved import CARD, WEIGHTS, SavedStudentError, read_student, untrained
 

@@ -8,44 +8,20 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 from pipeline.cache.config import CacheConfig
 from pipeline.cache.manifest.identity import digest
 from pipeline.config import parse_size
-from pipeline.paths import expand, read_path
+from pipeline.paths import expand
 from pipeline.training.inputs.initial_weights import InitConfig
 from pipeline.training.inputs.labels import UNLABELLED, LabelsConfig
 from pipeline.training.inputs.stores import JoinedConfig, StoresConfig
 from pipeline.training.neutral_settings import identity_values
 from pipeline.training.optimizer import OptimizerConfig
 from pipeline.training.teacher.head_config import HeadFit
-from sward.contracts import Channels, Config, Student
+from pipeline.training.trainable import TrainableConfig, is_head
+from sward.contracts import Config
 from sward.methods import MethodConfig
 from sward.methods.plain import PlainConfig
-from sward.students import StudentConfig, build_student
-from sward.students.encoders import is_file
 from sward.task import TaskConfig
-from sward.teachers import HeadConfig
-from sward.teachers.head import TeacherHeadConfig
-from sward.teachers.resunetpp_head import ResUNetPPHeadConfig
-
-TrainableConfig = Annotated[StudentConfig | HeadConfig, Field(discriminator="kind")]
 
 Bytes = Annotated[int, BeforeValidator(lambda value: parse_size(str(value), "size"))]  # 20GB, 180GiB, 4096
-
-
-def is_head(config: TrainableConfig) -> bool:
-    """Tells a teacher's head (input: cached features) from a student (input: images)."""
-    return isinstance(config, TeacherHeadConfig | ResUNetPPHeadConfig)
-
-
-def build_trainable(config: TrainableConfig, teacher_channels: Channels, num_classes: int, seed: int) -> Student:
-    """Builds a student, initialised from ``seed``, or a teacher's head, initialised from torch's global generator."""
-    if isinstance(config, TeacherHeadConfig | ResUNetPPHeadConfig):
-        return config.build(teacher_channels, num_classes)
-    return build_student(with_local_weights(config), num_classes, seed)
-
-
-def with_local_weights(config: StudentConfig) -> StudentConfig:
-    """The configuration with the path of its encoder's weights on this machine; names on the hub stay."""
-    named = getattr(config, "encoder_weights", None)
-    return config.model_copy(update={"encoder_weights": str(read_path(named))}) if named and is_file(named) else config
 
 
 class TrainConfig(Config):
@@ -89,9 +65,7 @@ class TrainConfig(Config):
         "all", description="Records per epoch: all, or one view per image (the next view in the next epoch)."
     )
     eval_every: int | None = Field(
-        None,
-        ge=0,
-        description="Steps between validations; 0: at the end alone; null: ten times, from 200 steps on.",
+        None, ge=0, description="Steps between validations; 0: at the end alone; null: ten times, from 200 steps on."
     )
     patience: int = Field(0, ge=0, description="Stop after so many validations without a better one; 0: never.")
 
@@ -104,6 +78,10 @@ class TrainConfig(Config):
         description="Steps between logs of attention entropy, value collapse and gradient shares (`signal/…`, "
         "`share/…`); 0: never.",
     )
+    loggers: tuple[Literal["wandb", "mlflow"], ...] = Field(
+        (), description="Loggers beside TensorBoard and metrics.jsonl; offline unless the environment asks for more."
+    )
+    pictures: int = Field(4, ge=0, description="Validation images shown in the log at every validation; 0: none.")
 
     # loading
     workers: int = Field(2, ge=0, description="Threads that read the store; 0: the training thread reads. Same result.")

@@ -26,6 +26,7 @@ from pipeline.training.distributed import processes
 from pipeline.training.distributed.collectives import average_gradients, backward_and_average
 from pipeline.training.distributed.read_only_folder import ReadOnlyRunFolder
 from pipeline.training.inputs.student import require_same_encoder
+from pipeline.training.logs.loggers import require_packages
 from pipeline.training.optimizer import learning_rate
 from pipeline.training.profiling.parts import part
 from pipeline.training.profiling.profile import profiling
@@ -76,6 +77,7 @@ def train(
         require_same_encoder(config, folder)
         return folder.path
     processes.require(config)
+    require_packages(config.loggers)
     if config.processes > 1 and profile_steps:
         raise ValueError("--profile times the steps of one process: add --set devices=1 --set nodes=1")
     if config.processes > 1 and not processes.inside():
@@ -87,7 +89,7 @@ def train(
         folder.count_from_now()
         first = resume(run)
         profiler = profiling(run, first, profile_steps) if profile_steps else nullcontext()
-        with stop_requests() as stopping, folder.logging(first), profiler:
+        with stop_requests() as stopping, folder.logging(config, first), profiler:
             with CheckpointWriter(folder) as writer:
                 done = fit(run, first, writer, stopping, progress)
             finish(run, done)

@@ -29,8 +29,8 @@ def identity_values(config: "TrainConfig") -> dict[str, Any]:
     """All values of a run that can change its result."""
     # where files lie, how fast they are read, which processors compute: the order of records and draws stays
     free = {"name", "runs", "workers", "prefetch", "cache_bytes", "device", "devices", "nodes"}
-    # how often state and losses are written: writing changes no weight
-    free |= {"checkpoint_every", "log_every"}
+    # how often state and losses are written, and to whom: writing changes no weight
+    free |= {"checkpoint_every", "log_every", "loggers", "pictures"}
     # options without effect at this setting; so runs from before an option existed keep their identity
     free |= {"head"} if not config.method.uses_head else set()
     free |= {"teacher"} if config.teacher == "cached" else set()

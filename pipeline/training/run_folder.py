@@ -1,7 +1,7 @@
 """Paths and writers of a run's folder: configuration, logs, checkpoints, best student, results.
 
 config.yaml       the resolved configuration          run.json          identity, store, versions, status, result
-metrics.jsonl     one line per logged step             tensorboard/      the same, live
+metrics.jsonl     one line per logged step             tensorboard/      the same, live, and pictures
 last.ckpt         everything to resume                student.safetensors + student.json   best student and its card
 evaluation.json   test metrics, per image too         predictions/      predicted test masks
 """
@@ -27,6 +27,8 @@ from pipeline.documents import RUN, Facts, RunState, read_document, read_log
 from pipeline.files import locked, remove_partials, write_atomic, write_json
 from pipeline.training.checkpoint import CheckpointMismatch
 from pipeline.training.config import TrainConfig
+from pipeline.training.logs.logged_run import LoggedRun
+from pipeline.training.logs.loggers import Loggers, open_loggers
 from pipeline.yaml_files import dump_yaml
 from sward.contracts import Channels
 from sward.students.saved import dump_weights, read_weights
@@ -42,13 +44,15 @@ class RunFolder:
         card: description of the best student: network, normalisation, classes, validation metrics.
         log_file: metrics.jsonl.
         facts: run.json.
+        loggers: where curves and pictures go, inside ``logging``.
     """
+
+    loggers: Loggers
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.last, self.student, self.card = path / "last.ckpt", path / "student.safetensors", path / "student.json"
         self.log_file, self.facts = path / "metrics.jsonl", path / "run.json"
-        self._board: Any = None
         self._counted = time.monotonic()
         self._counting = threading.Lock()  # the checkpoint thread adds time too
 
@@ -149,24 +153,21 @@ class RunFolder:
             self._counted = now
 
     @contextmanager
-    def logging(self, first: int) -> Iterator[None]:
-        """Keeps the TensorBoard log open, from step ``first`` on; later steps of an earlier session are removed."""
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=first + 1)
+    def logging(self, config: TrainConfig, first: int) -> Iterator[None]:
+        """Keeps the run's loggers open, from step ``first`` on; later steps of an earlier session are done again."""
+        settings = config.model_dump(mode="json")
         try:
-            yield
+            with open_loggers(config.loggers, LoggedRun(self.path, settings, first)) as self.loggers:
+                yield
         finally:
-            self._board.close()
             self.add_time()
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        """Writes scalars as one JSON line (NaN and infinity as null) and to TensorBoard."""
+        """Writes scalars as one JSON line (NaN and infinity as null) and to the loggers."""
         clean = {k: v if math.isfinite(v) else None for k, v in values.items()}
         with self.log_file.open("a") as file:
             file.write(json.dumps({"step": step} | clean) + "\n")
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        self.loggers.scalars(step, values)
 
     def drop_log_after(self, step: int, validated: bool = True) -> None:
         """Forget lines of steps that will be done again, and a torn last line.

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from pipeline.cache.store import Store
 from pipeline.paths import read_path, with_urls
-from pipeline.training.config import TrainConfig, is_head
+from pipeline.training.config import TrainConfig
 from pipeline.training.inputs.orders import training_orders
 from pipeline.training.run_folder import RunFolder
+from pipeline.training.trainable import is_head
 
 SHORT_HEAD = 5  # epochs
 log = logging.getLogger(__name__)

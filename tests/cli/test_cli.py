@@ -1,5 +1,6 @@
 """The `sward` command: answers at once, says what went wrong in one message, and gives the right exit status."""
 
+import json
 import re
 import resource
 import subprocess
@@ -162,7 +163,15 @@ def test_both_stages_from_the_command_line(cache_yaml, tmp_path, capsys):
     assert main(["extract", str(cache_yaml)]) == 0
     assert main(["inspect", str(tmp_path / "store.zarr")]) == 0
     assert main(["train", str(tmp_path / "train.yaml"), "--set", "optimizer.lr=1e-3"]) == 0
-    assert "17 records, 17 computed now; content id" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "17 records, 17 computed now; content id" in out
+    run = next((tmp_path / "runs").iterdir())
+    best, test = json.loads((run / "student.json").read_text()), json.loads((run / "run.json").read_text())["test"]
+    table = [
+        line.split() for line in out[out.index(f"{run}: best of the validations: step {best['step']}") :].splitlines()
+    ]
+    assert table[1] == ["val", "test"]
+    assert ["mDice", "%", f"{100 * best['validation']['dice']:.2f}", f"{100 * test['dice']:.2f}"] in table
 
 
 @pytest.mark.parametrize(

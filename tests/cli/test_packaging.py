@@ -56,7 +56,10 @@ def test_importing_sward_takes_torch_at_most_and_nothing_of_the_pipeline():
     assert not heavy & set(done.stdout.split())
 
 
-@pytest.mark.parametrize(("module", "extra"), [("segmentation_models_pytorch.base", "models"), ("sklearn", "report")])
+@pytest.mark.parametrize(
+    ("module", "extra"),
+    [("segmentation_models_pytorch.base", "models"), ("sklearn", "report"), ("wandb", "wandb"), ("mlflow", "mlflow")],
+)
 def test_a_missing_package_names_the_extra_that_brings_it(module, extra, monkeypatch):
     declared = PROJECT["optional-dependencies"].items()
     lines = [f'{r} ; extra == "{name}"' for name, of in declared for r in of]

@@ -12,7 +12,7 @@ from pipeline.config import load_config, read_yaml
 from pipeline.datasets.card import read_card
 from pipeline.experiments.compare import planned_rows
 from pipeline.experiments.compare_config import CompareConfig
-from pipeline.training.config import build_trainable
+from pipeline.training.trainable import build_trainable
 from sward.teachers.hiera import ARCHITECTURES
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,10 +9,10 @@ from PIL import Image
 from pipeline.cli import main
 from pipeline.datasets.image_files import decode_image
 from pipeline.datasets.procedural import render
+from pipeline.drawing.masks import error_layer, fit, overlay, palette
 from pipeline.export.onnx_student import OnnxError
 from pipeline.prediction.images import explain, output_names, read_any
 from pipeline.prediction.predict import open_model, predict, predict_image
-from pipeline.results.masks import error_layer, fit, overlay, palette
 from sward.students import SavedStudentError
 
 RGB, _ = render(3, 0, (40, 56))

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.drawing.masks import FALSE, HIT, MISSED
 from pipeline.report.answer import answer, answer_chart, verdict
 from pipeline.report.charts import COLOURS
-from pipeline.results.masks import FALSE, HIT, MISSED
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 UP, DOWN, ACROSS = [0.01, 0.03], [-0.03, -0.01], [-0.01, 0.03]

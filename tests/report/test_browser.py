@@ -3,17 +3,14 @@
 Needs Chromium (Debian: `apt-get install chromium`); skipped where there is none.
 """
 
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from chromium import launched, needs_chromium
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
+pytestmark = needs_chromium
 QUICKSTART = Path(__file__).resolve().parents[2] / "runs/quickstart/report.html"
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 LOOKS = {"desktop": {}, "phone": {"viewport": PHONE}, "dark": {"color_scheme": "dark"}, "print": {}}
@@ -45,11 +42,8 @@ class Watched:
 
 @pytest.fixture(scope="module")
 def browser():
-    flags = ["--headless=new", "--disable-gpu", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
-    with sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=CHROMIUM, args=flags)
+    with launched() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture

@@ -67,10 +67,13 @@ def test_evaluating_again_gives_the_runs_own_numbers(compared, tmp_path):
         assert read_json(tmp_path / "again.json") == load_run(compared.run(label)).evaluation
 
 
-def test_the_command_prints_the_metrics_of_a_subset(compared, capsys):
-    assert main(["evaluate", str(compared.run("SWARD")), "--subset", "val"]) == 0
-    value = load_run(compared.run("SWARD")).facts["best_val"]
-    assert f"dice {value:.4f}" in capsys.readouterr().out
+def test_the_command_finds_a_run_without_its_hash_and_prints_the_metrics_of_a_subset(compared, capsys):
+    run = compared.run("SWARD")
+    assert main(["evaluate", str(run.with_name(run.name[:-11])), "--subset", "val"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{run}:"
+    assert lines[1].split() == ["val"]
+    assert f"mDice % {100 * load_run(run).facts['best_val']:.2f}" in [" ".join(line.split()) for line in lines]
 
 
 def test_a_run_of_a_store_that_has_changed_is_not_evaluated(compared, tmp_path):

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from pipeline.training.config import TrainConfig
 from pipeline.training.run_folder import RunFolder
 
 
@@ -27,7 +28,7 @@ class ReadOnlyRunFolder(RunFolder):
     def add_time(self, now: float | None = None) -> None: ...
 
     @contextmanager
-    def logging(self, first: int) -> Iterator[None]:
+    def logging(self, config: TrainConfig, first: int) -> Iterator[None]:
         yield
 
     def log(self, step: int, values: dict[str, float]) -> None: ...

@@ -7,8 +7,9 @@ from pathlib import Path
 from pipeline.cache.store import Store
 from pipeline.paths import read_path
 from pipeline.training.checkpoint import CheckpointMismatch
-from pipeline.training.config import TrainConfig, build_trainable
+from pipeline.training.config import TrainConfig
 from pipeline.training.run_folder import RunFolder
+from pipeline.training.trainable import build_trainable
 from sward.contracts import Student
 from sward.digest import state_digest
 from sward.students.encoders import is_file, read_tensors

@@ -35,10 +35,11 @@ from pipeline.config import load_config
 from pipeline.devices import resolve_device
 from pipeline.files import locked, publish, remove_partials
 from pipeline.training.batch_order import Order
-from pipeline.training.config import TrainConfig, is_head
+from pipeline.training.config import TrainConfig
 from pipeline.training.run_folder import RunFolder
 from pipeline.training.stream import Stream
 from pipeline.training.teacher.heads import HeadMissing, head_channels, load_head
+from pipeline.training.trainable import is_head
 from pipeline.types import Progress
 from sward.contracts import HEAD_TENSORS, Student
 from sward.digest import state_digest

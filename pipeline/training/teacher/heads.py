@@ -11,8 +11,9 @@ import torch
 from pipeline.cache.manifest.appended import plan_path
 from pipeline.cache.store import Store
 from pipeline.training.checkpoint import CheckpointMismatch
-from pipeline.training.config import TrainConfig, build_trainable
+from pipeline.training.config import TrainConfig
 from pipeline.training.run_folder import RunFolder
+from pipeline.training.trainable import build_trainable
 from sward.contracts import Channels, Student
 from sward.digest import state_digest
 from sward.students.saved import read_weights

@@ -1,0 +1,1 @@
+"""Colours of classes and pictures of class maps."""

@@ -1,0 +1,1 @@
+"""Where the curves and pictures of a run go while it trains."""
