@@ -28,6 +28,7 @@ from pipeline.training.loop import train
 
 STORES = ("store.zarr", "out.zarr")
 TIMED = ("seconds", "cost", "speeds", "commit")  # keys of JSON files: times, and a checkout that changes meanwhile
+LONGEST = 1800  # seconds that an uninterrupted command may take: a free machine needs a few
 UNIMPORTANT = (".lock", "timing.jsonl")
 
 
@@ -127,7 +128,7 @@ class Killed:
         self.kept = place.with_name(f"{place.name}-before")
         shutil.copytree(place, self.kept, symlinks=True)
         self.seconds = 0.0
-        assert not self.dies(600)
+        assert not self.dies(LONGEST)
         self.whole, self.right = files(place), records(place)
         self.reset()
 
@@ -160,10 +161,10 @@ class Killed:
         while done < kills and self.dies(float(rng.uniform(0, self.seconds))):
             done += 1
             self.check_what_is_left()
-        assert not self.dies(600)
+        assert not self.dies(LONGEST)
         made = files(self.place)
         other = [name for name in made.keys() | self.whole.keys() if made.get(name) != self.whole.get(name)]
-        assert not other
+        assert not other, other
         self.reset()
         return done
 
@@ -193,11 +194,14 @@ def files(place: Path) -> dict[str, Any]:
 
 
 def without_times(name: str, data: bytes) -> Any:
-    """A file's content without times; of texts that print them, all but the digits (``*.json`` has the exact ones)."""
+    """A file's content without times; of texts that print them, all but digits and the width of columns.
+
+    ``*.json`` has the exact ones.
+    """
     if name.endswith(".json") and not name.startswith(STORES):
         return dropped(json.loads(data))
     if name.endswith((".csv", ".md", ".html")):
-        return re.sub(rb"[\d.,]+( |e-\d+)?", b"#", data)
+        return re.sub(rb" +|-{2,}", b" ", re.sub(rb"[\d.,]+( |e-\d+)?", b"#", data))
     return data
 
 

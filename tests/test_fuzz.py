@@ -139,7 +139,7 @@ def read_all(subjects, kind, numbers):
     try:
         for number in numbers:
             file.write_bytes(damaged(whole, number, **form))
-            began = time.monotonic()
+            began = time.process_time()  # of this process: other programs may keep the machine busy
             try:
                 reader()
                 said = "read"
@@ -148,7 +148,7 @@ def read_all(subjects, kind, numbers):
             except Exception as error:
                 raise AssertionError(f"{kind}, input {number}: {type(error).__name__}: {error!s:.300}") from error
             assert said, f"{kind}, input {number}: an error without a text"
-            assert time.monotonic() - began < SECONDS, f"{kind} {number}"
+            assert time.process_time() - began < SECONDS, f"{kind} {number}"
     finally:
         file.write_bytes(whole)
     reader()

@@ -71,7 +71,7 @@ def add_student_verbs(verb: Verb) -> None:
         type=float,
         nargs=2,
         metavar=("LOW", "HIGH"),
-        help="Values that become black and white, for grey images of more than 8 bits, e.g. 0 4095 for 12-bit data "
+        help="Values that become black and white, for images of more than 8 bits, e.g. 0 4095 for 12-bit data "
         "(default: 0 65535 if an image uses that range, else it is refused).",
     )
     predict_verb.add_argument(

@@ -59,8 +59,10 @@ class Card(Config):
         default="", description="Pattern of images without masks, for training, e.g. frames/*.png; empty: none."
     )
     encoding: Encoding = Field(description="What the values in the masks mean.")
-    several_masks: Literal["error", "union"] = Field(
-        default="error", description="Several masks of one image: an error, or parts of one label (union)."
+    several_masks: Literal["parts", "error", "union"] = Field(
+        default="parts",
+        description="Several masks of one image: an error; united in any case (union); or united if they are numbered "
+        "(x_mask.png, x_mask_1.png) and do not overlap (parts).",
     )
     overlap: Literal["error", "ignore", "last"] = Field(
         default="error",

@@ -50,7 +50,9 @@ def without_masks(images: dict[str, Path], card: Card, sequences: dict[str, str]
 
 def _parts(choice: MaskChoice, masks: list[Path]) -> bool:
     """Whether several mask files are parts of one label: the card unites them, or each is of another class."""
-    classes = [choice.pairs.classes.get(path) for path in masks]
+    classes = [choice.pairs.classes.get(path) for path in masks if path not in choice.pairs.parts]
+    if len(classes) == 1:
+        return True
     return choice.card.several_masks == "union" or (None not in classes and len(set(classes)) == len(classes))
 
 

@@ -133,18 +133,32 @@ def passed_over(hidden: Iterable[Path], unmatched: Iterable[Path], folder: Path)
 
 
 def read_sequences(path: Path) -> tuple[dict[str, str], list[Problem]]:
-    """Frame -> sequence of a CSV with columns ``frame,sequence``, and what is wrong with it."""
+    """Frame -> sequence of a table with columns ``frame`` and ``sequence``, and what is wrong with it.
+
+    Columns are divided by commas, semicolons or tabs, as spreadsheets write them; blanks around them do not count.
+    """
     if not path.is_file():
         return {}, [Problem("sequences", str(path), "does not exist")]
     try:
-        rows = csv.DictReader(io.StringIO(read_text(path), newline=""))
+        text = read_text(path)
     except TextError as error:
         return {}, [Problem("sequences", str(path), str(error).partition(": ")[2])]
-    if not {"frame", "sequence"} <= set(rows.fieldnames or ()):
-        return {}, [Problem("sequences", str(path), f"has columns {rows.fieldnames}")]
+    divider = max(",;\t", key=text.partition("\n")[0].count)
+    try:
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=divider, skipinitialspace=True))
+    except csv.Error as error:
+        return {}, [Problem("sequences", str(path), f"is no table: {error}")]
+    columns = [name.strip() for name in rows[0]] if rows else []
+    if not {"frame", "sequence"} <= set(columns):
+        return {}, [Problem("sequences", str(path), f"has columns {columns}; expected frame and sequence")]
     table: dict[str, str] = {}
     problems = []
-    for row in rows:
-        if table.setdefault(row["frame"], row["sequence"]) != row["sequence"]:
-            problems.append(Problem("sequences", str(path), f"frame {row['frame']} is in two sequences"))
+    for number, row in enumerate(rows[1:], start=2):
+        named = dict(zip(columns, map(str.strip, row), strict=False))
+        frame, sequence = named.get("frame", ""), named.get("sequence", "")
+        if row and not (frame and sequence):
+            found = f"line {number}: {divider.join(row)!r} has no frame or no sequence"
+            problems.append(Problem("sequences", str(path), found))
+        elif row and table.setdefault(frame, sequence) != sequence:
+            problems.append(Problem("sequences", str(path), f"frame {frame} is in two sequences"))
     return table, problems

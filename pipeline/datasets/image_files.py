@@ -17,6 +17,7 @@ from pipeline.datasets.masks.values import MaskError, is_transparent
 from pipeline.datasets.problems import Problem
 
 ORIENTATION = 0x0112  # EXIF tag; 1 means as stored
+REDUCED = 254  # TIFF tag NewSubfileType; bit 0: a smaller copy of another page
 MODES = ("1", "L", "P", "PA", "RGB", "RGBA", "LA")
 
 
@@ -161,7 +162,7 @@ def _one_channel(values: np.ndarray) -> np.ndarray:
 
 
 def open_picture(content: bytes) -> ImageFile.ImageFile:
-    """An opened file with one picture; the first one of a multi-picture JPEG.
+    """An opened file with one picture; the first one of a multi-picture JPEG, or of a TIFF with smaller copies of it.
 
     Raises:
         UnsupportedImageError: not a picture (the message says what it is instead), or several frames.
@@ -171,11 +172,30 @@ def open_picture(content: bytes) -> ImageFile.ImageFile:
         image = Image.open(io.BytesIO(content))
     except Image.UnidentifiedImageError as error:
         raise Image.UnidentifiedImageError(unreadable(content)) from error
-    if image.format != "MPO" and (frames := getattr(image, "n_frames", 1)) > 1:
-        raise UnsupportedImageError(f"{frames} frames in one file; save each as its own file")
+    require_one_picture(image)
     if image.format == "TIFF":
         image.info["stored_orientation"] = image.getexif().get(ORIENTATION, 1)  # gone after loading
     return image
+
+
+def require_one_picture(image: ImageFile.ImageFile) -> None:
+    """Leaves the file at its first frame.
+
+    Raises:
+        UnsupportedImageError: the other frames are not only previews of the first.
+    """
+    frames = getattr(image, "n_frames", 1)
+    if frames == 1 or image.format == "MPO":  # a JPEG of a phone: further pictures are previews or depth
+        return
+    if image.format == "TIFF":
+        copies = 0
+        for i in range(1, frames):
+            image.seek(i)
+            copies += int(image.tag_v2.get(REDUCED, 0)) & 1  # type: ignore[attr-defined]
+        image.seek(0)
+        frames -= copies
+    if frames > 1:
+        raise UnsupportedImageError(f"{frames} frames in one file; save each as its own file")
 
 
 def picture_size(content: bytes, reading: Reading) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from pipeline.datasets.pairing import Pairs, find_pairs
 from pipeline.datasets.problems import DatasetError, Problem, shortened
 from pipeline.datasets.procedural.config import ensure
 from pipeline.datasets.samples import Sample
-from pipeline.datasets.split_lists import Membership
+from pipeline.datasets.split_lists import Membership, NameIndex
 from pipeline.datasets.split_rules import SUBSETS, Folds, Subset
 from pipeline.datasets.splits import check_membership, resolve
 
@@ -137,7 +137,7 @@ def _scan(dataset: str | Path, split: str, decode: bool) -> tuple[Dataset, list[
         if one.counts is not None and one.sample.labelled
     ]
     problems += unpaired + broken + class_problems(counted)
-    notes = [*pairs.notes, *class_notes(card.classes, counted), *_transparency(inspected)]
+    notes = [*pairs.notes, *choice.notes, *class_notes(card.classes, counted), *_transparency(inspected)]
     kept = [one.sample for one in inspected]
     if isinstance(rule := card.splits[split], Folds):
         kept = [*in_folds([s for s in kept if s.labelled], rule, sequences), *(s for s in kept if not s.labelled)]
@@ -151,13 +151,18 @@ def _transparency(inspected: list[Inspected]) -> list[str]:
 
 
 def _sequences(card: Card, folder: Path, pairs: Pairs) -> tuple[dict[str, str], list[Problem]]:
-    """Id -> sequence, where the table may compose letters in another way than the files' names."""
+    """Id -> sequence, where the table may name files, or compose letters in another way than their names."""
     if not card.sequences:
         return {}, []
     table, problems = read_sequences(paths.read_path(folder / card.sequences))
     composed = {same_name(frame): sequence for frame, sequence in table.items()}
-    ids = {*pairs.images, *pairs.masks, *pairs.unlabelled} - set(table)
-    return table | {i: composed[same_name(i)] for i in ids if same_name(i) in composed}, problems
+    ids = {*pairs.images, *pairs.masks, *pairs.unlabelled}
+    table |= {i: composed[same_name(i)] for i in ids - set(table) if same_name(i) in composed}
+    if ids - set(table):
+        index = NameIndex(pairs.images | {i: [path] for i, path in pairs.unlabelled.items()}, pairs.masks)
+        meant = ((index.ids(frame, ""), sequence) for frame, sequence in table.items() if frame not in ids)
+        table = {found[0]: sequence for found, sequence in meant if len(found) == 1} | table
+    return table, problems
 
 
 def frame_sequences(dataset: str | Path) -> dict[str, str]:
@@ -188,6 +193,7 @@ def _absent(card: Card, folder: Path, pairs: Pairs) -> list[Problem]:
                 if is_annotation_file(pattern)
                 else f"nothing matches {pattern}"
             )
+            state += "; folders are divided by /" if "\\" in pattern else ""
             text = f"{what} ({state}); correct it, put the files there or set SWARD_DATA"
             problems.append(Problem(f"missing {kind}", str(place), text + (f"; files: {home}" if home else "")))
     return problems

@@ -1,5 +1,6 @@
 """Finds a card's images and masks, and pairs them by id."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +24,8 @@ from pipeline.datasets.image_files import explain
 from pipeline.datasets.masks.values import MaskError
 from pipeline.datasets.problems import Problem, shortened
 
+NUMBERED = re.compile(r"[ _-]*(\d+|\(\d+\))")  # what the name of a further part has more than that of the first mask
+
 
 @dataclass
 class Pairs:
@@ -32,6 +35,7 @@ class Pairs:
         images: id -> image files.
         masks: id -> mask files; an id of a COCO file has that file.
         classes: mask file -> the class of its folder, where the pattern has {class}.
+        parts: mask files beyond the first of an id, taken for parts of its label by their names.
         entries: id -> its COCO file and the entry there.
         unlabelled: id -> image of which no mask is expected.
         notes: what was passed over.
@@ -41,6 +45,7 @@ class Pairs:
     images: Found
     masks: Found
     classes: dict[Path, str] = field(default_factory=dict)
+    parts: set[Path] = field(default_factory=set)
     entries: dict[str, tuple[CocoFile, str]] = field(default_factory=dict)
     unlabelled: dict[str, Path] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -57,13 +62,16 @@ def find_pairs(card: Card, folder: Path) -> Pairs:
     found = Pairs(_by_id(kept[0]), {})
     found.masks = _by_id(_named_as(kept[1], found.images))
     found.classes = {m.path: m.class_name for m in kept[1] if m.class_name}
+    if card.several_masks == "parts" and not found.classes:
+        _take_parts(_unmatched(card, folder, trees.values(), set()), found)
     _read_annotations(card, folder, found)
     _set_unlabelled(card, folder, trees, found)
-    matched = {m.path for of in (*images, *masks) for m in of} | set(found.unlabelled.values())
+    matched = {m.path for of in (*images, *masks) for m in of} | set(found.unlabelled.values()) | found.parts
     unmatched = _unmatched(card, folder, trees.values(), matched)
     found.notes += passed_over([p for tree in trees.values() for p in tree.hidden], unmatched, paths_root(folder))
     found.problems += [explain(Path(e.filename), e) for tree in trees.values() for e in tree.errors]
-    found.problems += _second_masks(unmatched, found.masks) + _unknown_classes(card, found.classes)
+    found.problems += [_told_second(*second) for second in _second_masks(unmatched, found.masks)]
+    found.problems += _unknown_classes(card, found.classes)
     return found
 
 
@@ -139,16 +147,35 @@ def _unmatched(card: Card, folder: Path, trees: Iterable[Tree], matched: set[Pat
     return sorted(p for p in others if not is_skipped(p, root, card.skip))
 
 
-def _second_masks(unmatched: list[Path], masks: Found) -> list[Problem]:
-    """Unmatched pictures whose name continues that of a mask in the same folder: ``x_mask_1`` beside ``x_mask``."""
+def _second_masks(pictures: list[Path], masks: Found) -> list[tuple[Path, Path, str]]:
+    """(picture, mask beside it, id) where the name of a picture continues that of a mask: ``x_mask_1``, ``x_mask``."""
     stems = {(p.parent, p.stem): (p, i) for i, of in masks.items() for p in of}
-    problems = []
-    for path in unmatched:
+    seconds = []
+    for path in pictures:
         starts = ((path.parent, path.stem[:n]) for n in range(len(path.stem) - 1, 0, -1))
         if first := next((stems[start] for start in starts if start in stems), None):
-            found = f"no pattern of the card matches it; beside it {first[0].name} is the mask of {first[1]}"
-            problems.append(Problem("second mask", str(path), found))
-    return problems
+            seconds.append((path, *first))
+    return seconds
+
+
+def _told_second(path: Path, first: Path, i: str) -> Problem:
+    found = f"no pattern of the card matches it; beside it {first.name} is the mask of {i}"
+    return Problem("second mask", str(path), found)
+
+
+def _take_parts(pictures: list[Path], found: Pairs) -> None:
+    """Add numbered pictures beside masks (``x_mask_1.png``) to these; out of ``images`` where they have no mask."""
+    with_mask = {p for i, of in found.images.items() if i in found.masks for p in of}
+    free = [p for p in pictures if p not in with_mask.union(*found.masks.values())]
+    own = {path: i for i, files in found.images.items() for path in files}
+    for path, first, i in _second_masks(free, found.masks):
+        if path.suffix == first.suffix and NUMBERED.fullmatch(path.stem.removeprefix(first.stem)):
+            found.masks[i].append(path)
+            found.parts.add(path)
+            found.images.pop(own.get(path, ""), None)
+    if found.parts:
+        told = "numbered masks, united with the first of their image (several_masks: parts)"
+        found.notes.append(f"{told} ({len(found.parts)}): {shortened(sorted(p.name for p in found.parts))}")
 
 
 def _unknown_classes(card: Card, classes: dict[Path, str]) -> list[Problem]:

@@ -72,11 +72,11 @@ class NameIndex:
 
     def ids(self, line: str, subset: str) -> list[str]:
         """The ids that a line may mean: one, several, or the line itself where nothing fits."""
-        for text in dict.fromkeys((line, line.strip())):
+        for text in dict.fromkeys((line, line.strip(), line.strip().strip("\"'"))):
             for name in (text, f"{subset}/{text}"):
                 if name in self.known or same_name(name) in self.composed:
                     return [name if name in self.known else self.composed[same_name(name)]]
-        text = line.strip().replace("\\", "/")
+        text = line.strip().strip("\"'").replace("\\", "/")
         return self._by_path(text, subset) or self._by_pair(text, subset) or [line.strip()]
 
     def _by_pair(self, text: str, subset: str) -> list[str]:

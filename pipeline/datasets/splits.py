@@ -70,8 +70,6 @@ def resolve(
         return draw(distinct(ids, images) if rule.duplicates == "first" else ids, rule, sequences)
     if isinstance(rule, Folds):
         return [("train", i) for i in (distinct(ids, images) if rule.duplicates == "first" else ids)]
-    if isinstance(rule, Folds):
-        return [("train", i) for i in (distinct(ids, images) if rule.duplicates == "first" else ids)]
     if isinstance(rule, Listed):
         return read_lists(split, rule, folder, images, masks)
     if isinstance(rule, Given):

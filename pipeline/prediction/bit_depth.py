@@ -7,6 +7,9 @@ values are looked at: a file that reaches the upper half of 16 bits is taken to 
 import numpy as np
 from PIL import Image
 
+from pipeline.datasets.formats.medical import read_dicom, read_nifti
+from pipeline.datasets.formats.recognise import is_dicom, is_nifti
+
 WIDE = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # grey of more than 8 bits
 FULL = 65535
 Window = tuple[float, float]  # (value that becomes 0, value that becomes 255)
@@ -23,18 +26,19 @@ def has_wide_colours(image: Image.Image) -> bool:
     return image.mode not in WIDE and ";16" in str(getattr(image, "tile", ""))
 
 
-def require_full_range(image: Image.Image, window: Window | None) -> None:
-    """Checks an RGB picture that was cut to its upper 8 bits: right only if its values fill 16.
+def require_full_range(image: Image.Image) -> None:
+    """Checks a colour picture that was cut to its upper 8 bits: right only if its values fill 16.
 
     Raises:
-        ValueError: a window is given, which needs the lower bits too, or the values stay in the lower half.
+        ValueError: the values stay in the lower half; the message names a window that would fit.
     """
     colours = image.convert("RGB").getextrema()
     high = max(int(high) for _, high in colours)  # type: ignore[misc]
-    if window is not None or 0 <= high < 128:
+    if high < 128:
+        most = high * 256 + 255
         raise ValueError(
-            f"colour with 16 bits per channel, values up to about {high * 256 + 255}: only pictures that use the full "
-            "range to 65535 are read, and --window applies to grey ones; convert it to 8-bit RGB"
+            f"colour with 16 bits per channel, values up to about {most}, so black and white are unknown; give them, "
+            f"e.g. --window 0 {2 ** most.bit_length() - 1}, or --window 0 65535 if the picture is as dark as that"
         )
 
 
@@ -44,11 +48,8 @@ def narrowed(image: Image.Image, window: Window | None) -> Image.Image:
     Raises:
         ValueError: the values' range is unknown; the message tells it, and a window that would fit.
     """
-    values = np.asarray(image).astype(np.float64)
-    if not np.isfinite(values).all():
-        raise ValueError("some pixels are NaN or infinite; replace them, or save the image with 8 bits")
-    low, high = window or full_range(values, image.mode)
-    return Image.fromarray(np.rint((values.clip(low, high) - low) * (255 / (high - low))).astype(np.uint8))
+    values = np.asarray(image)
+    return Image.fromarray(to_bytes(values, window or full_range(values, image.mode)))
 
 
 def full_range(values: np.ndarray, mode: str) -> Window:
@@ -57,8 +58,10 @@ def full_range(values: np.ndarray, mode: str) -> Window:
     Raises:
         ValueError: they don't.
     """
-    low, high = values.min(), values.max()
+    low, high = float(values.min()), float(values.max())
     found = f"values {low:g} to {high:g}"
+    if not np.isfinite([low, high]).all():
+        raise ValueError("some pixels are NaN or infinite; replace them, or save the image with 8 bits")
     if mode == "F":
         raise ValueError(f"floating-point pixels ({found}) have no agreed range; give it, e.g. --window 0 1")
     if low < 0 or high > FULL:
@@ -70,3 +73,41 @@ def full_range(values: np.ndarray, mode: str) -> Window:
             f"--window 0 {2 ** max(bits, 8) - 1}, or --window 0 65535 if the picture is as dark as that"
         )
     return 0, FULL
+
+
+def is_scan(content: bytes) -> bool:
+    """Whether a file is DICOM or NIfTI."""
+    return is_dicom(content) or is_nifti(content)
+
+
+def scan_pixels(content: bytes, window: Window | None) -> np.ndarray:
+    """(H, W, 3) uint8 of a slice as DICOM or NIfTI, read as training reads it.
+
+    Raises:
+        UnsupportedImageError: the extra ``medical`` is not installed, or the file has several slices.
+        ValueError: more than 8 bits without a window; the message tells the range.
+    """
+    scan = read_dicom(content) if is_dicom(content) else read_nifti(content)
+    values = scan.values
+    if values.dtype != np.uint8:
+        if window is None:
+            found = f"values {values.min():g} to {values.max():g}{scan.known}"
+            raise ValueError(
+                f"{found} have no agreed range; give it with --window LOW HIGH, as on the card of the training"
+            )
+        values = to_bytes(values, window)
+    values = 255 - values if scan.inverted else values
+    return values if values.ndim == 3 else np.stack([values] * 3, -1)
+
+
+def to_bytes(values: np.ndarray, window: Window) -> np.ndarray:
+    """uint8 of values: ``window`` becomes 0 and 255, what lies outside is cut off.
+
+    Raises:
+        ValueError: NaN or infinite values.
+    """
+    values = values.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("some pixels are NaN or infinite; replace them, or save the image with 8 bits")
+    low, high = window
+    return np.rint((values.clip(low, high) - low) * (255 / (high - low))).astype(np.uint8)

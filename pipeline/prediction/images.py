@@ -8,16 +8,26 @@ from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from pipeline.datasets.formats.errors import UnsupportedImageError
+from pipeline.datasets.formats.recognise import unreadable
+from pipeline.datasets.image_files import Reading, decode_image, require_one_picture
 from pipeline.own_files import ForeignFileError, is_stamped
-from pipeline.prediction.bit_depth import WIDE, Window, has_wide_colours, narrowed, require_full_range
+from pipeline.prediction.bit_depth import (
+    WIDE,
+    Window,
+    has_wide_colours,
+    is_scan,
+    narrowed,
+    require_full_range,
+    scan_pixels,
+)
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".dcm", ".nii")
 PATTERN = re.compile(r"[*?[]")
 MASK = re.compile(r"[_-](mask|label|gt|seg(mentation)?)(_\d+)?$", re.IGNORECASE)  # ends of a mask's name, by its image
 NOT_THE_USERS = ("@eaDir", "__MACOSX")  # folders of previews and metadata: Synology, macOS archives
-REDUCED = 254  # TIFF tag NewSubfileType; bit 0: a smaller copy of another page
 
 Found = dict[Path, Path]  # image -> its root, the folder its name is relative to
 
@@ -110,7 +120,7 @@ def read_any(path: Path, window: Window | None = None) -> np.ndarray:
     Args:
         path: of a JPEG with further pictures in it (previews of a phone) the first is read; likewise of a TIFF whose
             other pages are smaller copies.
-        window: values that become 0 and 255, for grey pictures of more than 8 bits; None: the full range of 16 bits.
+        window: values that become 0 and 255, for pictures of more than 8 bits; None: the full range of 16 bits.
 
     Raises:
         ValueError: empty, several frames, or more than 8 bits of an unknown range.
@@ -118,15 +128,21 @@ def read_any(path: Path, window: Window | None = None) -> np.ndarray:
     """
     if not path.stat().st_size:
         raise ValueError("the file is empty")
+    with path.open("rb") as file:
+        scan = is_scan(file.read(348))
+    if scan:
+        return scan_pixels(path.read_bytes(), window)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what Pillow only warns of (a bad tag, half of the size it refuses) is read
-        with Image.open(path) as opened:
+        with open_recognised(path) as opened:
             wide_colours = has_wide_colours(opened)  # before anything reads on: that empties the list of tiles
             require_one_picture(opened)
+            if wide_colours and window is not None:  # Pillow keeps their upper 8 bits only
+                return decode_image(path.read_bytes(), Reading(window))
             opened.load()
             image: Image.Image = ImageOps.exif_transpose(opened)
     if wide_colours:
-        require_full_range(image, window)
+        require_full_range(image)
     if image.mode in WIDE:
         image = narrowed(image, window)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
@@ -135,33 +151,25 @@ def read_any(path: Path, window: Window | None = None) -> np.ndarray:
     return np.array(image.convert("RGB"))
 
 
-def require_one_picture(image: Image.Image) -> None:
-    """Leaves the file at its first frame.
+def open_recognised(path: Path) -> ImageFile.ImageFile:
+    """An opened picture.
 
     Raises:
-        ValueError: the other frames are not only previews of the first.
+        UnidentifiedImageError: it is none; the message says what the file is instead, where its first bytes show it.
     """
-    frames = getattr(image, "n_frames", 1)
-    if frames == 1 or image.format == "MPO":  # a JPEG of a phone: further pictures are previews or depth
-        return
-    if image.format == "TIFF":
-        copies = 0
-        for i in range(1, frames):
-            image.seek(i)
-            copies += int(image.tag_v2.get(REDUCED, 0)) & 1  # type: ignore[attr-defined]
-        image.seek(0)
-        frames -= copies
-    if frames > 1:
-        raise ValueError(f"{frames} frames in one file; save each as its own file")
+    try:
+        return Image.open(path)
+    except UnidentifiedImageError as error:
+        raise UnidentifiedImageError(unreadable(path.read_bytes())) from error
 
 
 def explain(error: Exception) -> str:
     """Why a picture could not be used, for people."""
     if isinstance(error, UnidentifiedImageError):
-        return "not a picture, or of a format that Pillow does not read; save it as PNG, JPEG or TIFF"
+        return str(error)
     if isinstance(error, Image.DecompressionBombError):
         return f"too large to be opened safely ({error}); cut it into several files"
-    if isinstance(error, ForeignFileError):
+    if isinstance(error, ForeignFileError | UnsupportedImageError):
         return str(error)
     if isinstance(error, OSError) and error.errno is None:  # Pillow's own: the system's have a number
         return f"damaged: {error}; fetch or export the file again"

@@ -60,8 +60,8 @@ def predict(
         out: folder for the results; pictures of a folder keep their place below it.
         tile: shorter side of overlapping tiles in pixels, for pictures larger than that; None: each as a whole.
         probabilities: also write ``<name>_probability-<k>-<class>.png`` for every class: 16 bits, 65535 is 1.
-        window: values that become 0 and 255, for grey pictures of more than 8 bits; None: those that use the full
-            range of 16 bits are read, others refused.
+        window: values that become 0 and 255, for pictures of more than 8 bits, DICOM and NIfTI slices; None: pictures
+            that use the full range of 16 bits are read, others refused.
         device: auto, cpu, cuda …; of an exported student: whether onnxruntime may use a GPU.
 
     Raises:

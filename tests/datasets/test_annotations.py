@@ -3,7 +3,6 @@
 import base64
 import builtins
 import gzip
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from scans import dicom, nifti
 from sets import IDS, SIZE, encoded, images, labels, masks, truth, write, write_set
 
 from pipeline.datasets import DatasetError, check_all, read_image
@@ -220,14 +220,31 @@ def test_labelme_shapes_become_labels(tmp_path: Path, kind: str) -> None:
     assert all((label == expected).all() for label in found.values())
 
 
+SIZELESS = {
+    "version 2": {
+        "shapes": [{"label": "lesion", "points": [[8, 6], [19, 6], [19, 17], [8, 17]]}],
+        "imagePath": "a.png",
+    },
+    "nothing annotated": {"shapes": [], "imagePath": "a.png", "flags": {}},
+}
+
+
+@pytest.mark.parametrize("name", SIZELESS)
+def test_a_labelme_file_without_a_size_has_that_of_its_image(tmp_path: Path, name: str) -> None:
+    found = labels(labelme_set(tmp_path, json.dumps(SIZELESS[name])))
+    expected = T if SIZELESS[name]["shapes"] else T * 0
+    assert all((label == expected).all() for label in found.values())
+
+
 WRONG_SHAPES = {
+    "neither size nor shapes": (json.dumps({"imagePath": "a.png"}), "is JSON with imageHeight, imagePath, imageWidth"),
     "a line": (
         labelme(shape("lesion", "line", [[1, 1], [5, 5]])),
         "shape 'lesion' is a line of 2 points, which has no area",
     ),
-    "no size": (
-        json.dumps({"shapes": []}),
-        "is JSON with shapes; expected LabelMe's shapes, imageHeight and imageWidth",
+    "half a size": (
+        json.dumps({"shapes": [], "imageHeight": 24}),
+        "is JSON with imageHeight, shapes; expected LabelMe's shapes, imageHeight and imageWidth",
     ),
     "two names": (labelme(shape("a", "polygon", TRIANGLE), shape("b", "polygon", TRIANGLE)), "unknown name 'a'"),
     "broken points": (labelme(shape("lesion", "polygon", [[1]])), "shape 'lesion' is damaged"),
@@ -278,35 +295,6 @@ def test_arrays_that_are_no_masks_are_told(tmp_path: Path, name: str) -> None:
     np.save(tmp_path / "masks/train-a.npy", array, allow_pickle=True)
     with pytest.raises(DatasetError, match=sentence):
         labels(card)
-
-
-def dicom(values: np.ndarray, colours: str = "MONOCHROME2", **more: Any) -> bytes:
-    """A DICOM file of (H, W) values; ``more``: further attributes."""
-    import pydicom
-    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
-
-    meta = pydicom.dataset.FileMetaDataset()
-    meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = ExplicitVRLittleEndian, CTImageStorage
-    meta.MediaStorageSOPInstanceUID = generate_uid()
-    data = pydicom.dataset.Dataset()
-    data.file_meta = meta
-    data.SOPClassUID, data.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
-    data.Rows, data.Columns = values.shape[-2:]
-    data.SamplesPerPixel, data.PhotometricInterpretation, data.PixelRepresentation = 1, colours, 0
-    data.BitsAllocated = data.BitsStored = 8 * values.dtype.itemsize
-    data.HighBit = data.BitsStored - 1
-    for name, value in more.items():
-        setattr(data, name, value)
-    data.PixelData = values.tobytes()
-    file = io.BytesIO()
-    data.save_as(file, enforce_file_format=True)
-    return file.getvalue()
-
-
-def nifti(values: np.ndarray) -> bytes:
-    import nibabel
-
-    return nibabel.Nifti1Image(values.T, np.eye(4)).to_bytes()
 
 
 HOUNSFIELD = (np.arange(SIZE[0] * SIZE[1]).reshape(SIZE) * 2).astype(np.uint16)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.TiffImagePlugin import AppendingTiffWriter
 from sets import encoded
 
 from pipeline.datasets.formats.errors import UnsupportedImageError
@@ -82,6 +83,18 @@ def test_the_first_picture_of_a_multi_picture_jpeg_is_the_image() -> None:
     content = encoded(Image.fromarray(RGB), "MPO", save_all=True, append_images=[second], quality=95)
     alone = decode_image(encoded(Image.fromarray(RGB), "JPEG", quality=95))
     np.testing.assert_array_equal(decode_image(content), alone)
+
+
+def test_the_first_page_of_a_tiff_with_smaller_copies_is_the_image() -> None:
+    file, first = io.BytesIO(), Image.fromarray(RGB)
+    with AppendingTiffWriter(file, True) as pages:
+        first.save(pages, format="TIFF")
+        for size in ((7, 5), (3, 2)):
+            pages.newFrame()
+            first.resize(size).save(pages, format="TIFF", tiffinfo={254: 1})
+        content = file.getvalue()
+    np.testing.assert_array_equal(decode_image(content), RGB)
+    assert picture_size(content, Reading()) == RGB.shape[:2]
 
 
 def png(values: np.ndarray) -> bytes:

@@ -206,7 +206,7 @@ def test_a_second_mask_is_refused_and_united_where_the_card_says_so(tmp_path: Pa
     with pytest.raises(
         DatasetError, match=r"second mask .*\n.*no pattern of the card matches it; beside it train-a_mask"
     ):
-        labels(write_set(tmp_path, files, masks="masks/{id}_mask.png"))
+        labels(write_set(tmp_path, files, masks="masks/{id}_mask.png", several_masks="error"))
     card = write_set(tmp_path, files, masks="masks/{id}_mask*", several_masks="union")
     found = labels(card)
     np.testing.assert_array_equal(found["train-a"], T | PART.astype(bool))
@@ -306,7 +306,7 @@ def test_what_cannot_be_is_told_in_a_sentence(tmp_path: Path, name: str) -> None
 
 
 def test_all_mistakes_of_a_set_are_told_together(tmp_path: Path) -> None:
-    files = images() | masks("masks/{}_m.png") | {"masks/train-a_m_2.png": PART, "masks/train-c_m.png": PART}
+    files = images() | masks("masks/{}_m.png") | {"masks/train-a_m_b.png": PART, "masks/train-c_m.png": PART}
     files["masks/val-a_m.png"] = T * np.uint8(255) // 2
     card = write_set(tmp_path, files, masks="masks/{id}_m.png")
     assert {p.kind for p in check(card, "official")} == {"second mask", "missing image", "mask values"}

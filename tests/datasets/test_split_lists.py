@@ -38,6 +38,7 @@ LISTS: dict[str, tuple[tuple[str, ...], Any, Any]] = {
         "images/val-a.png,masks/val-a.png\n",
     ),
     "bare names of files in folders": (NESTED, "cam/1/a\n2/a.png\n", "b\n"),
+    "names in quotes": (IDS, '"train-a"\n"images/train-b.png"\n', "'val-a.png'\n"),
     "names with blanks": (WORDS, "img 1\nimg 2.png\n", "img\n"),
     "decomposed letters": (ACCENTS, nfd("train-a-ü\ntrain-b-ü.png\n"), nfd("val-a-ü\n")),
 }
@@ -108,3 +109,47 @@ def test_a_sequence_table_may_decompose_letters_and_has_to_be_text(tmp_path: Pat
     (tmp_path / "sequences.csv").write_bytes(table.encode("utf-8").replace(b"frame", b"frame\xff"))
     with pytest.raises(DatasetError, match=r"sequences\.csv: byte 0xff in line 1 is not UTF-8"):
         check_all(card, "official")
+
+
+ROWS = list(zip(IDS, ("s 1", "s 1", "s2"), strict=True))
+# name -> the table, whatever program wrote it
+TABLES: dict[str, Any] = {
+    "commas": "frame,sequence\n" + "".join(f"{i},{s}\n" for i, s in ROWS),
+    "semicolons": "frame;sequence\r\n" + "".join(f"{i};{s}\r\n" for i, s in ROWS),
+    "tabs": "frame\tsequence\n" + "".join(f"{i}\t{s}\n" for i, s in ROWS),
+    "blanks around": "frame , sequence\n" + "".join(f"{i} ,  {s} \n" for i, s in ROWS),
+    "a byte order mark and Windows": BOM + ("frame,sequence\r\n" + "".join(f"{i},{s}\r\n" for i, s in ROWS)).encode(),
+    "UTF-16": ("frame\tsequence\r\n" + "".join(f"{i}\t{s}\r\n" for i, s in ROWS)).encode(UTF16),
+    "quotes": '"frame","sequence"\n' + "".join(f'"{i}","{s}"\n' for i, s in ROWS),
+    "more columns": "n,sequence,frame\n" + "".join(f"1,{s},{i}\n" for i, s in ROWS),
+    "empty lines": "frame,sequence\n\n" + "\n".join(f"{i},{s}\n" for i, s in ROWS),
+    "file names": "frame,sequence\n" + "".join(f"{i}.png,{s}\n" for i, s in ROWS),
+    "paths": "frame,sequence\n" + "".join(f"images\\{i}.png,{s}\n" for i, s in ROWS),
+    "frames of another set": "frame,sequence\nother,9\n" + "".join(f"{i},{s}\n" for i, s in ROWS),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_sequence_table_means_the_same_however_it_is_written(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "sequences.csv", TABLES[name])
+    card = write_set(tmp_path, images() | masks(), sequences="sequences.csv")
+    assert {s.id: s.sequence for s in check_all(card, "official").samples} == dict(ROWS)
+
+
+BROKEN = {
+    "no such columns": ("image,video\ntrain-a,1\n", r"has columns \['image', 'video'\]; expected frame and sequence"),
+    "an empty file": ("", r"has columns \[\]; expected frame and sequence"),
+    "a row of one column": ("frame,sequence\ntrain-a\ntrain-b,1\nval-a,2\n", "line 2: 'train-a' has no frame or no"),
+    "an empty sequence": ("frame,sequence\ntrain-a,\ntrain-b,1\nval-a,2\n", "line 2: 'train-a,' has no frame or no"),
+    "two sequences": ("frame,sequence\ntrain-a,1\ntrain-a,2\n", "frame train-a is in two sequences"),
+    "a frame that is missing": ("frame,sequence\ntrain-a,1\nval-a,2\n", "train-b: has no sequence"),
+    "a field without end": ('frame,sequence\n"' + "x" * 200_000 + '",1\n', "is no table: field larger"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_sequence_table_that_does_not_fit_is_told(tmp_path: Path, name: str) -> None:
+    text, sentence = BROKEN[name]
+    write(tmp_path / "sequences.csv", text)
+    with pytest.raises(DatasetError, match=sentence):
+        check_all(write_set(tmp_path, images() | masks(), sequences="sequences.csv"), "official")

@@ -1,18 +1,21 @@
 """Predictions replace no file of others, take pictures as cameras and scanners write them, and pass over others."""
 
+import gzip
 import re
 import struct
 import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import AppendingTiffWriter
+from scans import dicom, nifti
 
 from pipeline.cli import main
+from pipeline.datasets.image_files import Reading, decode_image
 from pipeline.datasets.procedural import render
-from pipeline.prediction.images import find_images, read_any
+from pipeline.prediction.images import explain, find_images, read_any
 from pipeline.prediction.predict import predict
 
 RGB, _ = render(3, 0, (40, 56))
@@ -170,8 +173,40 @@ def sixteen_bit_colour(path, values):
 def test_colour_of_sixteen_bits_is_read_if_it_fills_them_and_never_as_black(tmp_path):
     wide = RGB.astype(np.uint16)
     assert (read_any(sixteen_bit_colour(tmp_path / "full.png", wide * 257)) == RGB).all()
-    with pytest.raises(ValueError, match=r"16 bits per channel, values up to about 4095.*convert it to 8-bit RGB"):
+    with pytest.raises(ValueError, match=r"16 bits per channel, values up to about 4095.*--window 0 4095"):
         read_any(sixteen_bit_colour(tmp_path / "dark.png", wide * 16))
+    assert (read_any(tmp_path / "dark.png", (0, 4080)) == RGB).all()
+    assert (read_any(tmp_path / "full.png", (0, 65535)) == RGB).all()
+
+
+SCANS = {  # name -> (Hounsfield units or labels, photometric interpretation, the file's slope and intercept)
+    "CT": (GREY.astype(np.int16) * 4 - 500, "MONOCHROME2", (1, 0)),
+    "CT, stored from zero": (GREY.astype(np.int16) * 4 - 500, "MONOCHROME2", (1, -1024)),
+    "bright is dark": (GREY.astype(np.int16) * 4 - 500, "MONOCHROME1", (1, 0)),
+}
+
+
+@pytest.mark.parametrize("name", SCANS)
+def test_scans_are_read_as_training_reads_them(name, tmp_path):
+    values, colours, (slope, intercept) = SCANS[name]
+    path = tmp_path / "x.dcm"
+    stored = (values.astype(np.int32) - intercept).astype(np.int16)
+    path.write_bytes(dicom(stored, colours, PixelRepresentation=1, RescaleSlope=slope, RescaleIntercept=intercept))
+    window = (-500.0, 520.0)
+    read = read_any(path, window)
+    assert (read == decode_image(path.read_bytes(), Reading(window))).all()
+    assert (read == (255 - GREY if "dark" in name else GREY)[..., None]).all()
+    with pytest.raises(ValueError, match=r"values -\d+ to \d+ have no agreed range; give it with --window LOW HIGH"):
+        read_any(path)
+    assert list(find_images([tmp_path])[0]) == [path]
+
+
+def test_slices_of_nifti_are_read_as_training_reads_them(tmp_path):
+    (tmp_path / "x.nii").write_bytes(nifti(GREY.astype(np.int16) * 4))
+    assert (read_any(tmp_path / "x.nii", (0, 1020)) == GREY[..., None]).all()
+    (tmp_path / "volume.nii.gz").write_bytes(gzip.compress(nifti(np.zeros((5, 6, 7), np.int16))))
+    with pytest.raises(ValueError, match="save each slice as a file of its own"):
+        read_any(tmp_path / "volume.nii.gz", (0, 1))
 
 
 def test_the_first_picture_of_a_phones_jpeg_and_of_a_pyramid_is_read(tmp_path):
@@ -200,3 +235,21 @@ def test_the_command_takes_a_window_and_counts_what_it_passed_over(student, tmp_
     assert main([*asked, "--window", "0", "4095"]) == 0
     with Image.open(tmp_path / "out/x_overlay.png") as shown:
         assert np.array(shown).max() > 150
+
+
+WHAT_IT_IS = {
+    "an HTML page": b"<!DOCTYPE html><html></html>",
+    "a Git LFS pointer; .* git lfs pull": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n",
+    "a video or HEIF file; extract its frames": b"\0\0\0\x20ftypisom" + bytes(40),
+    "a PDF; export its pages": b"%PDF-1.4",
+    "zeros only: a copy that was cut off": bytes(300),
+    "PNG, JPEG, TIFF, BMP, GIF and WebP are read": b"some words",
+}
+
+
+@pytest.mark.parametrize("said", WHAT_IT_IS)
+def test_what_is_no_picture_is_called_by_its_name(said, tmp_path):
+    (tmp_path / "x.png").write_bytes(WHAT_IT_IS[said])
+    with pytest.raises(UnidentifiedImageError, match=said) as raised:
+        read_any(tmp_path / "x.png")
+    assert explain(raised.value) == str(raised.value)

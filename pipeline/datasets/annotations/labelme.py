@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from pipeline.datasets.annotations.names import Names, as_contents, from_contents, require_object
+from pipeline.datasets.image_files import PLAIN, Reading, picture_size
 from pipeline.datasets.masks.files import Overlap, Part, paint
 from pipeline.datasets.masks.values import MaskError
 
@@ -20,11 +21,13 @@ EXPECTED = "LabelMe's shapes, imageHeight and imageWidth"
 
 @dataclass(frozen=True)
 class LabelMeMask:
-    """One LabelMe file."""
+    """One LabelMe file. image, reading: what it annotates, whose size it has where the file does not say it."""
 
     path: Path
     names: Names
     overlap: Overlap
+    image: Path
+    reading: Reading = PLAIN
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -32,22 +35,25 @@ class LabelMeMask:
 
     def contents(self) -> tuple[bytes, ...]:
         """The label that the file is converted to."""
-        return as_contents(convert(self.path.read_bytes(), self.names, self.overlap))
+        found = parse(self.path.read_bytes())
+        if not {"imageHeight", "imageWidth"} & set(found):  # as LabelMe wrote its files before version 3
+            height, width = picture_size(self.image.read_bytes(), self.reading)
+            found |= {"imageHeight": height, "imageWidth": width}
+        return as_contents(convert(found, self.names, self.overlap))
 
     def label(self, contents: tuple[bytes, ...]) -> np.ndarray:
         return from_contents(contents)
 
     def absolute(self) -> "LabelMeMask":
-        return replace(self, path=self.path.absolute())
+        return replace(self, path=self.path.absolute(), image=self.image.absolute())
 
 
-def convert(content: bytes, names: Names, overlap: Overlap) -> np.ndarray:
-    """(H, W) uint8 train ids of a LabelMe file.
+def convert(found: dict[str, Any], names: Names, overlap: Overlap) -> np.ndarray:
+    """(H, W) uint8 train ids of what ``parse`` gives of a LabelMe file.
 
     Raises:
-        MaskError: not LabelMe's JSON, an unknown name, a shape without an area, or overlapping classes.
+        MaskError: not LabelMe's, an unknown name, a shape without an area, or overlapping classes.
     """
-    found = parse(content)
     size = found.get("imageHeight"), found.get("imageWidth")
     if not all(isinstance(n, int) and n > 0 for n in size) or not isinstance(found.get("shapes"), list):
         raise MaskError(f"is JSON with {', '.join(sorted(found)[:6]) or 'nothing in it'}; expected {EXPECTED}")

@@ -9,27 +9,34 @@ from pipeline.datasets.annotations.labelme import LabelMeMask, names_in
 from pipeline.datasets.annotations.names import Names
 from pipeline.datasets.card import Card
 from pipeline.datasets.formats.large import few_at_a_time
-from pipeline.datasets.image_files import open_mask
+from pipeline.datasets.image_files import Reading, open_mask
 from pipeline.datasets.mask_encodings import Binary, Encoding
 from pipeline.datasets.masks.binary import facts_of
-from pipeline.datasets.masks.decision import decide
+from pipeline.datasets.masks.decision import AMBIGUOUS, decide
 from pipeline.datasets.masks.facts import GreyFacts
 from pipeline.datasets.masks.files import FileMask, Layer, LayeredMask, Mask
 from pipeline.datasets.pairing import Pairs
-from pipeline.datasets.problems import Problem
+from pipeline.datasets.problems import Problem, shortened
 
 THREADS = 8  # decoding and hashing release the GIL; more threads only help slow disks
 
 
 @dataclass(frozen=True)
 class MaskChoice:
-    """Makes the masks of a set's ids. encodings: mask file -> its encoding, where files have decided it."""
+    """Makes the masks of a set's ids.
+
+    Attributes:
+        encodings: mask file -> its encoding, where files have decided it.
+        problems: mask file -> what speaks against deciding it.
+        notes: what was decided, where a user should know it.
+    """
 
     card: Card
     pairs: Pairs
     names: Names
     encodings: dict[Path, Encoding] = field(default_factory=dict)
     problems: dict[Path, Problem] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def mask(self, i: str) -> Mask:
         """The mask of an id that has one, or several that the card unites."""
@@ -39,14 +46,20 @@ class MaskChoice:
             return CocoMask(coco.path, *coco.images[entry], names, self.card.overlap)
         paths = self.pairs.masks[i]
         if paths[0].suffix.lower() == ".json":
-            return LabelMeMask(paths[0], self.names, self.card.overlap)
+            return self._labelme(i, paths[0])
         if len(paths) == 1 and not self.pairs.classes:
             return FileMask(paths[0], self.encoding(paths[0]))
-        return LayeredMask(tuple(self._layer(path) for path in sorted(paths, key=self._order)), self.card.overlap)
+        layers = tuple(self._layer(path) for path in sorted(paths, key=self._order))
+        return LayeredMask(layers, self.card.overlap, any(path in self.pairs.parts for path in paths))
 
     def encoding(self, path: Path) -> Encoding:
         """How a mask file is read."""
         return self.encodings.get(path, self.card.encoding)
+
+    def _labelme(self, i: str, path: Path) -> LabelMeMask:
+        image = next(iter(self.pairs.images.get(i, [])), path)
+        reading = Reading(self.card.value_range, self.card.orientation == "stored")
+        return LabelMeMask(path, self.names, self.card.overlap, image, reading)
 
     def _layer(self, path: Path) -> Layer:
         name = self.pairs.classes.get(path, "")
@@ -78,6 +91,10 @@ def _decide_white(encoding: Binary, files: list[Path], choice: MaskChoice) -> No
             choice.problems[path] = Problem("mask values", str(path), cut)
         else:
             choice.encodings[path] = encoding.cut_at(cut)
+    soft = [Path(facts.name) for facts in found if facts.border > AMBIGUOUS * facts.pixels]
+    if smooth := [path.name for path in soft if path in choice.encodings]:
+        told = "masks with smooth grey borders, as resizing makes them, which are cut at half of white"
+        choice.notes.append(f"{told} ({len(smooth)}): {shortened(smooth)}")
 
 
 def _facts(path: Path) -> GreyFacts | None:

@@ -7,10 +7,8 @@ many different ones. Few values in solid areas are classes or void areas, and ar
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 
-from pipeline.datasets.masks.facts import GreyFacts
+from pipeline.datasets.masks.facts import NEAR, SHADES, WHITES, GreyFacts
 
-WHITES = (1, 255, 65535)
-NEAR = 0.125  # a value within this share of the range of black or white may be noise: former JPEGs reach 1/8
 AMBIGUOUS = 0.01  # share of an image that may be neither (antialiased borders: up to 0.0004 in CVC-ClinicDB)
 VARIETY = 6  # different values near black and white that show noise; labels are fewer
 SOLID = 0.005  # share of solid areas that is forgiven in a set with noise (CVC-ClinicDB: 0.001)
@@ -89,7 +87,8 @@ def _mistake(facts: GreyFacts, common: _Common) -> str:
     if white == 1:
         return ""
     grey, surely = facts.share(sides.between), facts.share(sides.bright)
-    if grey > AMBIGUOUS or grey * facts.pixels > surely * facts.pixels + STRAY:
+    unsure = grey - facts.border / facts.pixels
+    if unsure > AMBIGUOUS or unsure * facts.pixels > surely * facts.pixels + STRAY:
         values = ", ".join(map(str, sides.between[:5]))
         return (
             f"{grey:.1%} of the pixels are neither 0 nor {white}, e.g. {values}; expected two values. If the mask "
@@ -121,6 +120,9 @@ def _third_value(facts: GreyFacts, sides: _Sides, common: _Common) -> str:
     solid = [v for v in others if facts.solid.get(v)]
     if solid and (not common.noisy or sum(facts.solid[v] for v in solid) > SOLID * facts.pixels):
         return _told(facts, common, solid, "in solid areas")
+    lines = facts.share(sides.between) * facts.pixels > STRAY and len(sides.between) < SHADES
+    if lines and not common.noisy:
+        return _told(facts, common, sides.between, "in lines, and few other values, so that it is no smooth border")
     if common.noisy or facts.share(near) * facts.pixels <= STRAY or _is_tiny(near, facts, sides, common):
         return ""
     return _told(facts, common, near, "and few other values, so that it is no noise of a JPEG")

@@ -70,10 +70,11 @@ class Layer:
 
 @dataclass(frozen=True)
 class LayeredMask:
-    """Several mask files of one image, united."""
+    """Several mask files of one image, united. disjoint: they are parts of one label only if they do not overlap."""
 
     layers: tuple[Layer, ...]
     overlap: Overlap
+    disjoint: bool = False
 
     @property
     def path(self) -> Path:
@@ -101,6 +102,12 @@ class LayeredMask:
                 for layer, (h, w) in zip(self.layers, (d.shape for d in decoded), strict=True)
             )
             raise MaskError(f"the image's masks have different sizes: {sizes}")
+        if self.disjoint and (twice := sum((label != 0).astype(int) for label in decoded) > 1).any():
+            names = ", ".join(layer.path.name for layer in self.layers)
+            raise MaskError(
+                f"{twice.sum()} pixels lie in several of its masks ({names}), so that these are no parts of one label; "
+                "to unite them all the same: several_masks: union; if one is the right one, name the others in skip"
+            )
         parts = [
             (label != 0, label if layer.train_id < 0 else layer.train_id)
             for layer, label in zip(self.layers, decoded, strict=True)
