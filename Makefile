@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export DO_NOT_TRACK := 1
 
-.PHONY: setup help quickstart test check docs pages notebooks e2e outages gpu-check prefect clean
+.PHONY: setup help quickstart test check docs pages notebooks e2e browser outages gpu-check prefect clean
 
 setup: $(READY)        ## a virtual environment with everything (the default)
 
@@ -45,8 +45,11 @@ pages: $(READY)        ## the generated pages, tables and pictures of README and
 notebooks: $(READY)    ## the documentation's notebooks, run again and written with their outputs
 	$(BIN)/python -m pipeline.maintenance.notebooks
 
-e2e: $(READY)          ## a real Prefect server and workers on loopback, both deployments; pages in a browser; the notebooks
-	$(BIN)/python -m pytest -m slow tests/flows/test_end_to_end.py tests/flows/test_pages.py tests/report/test_browser.py tests/export/test_web.py tests/maintenance/test_notebooks.py
+e2e: $(READY)          ## a real Prefect server and workers on loopback, both deployments; the quickstart's report in a browser
+	$(BIN)/python -m pytest -m slow tests/flows/test_end_to_end.py tests/report/test_browser.py
+
+browser: $(READY)      ## Prefect's pages and an exported student in a browser (needs npm once); the notebooks, run
+	$(BIN)/python -m pytest -m slow tests/flows/test_pages.py tests/export/test_web.py tests/maintenance/test_notebooks.py
 
 outages: $(READY)      ## servers, workers and processes killed under Prefect, Dask, DDP and at an S3 server; half an hour
 	$(BIN)/python -m pytest -m slow tests/flows/test_outages.py tests/cache tests/training tests/export/test_export.py tests/e2e

@@ -140,7 +140,8 @@ class Objective(nn.Module):
             f"step {step}: not finite: {', '.join(terms) or 'the weighted sum'}. "
             f"Samples: {'; '.join(samples) or 'none alone, only the batch together'}. "
             "If images or teacher features are listed, run `sward verify` on the store. If only student tensors or "
-            "terms are, lower the learning rate, clip the gradient, or train in 32-true instead of mixed precision"
+            "terms are, lower the learning rate, clip the gradient, or train in "
+            "32-true instead of bf16-mixed or 16-mixed"
         )
 
     @torch.no_grad()

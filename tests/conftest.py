@@ -10,6 +10,8 @@ import torch
 from comparison_fixtures import compare_config, compared  # noqa: F401 (fixtures of every folder)
 from tiny import HEAD, tiny_cache, tiny_train
 
+os.environ.pop("COLUMNS", None)  # lines are folded where a terminal or this says how wide they may be
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:

@@ -174,6 +174,9 @@ def test_both_stages_from_the_command_line(cache_yaml, tmp_path, capsys):
     assert ["mDice", "%", f"{100 * best['validation']['dice']:.2f}", f"{100 * test['dice']:.2f}"] in table
 
 
+MODULES = {"predict": "result_verbs", "train": "train_verbs"}
+
+
 @pytest.mark.parametrize(
     ("verb", "remedy"), [("extract", "batch_size=1"), ("train", "bf16-mixed"), ("predict", "--tile")]
 )
@@ -185,7 +188,7 @@ def test_a_full_gpu_is_an_error_of_the_user_with_what_to_do(verb, remedy, monkey
     def full(args):
         raise torch.OutOfMemoryError(message)
 
-    module = sys.modules[f"pipeline.cli.{'result_verbs' if verb == 'predict' else 'main'}"]
+    module = sys.modules[f"pipeline.cli.{MODULES.get(verb, 'main')}"]
     monkeypatch.setattr(module, verb, full)
     arguments = ["run", "image.png"] if verb == "predict" else [cache_yaml]
     status, said = outcome(capsys, verb, *arguments)

@@ -17,7 +17,11 @@ from pipeline.cli.missing_packages import install_hint
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OWN = {"sward", "pipeline", "flows"}
-WITHOUT_EXTRA = {"pipeline/maintenance"}  # writes files of the checkout, in the environment of `make`
+WITHOUT_EXTRA = {
+    "pipeline/maintenance",  # writes files of the checkout, in the environment of `make`
+    "sward/mwad/kernels.py",  # Triton comes with torch's CUDA builds, each with the version it needs
+    "sward/mwad/triton_attention_terms.py",
+}
 
 
 def canonical(requirement):

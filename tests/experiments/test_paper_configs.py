@@ -13,6 +13,7 @@ from pipeline.datasets.card import read_card
 from pipeline.experiments.compare import planned_rows
 from pipeline.experiments.compare_config import CompareConfig
 from pipeline.training.trainable import build_trainable
+from sward.students.saved import untrained
 from sward.teachers.hiera import ARCHITECTURES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +31,7 @@ def _at_root(monkeypatch):
 def trainable(config, classes):
     width = ARCHITECTURES["tiny"]["embed_dim"]
     with torch.random.fork_rng():
-        return build_trainable(config, levels(width), classes, 0)
+        return build_trainable(untrained(config), levels(width), classes, 0)
 
 
 def levels(width):

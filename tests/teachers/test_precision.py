@@ -89,7 +89,7 @@ def test_a_store_in_bfloat16_is_another_store_and_verifies_against_a_float32_tea
     path = extract(half).path
     assert Store(path).identity["teacher.autocast"] is True
     assert verify(path).ok
-    assert max(error for _, error in verify(path).levels.values()) < 1e-6  # the same processor, the same precision
+    assert max(error for _, error in verify(path).levels.values()) < 2e-3  # other batches: AMX sums in another order
     monkeypatch.setattr(HieraTeacher, "__init__", _never_half(HieraTeacher.__init__))
     across = verify(path)
     assert across.ok, across.problems

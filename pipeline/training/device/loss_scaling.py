@@ -7,7 +7,6 @@ doubles after 2000 steps without. It is part of a checkpoint.
 from typing import Any
 
 import torch
-from lightning_fabric.plugins import MixedPrecision
 from torch.amp import GradScaler
 
 from pipeline.training.config import TrainConfig
@@ -18,6 +17,8 @@ SMALLEST = 1.0  # a gradient that overflows at this scale is no matter of the sc
 def fabric_precision(config: TrainConfig, device: torch.device) -> dict[str, Any]:
     """Arguments of Fabric for the run's precision; Fabric itself would replace float16 by bfloat16 on a CPU."""
     if config.precision == "16-mixed":
+        from lightning_fabric.plugins import MixedPrecision  # Fabric is imported first in `distributed/fabric.py`
+
         return {"plugins": MixedPrecision("16-mixed", device.type)}
     return {"precision": config.precision}
 

@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.devices import resolve_device
 from pipeline.training.config import TrainConfig
+from pipeline.training.device.loss_scaling import fabric_precision
 from pipeline.training.distributed.processes import TIMEOUT
 
 
@@ -34,8 +35,6 @@ with hidden("torchmetrics"):
     from lightning_fabric import Fabric
     from lightning_fabric.plugins.environments import LightningEnvironment
     from lightning_fabric.strategies import DDPStrategy
-
-    from pipeline.training.device.loss_scaling import fabric_precision
 
 # DDP option: copy the first process's buffers to the others in every forward pass; torch 2.13 renamed it
 NEW = "forward_sync_buffers"
