@@ -23,9 +23,10 @@ $(READY): pyproject.toml constraints.txt
 quickstart: $(READY)   ## both stages on the embedded default, a table, and a report
 	$(BIN)/sward quickstart
 
-# One thread a process: torch's own threads would only wait for each other.
+# One thread a process: torch's own threads would only wait for each other. Files start in their order: by number of tests,
+# the longest ones would come last, alone.
 test: $(READY) check   ## the fast tests, on up to four cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: $(READY)        ## read-only: format, lint, types, import contract
 	$(BIN)/ruff check .
