@@ -29,3 +29,9 @@ def test_all_runs_come_from_one_clean_commit_with_one_set_of_versions(file):
 @pytest.mark.parametrize("file", SAVED, ids=lambda file: file.parent.name)
 def test_every_run_is_finished(file):
     assert {run["status"] for run in runs(file)} == {"finished"}
+
+
+@pytest.mark.parametrize("file", sorted(RESULTS.rglob("run.json")), ids=lambda file: file.parent.name)
+def test_no_kept_run_names_a_folder_of_the_machine_that_made_it(file):
+    places = [read_json(file).get("store", "")]
+    assert not [place for place in places if str(place).startswith("/")]
