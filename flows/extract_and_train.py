@@ -8,22 +8,23 @@ from typing import Any
 from prefect import flow
 
 from flows.endings import log_cancellation, with_cause
-from flows.form import Count, Rate, Seed, TrainFile, TrainOverrides, run_name, settings
+from flows.form import Count, Device, Rate, Seed, TrainFile, TrainOverrides, run_name, with_empty_fields
 from flows.task import log_config, sward
-from flows.train import publish_results
+from flows.train import publish_results, student_settings
 from pipeline.config import load_config
 from pipeline.training.config import TrainConfig
 
 
 @flow(name="extract-and-train", flow_run_name=run_name, on_cancellation=[log_cancellation])
 @with_cause
+@with_empty_fields
 def extract_and_train(
     config: TrainFile,
     steps: Count = None,
     seed: Seed = None,
     batch_size: Count = None,
     learning_rate: Rate = None,
-    device: str | None = None,
+    device: Device = None,
     overrides: TrainOverrides = None,
 ) -> dict[str, Any]:
     """Extracts the store of a run and trains its student meanwhile, or continues both.
@@ -39,8 +40,7 @@ def extract_and_train(
         device: of the student: cpu, cuda or cuda:N; empty: as in the file. The teacher's is {"cache.device": "cuda"}.
         overrides: any other settings, e.g. {"order.window": 128}; they win over the fields above.
     """
-    fields = {"steps": steps, "seed": seed, "batch_size": batch_size, "optimizer.lr": learning_rate, "device": device}
-    changes = settings(fields, overrides)
+    changes = student_settings(steps, seed, batch_size, learning_rate, device, overrides)
     if load_config(TrainConfig, config, changes).order.kind != "shards":
         changes = ["order.kind=shards", *changes]
     checked = load_config(TrainConfig, config, changes)

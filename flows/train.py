@@ -43,12 +43,24 @@ def train_student(
         device: cpu, cuda or cuda:N; empty: as in the file, else the first GPU if there is one.
         overrides: any other settings, e.g. {"optimizer.weight_decay": 0.01}; they win over the fields above.
     """
-    fields = {"steps": steps, "seed": seed, "batch_size": batch_size, "optimizer.lr": learning_rate, "device": device}
-    changes = settings(fields, overrides)
+    changes = student_settings(steps, seed, batch_size, learning_rate, device, overrides)
     checked = load_config(TrainConfig, config, changes)
     log_config(checked)
     sward("train", config, changes)
     return publish_results(checked.folder)
+
+
+def student_settings(
+    steps: int | None,
+    seed: int | None,
+    batch_size: int | None,
+    learning_rate: float | None,
+    device: str | None,
+    overrides: dict[str, Any] | None,
+) -> list[str]:
+    """Settings of a student's form for `--set`, in the order of its fields."""
+    fields = {"steps": steps, "seed": seed, "batch_size": batch_size, "optimizer.lr": learning_rate, "device": device}
+    return settings(fields, overrides)
 
 
 @flow(name="fit-teacher-head", flow_run_name=run_name, on_cancellation=[log_cancellation])

@@ -17,7 +17,7 @@ from pipeline.plain_text import one_line, printable
 
 Show = Callable[..., None]
 STOPPED = "\nstopped; what is finished is kept, the same command continues"
-BETWEEN_WORDS: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False, "drop_whitespace": True}
+BETWEEN_WORDS: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
 QUIET_SECONDS = 10  # minimum time between progress lines without a terminal
 
 

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from lightning_fabric import Fabric
 from torch import nn
 
 from pipeline.cache.config import enlarged
 from pipeline.devices import resolve_device, wait_for
 from pipeline.training.config import TrainConfig
+from pipeline.training.distributed.fabric import make_fabric
 from pipeline.training.inputs.stores import one_of
 from pipeline.training.teacher.heads import head_channels
 from pipeline.training.trainable import build_trainable
@@ -149,8 +149,7 @@ class SyntheticStepper:
         head: Student | None,
         device: torch.device,
     ) -> None:
-        fabric = Fabric(accelerator=device.type, devices=[device.index or 0] if device.type == "cuda" else 1,
-                        precision=config.precision)  # fmt: skip
+        fabric = make_fabric(config.model_copy(update={"devices": 1, "nodes": 1}))
         trained = [p for m in (student, objective) for p in m.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=config.optimizer.lr)
         self.fabric, self.objective, self.batch, self.head = fabric, objective, batch, head

@@ -54,7 +54,7 @@ def decode_picture(content: bytes, reading: Reading) -> Picture:
         Exception: whatever a decoder raises for broken bytes.
     """
     if is_dicom(content) or is_nifti(content):
-        return Picture(_as_rgb(_windowed(read_dicom(content) if is_dicom(content) else read_nifti(content), reading)))
+        return Picture(pixels_of(read_scan(content), reading.window))
     if is_npy(content):
         raise UnsupportedImageError("an .npy array; masks may be .npy, images not: save it as PNG")
     image = open_picture(content)
@@ -72,12 +72,22 @@ def decode_picture(content: bytes, reading: Reading) -> Picture:
     return _upright(np.array(rgb), image, reading, transparent)
 
 
-def _windowed(scan: Scan, reading: Reading) -> np.ndarray:
+def read_scan(content: bytes) -> Scan:
+    """A DICOM or NIfTI file."""
+    return read_dicom(content) if is_dicom(content) else read_nifti(content)
+
+
+def pixels_of(scan: Scan, window: tuple[float, float] | None) -> np.ndarray:
+    """(H, W, 3) uint8 of a scan; of more than 8 bits by the window.
+
+    Raises:
+        UnsupportedImageError: more than 8 bits without a window, or values that are not finite.
+    """
     if scan.values.dtype == np.uint8:
         values = scan.values
     else:
-        values = narrowed(scan.values, reading.window, str(scan.values.dtype), scan.known)
-    return 255 - values if scan.inverted else values
+        values = narrowed(scan.values, window, str(scan.values.dtype), scan.known)
+    return _as_rgb(255 - values if scan.inverted else values)
 
 
 def _as_rgb(values: np.ndarray) -> np.ndarray:

@@ -7,8 +7,9 @@ values are looked at: a file that reaches the upper half of 16 bits is taken to 
 import numpy as np
 from PIL import Image
 
-from pipeline.datasets.formats.medical import read_dicom, read_nifti
 from pipeline.datasets.formats.recognise import is_dicom, is_nifti
+from pipeline.datasets.formats.wide import require_finite, to_bytes
+from pipeline.datasets.image_files import pixels_of, read_scan
 
 WIDE = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # grey of more than 8 bits
 FULL = 65535
@@ -58,10 +59,9 @@ def full_range(values: np.ndarray, mode: str) -> Window:
     Raises:
         ValueError: they don't.
     """
+    require_finite(values)
     low, high = float(values.min()), float(values.max())
     found = f"values {low:g} to {high:g}"
-    if not np.isfinite([low, high]).all():
-        raise ValueError("some pixels are NaN or infinite; replace them, or save the image with 8 bits")
     if mode == "F":
         raise ValueError(f"floating-point pixels ({found}) have no agreed range; give it, e.g. --window 0 1")
     if low < 0 or high > FULL:
@@ -87,27 +87,10 @@ def scan_pixels(content: bytes, window: Window | None) -> np.ndarray:
         UnsupportedImageError: the extra ``medical`` is not installed, or the file has several slices.
         ValueError: more than 8 bits without a window; the message tells the range.
     """
-    scan = read_dicom(content) if is_dicom(content) else read_nifti(content)
-    values = scan.values
-    if values.dtype != np.uint8:
-        if window is None:
-            found = f"values {values.min():g} to {values.max():g}{scan.known}"
-            raise ValueError(
-                f"{found} have no agreed range; give it with --window LOW HIGH, as on the card of the training"
-            )
-        values = to_bytes(values, window)
-    values = 255 - values if scan.inverted else values
-    return values if values.ndim == 3 else np.stack([values] * 3, -1)
-
-
-def to_bytes(values: np.ndarray, window: Window) -> np.ndarray:
-    """uint8 of values: ``window`` becomes 0 and 255, what lies outside is cut off.
-
-    Raises:
-        ValueError: NaN or infinite values.
-    """
-    values = values.astype(np.float64)
-    if not np.isfinite(values).all():
-        raise ValueError("some pixels are NaN or infinite; replace them, or save the image with 8 bits")
-    low, high = window
-    return np.rint((values.clip(low, high) - low) * (255 / (high - low))).astype(np.uint8)
+    scan = read_scan(content)
+    if scan.values.dtype != np.uint8 and window is None:
+        found = f"values {scan.values.min():g} to {scan.values.max():g}{scan.known}"
+        raise ValueError(
+            f"{found} have no agreed range; give it with --window LOW HIGH, as on the card of the training"
+        )
+    return pixels_of(scan, window)

@@ -60,17 +60,32 @@ def narrowed(values: np.ndarray, window: tuple[float, float] | None, form: str, 
     Raises:
         UnsupportedImageError: no window, or values that are not finite.
     """
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise UnsupportedImageError("values that are NaN or infinite; replace them and save the image again")
     if window is None:
+        require_finite(values)
         low, high = values.min(), values.max()
         raise UnsupportedImageError(
             f"pixel format {form} of more than 8 bits a channel, values {low:g} to {high:g}{known}; "
             f"say on the card which become black and white: {_proposal(float(low), float(high))}, "
             "or convert to 8-bit RGB"
         )
+    return to_bytes(values, window)
+
+
+def to_bytes(values: np.ndarray, window: tuple[float, float]) -> np.ndarray:
+    """uint8 of values: ``window`` becomes 0..255, what lies outside is cut off.
+
+    Raises:
+        UnsupportedImageError: values that are not finite.
+    """
+    require_finite(values)
     share = (values.astype(np.float64) - window[0]) / (window[1] - window[0])
     return np.rint(np.clip(share, 0, 1) * 255).astype(np.uint8)
+
+
+def require_finite(values: np.ndarray) -> None:
+    """Raises UnsupportedImageError if a value is NaN or infinite."""
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise UnsupportedImageError("values that are NaN or infinite; replace them and save the image again")
 
 
 def _proposal(low: float, high: float) -> str:
