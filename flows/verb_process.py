@@ -11,11 +11,11 @@ import re
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+
+from pipeline.stopping import end_with_parent, stop_process
 
 GRACE = 20.0  # seconds between SIGTERM and SIGKILL; Prefect itself allows a cancelled flow 30
 TAIL = 40  # lines kept for the error message
@@ -72,7 +72,7 @@ def run(
         encoding="utf-8",
         errors="replace",
         env=whole_lines(os.environ) | {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
-        start_new_session=True,  # signals to the flow's process group reach the child only through `stop`
+        start_new_session=True,  # signals to the flow's process group reach the child only through `stop_process`
     )
     tail: deque[str] = deque(maxlen=TAIL)
     try:
@@ -82,23 +82,12 @@ def run(
             show(tail[-1])
         status = process.wait()
     finally:
-        stop(process, grace)
+        stop_process(process, grace)
+        if process.stdout:
+            process.stdout.close()
     if status:
         raise failure(verb, status, list(tail))
     return list(tail)
-
-
-def stop(process: subprocess.Popen[str], grace: float) -> None:
-    """Sends SIGTERM (training then writes a checkpoint), and SIGKILL if it still runs after ``grace`` seconds."""
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(grace)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    if process.stdout:
-        process.stdout.close()
 
 
 def failure(verb: str, status: int, tail: list[str]) -> ChildFailed:
@@ -114,24 +103,8 @@ def failure(verb: str, status: int, tail: list[str]) -> ChildFailed:
     return (TransientError if number and int(number[1]) in TRANSIENT else ChildFailed)(text)
 
 
-def stop_with_parent(parent: int, grace: float = GRACE) -> None:
-    """Starts a thread that stops this process when ``parent`` ends: SIGTERM, then SIGKILL after ``grace`` seconds."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.2)
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        for stream in (1, 2):  # printing to the closed pipe would end the process before its checkpoint is written
-            os.dup2(nowhere, stream)
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(grace)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 if __name__ == "__main__":
-    stop_with_parent(int(sys.argv[1]))
+    end_with_parent(int(sys.argv[1]), GRACE, piped=True)
     from pipeline.cli import main
 
     sys.exit(main(sys.argv[2:]))

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -34,12 +35,34 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def end_with_parent(parent: int, grace: float) -> None:
-    """Returns at once; when the process ``parent`` ends, this one gets SIGTERM, and SIGKILL ``grace`` seconds later."""
+def stop_process(process: subprocess.Popen[str], grace: float) -> None:
+    """Ends a child, if it still runs: SIGTERM (it keeps what is finished), and SIGKILL after ``grace`` seconds."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(grace)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def end_with_parent(parent: int, grace: float, piped: bool = False) -> None:
+    """Returns at once; when the process ``parent`` ends, this one gets SIGTERM, and SIGKILL ``grace`` seconds later.
+
+    Args:
+        parent: its process id.
+        grace: seconds.
+        piped: the parent read the output; printing to the closed pipe would end this process before it has kept what
+            is finished, so its output then goes nowhere.
+    """
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.2)
+        if piped:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for stream in (1, 2):
+                os.dup2(nowhere, stream)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(grace)
         os.kill(os.getpid(), signal.SIGKILL)

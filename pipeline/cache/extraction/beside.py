@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from pipeline.cache.config import CacheConfig
 from pipeline.cache.errors import KEPT, ExtractionEnded
+from pipeline.stopping import stop_process
 from pipeline.types import Progress
 
 GRACE = 20.0  # seconds between SIGTERM and SIGKILL
@@ -129,13 +130,7 @@ class ExtractionBeside:
 
     def stop(self) -> None:
         """Ends the extraction: SIGTERM, and SIGKILL if it still runs after some seconds. What is finished is kept."""
-        if self._process.poll() is None:
-            self._process.terminate()
-            try:
-                self._process.wait(GRACE)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+        stop_process(self._process, GRACE)
         self._listener.join(GRACE)
         if self._process.stdout and not self._listener.is_alive():  # a worker that is still ending may hold the pipe
             self._process.stdout.close()

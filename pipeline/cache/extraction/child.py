@@ -40,7 +40,7 @@ def run(config: CacheConfig) -> None:
 
 def main() -> int:
     """Body of the process; returns its exit status."""
-    end_with_parent(int(sys.argv[1]), GRACE)
+    end_with_parent(int(sys.argv[1]), GRACE, piped=True)
     if os.getppid() != int(sys.argv[1]):
         return 1
     try:
