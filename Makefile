@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export DO_NOT_TRACK := 1
 
-.PHONY: setup help quickstart test check docs pages notebooks e2e browser outages gpu-check prefect clean
+.PHONY: setup help quickstart test fast-tests check lint types docs pages notebooks e2e e2e-prefect e2e-pages browser outages gpu-check prefect clean
 
 setup: $(READY)        ## a virtual environment with everything (the default)
 
@@ -23,16 +23,23 @@ $(READY): pyproject.toml constraints.txt
 quickstart: $(READY)   ## both stages on the embedded default, a table, and a report
 	$(BIN)/sward quickstart
 
+test: lint             ## the fast tests, on up to four cores, and the types beside them
+	@$(MAKE) --no-print-directory -j2 types fast-tests
+
 # One thread a process: torch's own threads would only wait for each other. Files start in their order: by number of tests,
 # the longest ones would come last, alone.
-test: $(READY) check   ## the fast tests, on up to four cores
+fast-tests: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-check: $(READY)        ## read-only: format, lint, types, import contract
+check: lint types      ## read-only: format, lint, import contract, types
+
+lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+types: $(READY)
+	$(BIN)/mypy
 
 docs: $(READY)         ## the documentation site in build/docs; warnings are errors
 	$(BIN)/sphinx-build -q -W --keep-going -E docs build/docs
@@ -46,14 +53,21 @@ pages: $(READY)        ## the generated pages, tables and pictures of README and
 notebooks: $(READY)    ## the documentation's notebooks, run again and written with their outputs
 	$(BIN)/python -m pipeline.maintenance.notebooks
 
-e2e: $(READY)          ## a real Prefect server and workers on loopback, both deployments; the quickstart's report in a browser
-	$(BIN)/python -m pytest -m slow tests/flows/test_end_to_end.py tests/report/test_browser.py
+# Two halves that `make -j` runs beside each other.
+e2e: e2e-prefect e2e-pages  ## README's commands: quickstart, its report in a browser, Prefect's on a real server; the notebooks, run
 
-browser: $(READY)      ## Prefect's pages and an exported student in a browser (needs npm once); the notebooks, run
-	$(BIN)/python -m pytest -m slow tests/flows/test_pages.py tests/export/test_web.py tests/maintenance/test_notebooks.py
+e2e-prefect: $(READY)
+	$(BIN)/python -m pytest -m slow tests/flows/test_end_to_end.py
 
-outages: $(READY)      ## servers, workers and processes killed under Prefect, Dask, DDP and at an S3 server; half an hour
-	$(BIN)/python -m pytest -m slow tests/flows/test_outages.py tests/cache tests/training tests/export/test_export.py tests/e2e
+e2e-pages: quickstart
+	$(BIN)/python -m pytest -m slow tests/maintenance/test_notebooks.py tests/report/test_browser.py
+
+browser: $(READY)      ## Prefect's pages, reports and exported students in a browser (needs npm once)
+	$(BIN)/python -m pytest -m "slow or not slow" tests/flows/test_pages.py tests/export/test_web.py \
+		tests/export/test_shortlist_in_browser.py tests/report/test_browser.py
+
+outages: $(READY)      ## every method compared; processes and servers killed under Prefect, Dask, DDP and at an S3 server
+	$(BIN)/python -m pytest -m slow tests/flows/test_outages.py tests/experiments tests/teachers tests/cache tests/training tests/export/test_export.py tests/e2e
 
 gpu-check: $(READY)    ## what only a GPU can show, on one: ten minutes, build/gpu-check/gpu-check.json and .md
 	PYTHONPATH=tests $(BIN)/python -m gpu_check --device cuda --out build/gpu-check

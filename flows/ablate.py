@@ -7,6 +7,7 @@ server is unreachable in between, the flow waits for it.
 
 import time
 from functools import partial
+from itertools import compress
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
@@ -30,7 +31,7 @@ from pipeline.experiments.compare import heads, planned_rows, running_order
 from pipeline.experiments.compare_config import CompareConfig
 from pipeline.files import write_atomic
 from pipeline.report.answer import answer
-from pipeline.results import results_table
+from pipeline.results import captions, results_table
 from pipeline.training.config import TrainConfig
 from pipeline.training.run_folder import RunFolder
 from pipeline.training.setup import open_store
@@ -52,11 +53,11 @@ def ablate_student(
     """Trains the points that are not finished, waits for them, then writes table and report.
 
     Args:
-        config: YAML file of the comparison, relative to the checkout.
+        config: YAML file of the comparison: one of this checkout, or another by its absolute path.
         seeds: seeds of every method, e.g. [0, 1, 2]; empty: as in the file.
         steps: optimiser steps of every run; empty: as in the file.
         device: cpu, cuda or cuda:N; empty: as in the file, else the first GPU if there is one.
-        overrides: any other settings, e.g. {"train.optimizer.lr": 0.001}; they win over the fields above.
+        overrides: other settings by their names in the file, e.g. {"train.optimizer.lr": 0.001}; they win.
 
     Returns:
         ``comparison``: the comparison's folder. ``runs``: the folders of its runs.
@@ -83,9 +84,11 @@ def publish_comparison(folder: Path) -> None:
     """Publishes the comparison as a table, and its report as a link, or as its path where no server shows it."""
     found = read_document(folder / "comparison.json", Comparison)
     head, key = ["row", *results_table.header(found)[1:]], artifact_key(folder.name)
-    rows = [dict(zip(head, line, strict=True)) for line in results_table.cells(found)]
+    fits = [name not in (*results_table.DETAILS, "step") for name in head]  # the page; the others are in the report
+    rows = [dict(compress(zip(head, line, strict=True), fits)) for line in results_table.cells(found)]
     said = answer(found)  # empty without a baseline
-    about = f"**{said}**\n\n{results_table.caption(found)}" if said else results_table.caption(found)
+    caption = captions.caption(found, details=False)
+    about = f"**{said}**\n\n{caption}" if said else caption
     publish_artifact("the table", lambda: create_table_artifact(rows, key=f"comparison-{key}", description=about))
     report = folder / "report.html"
     if link := address(report):

@@ -34,7 +34,7 @@ def extract_teacher_features(
     """Creates, continues or extends a feature store; only units without a receipt are computed.
 
     Args:
-        config: YAML file of the cache, relative to the checkout.
+        config: YAML file of the cache: one of this checkout, or another by its absolute path.
         views: views per training image; empty: as in the file.
         batch_size: images that the teacher sees at once; empty: as in the file.
         device: cpu, cuda or cuda:N; empty: as in the file, else the first GPU if there is one.

@@ -32,13 +32,13 @@ def extract_and_train(
     The run has `order: shards`, unless the file or the overrides say how: the first epoch in the order of the store.
 
     Args:
-        config: YAML file of the run, relative to the checkout.
+        config: YAML file of the run: one of this checkout, or another by its absolute path.
         steps: optimiser steps; empty: as in the file.
         seed: seed of weights, order and draws; empty: as in the file, else 0.
         batch_size: records per step; empty: as in the file.
-        learning_rate: highest learning rate of the optimiser; empty: as in the file.
+        learning_rate: highest learning rate of the optimiser (optimizer.lr in the file); empty: as there.
         device: of the student: cpu, cuda or cuda:N; empty: as in the file. The teacher's is {"cache.device": "cuda"}.
-        overrides: any other settings, e.g. {"order.window": 128}; they win over the fields above.
+        overrides: other settings by their names in the file, e.g. {"order.window": 128}; they win.
     """
     changes = student_settings(steps, seed, batch_size, learning_rate, device, overrides)
     if load_config(TrainConfig, config, changes).order.kind != "shards":

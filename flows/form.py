@@ -55,13 +55,15 @@ def overrides_schema(model: type[BaseModel]) -> Schema:
     """An object whose keys are settings written with dots; first parts and plain numbers are checked.
 
     The form would draw a field for each of ``properties``; of an object with patterns it draws one box, for JSON. An
-    unknown key is answered with the pattern, so that has spaces (?x), at which the page breaks its lines.
+    unknown setting is answered with the list of the known ones, an unknown first part with the pattern, which has
+    spaces (?x), at which the page breaks its lines.
     """
-    known = " | ".join(model.model_fields)
+    names = list(model.model_fields)
+    dotted = {"pattern": rf"(?x) ^( {' | '.join(names)} )\..+$"}
     checked = {name: number for name, field in leaves(model) if (number := number_schema(field))}
     return {
         "type": "object",
-        "propertyNames": {"pattern": rf"(?x) ^( {known} )(\..+)?$"},
+        "propertyNames": {"if": {"pattern": r"\."}, "then": dotted, "else": {"enum": names}},
         "patternProperties": {f"^{re.escape(name)}$": number for name, number in checked.items()},
     }
 

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -24,7 +25,7 @@ from flows.report_server import VARIABLE
 
 PREFECT = (sys.executable, "-m", "prefect", "--no-prompt")
 POOLS = {"local": ("--limit", "1"), "control": ()}  # pool -> options of its worker; see prefect.yaml
-SERVER_SECONDS = 120  # limit for the server's start; 7-34 s were measured on two cores
+SERVER_SECONDS = 600  # limit for the server's start; 7-34 s were measured on two cores, far more on a busy machine
 READY = """
 Ready. In another terminal, in this folder and in this order:
 
@@ -51,11 +52,11 @@ def main() -> None:
             started.append(start_server(url))
             wait_for(url, started[0])
         started.append(start_reports())
-        for pool in POOLS:
-            ensure_pool(pool)
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(ensure_pool, POOLS))
+        started += [start("worker", "start", "--pool", pool, "--type", "process", *how) for pool, how in POOLS.items()]
         ensure_automations()
         prefect("deploy", "--all")
-        started += [start("worker", "start", "--pool", pool, "--type", "process", *how) for pool, how in POOLS.items()]
         print(READY.format(page=url.removesuffix("/api")), flush=True)
         while all(process.poll() is None for process in started):
             time.sleep(0.5)

@@ -35,13 +35,13 @@ def train_student(
     """Trains one student from a store, or resumes its training; a finished run is returned unchanged.
 
     Args:
-        config: YAML file of the run, relative to the checkout.
+        config: YAML file of the run: one of this checkout, or another by its absolute path.
         steps: optimiser steps; empty: as in the file.
         seed: seed of weights, order and draws; empty: as in the file, else 0.
         batch_size: records per step; empty: as in the file.
-        learning_rate: highest learning rate of the optimiser; empty: as in the file.
+        learning_rate: highest learning rate of the optimiser (optimizer.lr in the file); empty: as there.
         device: cpu, cuda or cuda:N; empty: as in the file, else the first GPU if there is one.
-        overrides: any other settings, e.g. {"optimizer.weight_decay": 0.01}; they win over the fields above.
+        overrides: other settings by their names in the file, e.g. {"optimizer.weight_decay": 0.01}; they win.
     """
     changes = student_settings(steps, seed, batch_size, learning_rate, device, overrides)
     checked = load_config(TrainConfig, config, changes)
@@ -72,10 +72,10 @@ def fit_teacher_head(
     """Fits the teacher's head of a training configuration, or resumes it; a finished head is returned unchanged.
 
     Args:
-        config: YAML file of a training run with a `head:` section, relative to the checkout.
+        config: YAML file of a training run with a `head:`: one of this checkout, or another by its absolute path.
         steps: optimiser steps of the head; empty: as in the file.
         device: cpu, cuda or cuda:N; empty: as in the file, else the first GPU if there is one.
-        overrides: any other settings, e.g. {"head.batch_size": 8}; they win over the fields above.
+        overrides: other settings by their names in the file, e.g. {"head.batch_size": 8}; they win.
     """
     changes = settings({"head.steps": steps, "device": device}, overrides)
     checked = load_config(TrainConfig, config, changes).head_run()

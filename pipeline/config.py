@@ -1,5 +1,6 @@
 """Configuration files: YAML that states only what differs, `--set a.b=c`, and one error for all mistakes."""
 
+import codecs
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -58,13 +59,14 @@ def validate(model: type[Model], values: Any, source: str) -> Model:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        lines = [_line(mistake, model) for mistake in error.errors() if mistake["type"] != FOLLOWS]
+        lines = [mistake_line(mistake, model) for mistake in error.errors() if mistake["type"] != FOLLOWS]
         raise ConfigError(
             "\n".join([f"{source} is not a valid {model.__name__}:{_hint(model, values)}", *lines])
         ) from None
 
 
-def _line(mistake: Any, model: type[BaseModel]) -> str:
+def mistake_line(mistake: Any, model: type[BaseModel]) -> str:
+    """One of pydantic's mistakes as a line: the place, what was expected there, and what was found."""
     where = ".".join(str(part) for part in mistake["loc"]) or "(whole)"
     if mistake["type"] == "extra_forbidden":
         meant = did_you_mean(str(mistake["loc"][-1]), _keys(model, mistake["loc"][:-1]))
@@ -78,22 +80,23 @@ def _keys(model: type[BaseModel], place: tuple[Any, ...]) -> list[str]:
     known: list[Any] = [model]
     for part in place:
         fields = [f.annotation for m in known if part in m.model_fields for f in [m.model_fields[part]]]
-        known = _models(fields) or [m for m in known if _kind(m) == part] or known
+        known = models_in(fields) or [m for m in known if kind_of(m) == part] or known
     return sorted({name for m in known for name in m.model_fields})
 
 
-def _models(annotations: Iterable[Any]) -> list[type[BaseModel]]:
+def models_in(annotations: Iterable[Any]) -> list[type[BaseModel]]:
     """The models in types, however they are nested in unions, lists and annotations."""
     found: list[type[BaseModel]] = []
     for annotation in annotations:
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             found.append(annotation)
         else:
-            found += _models(get_args(annotation))
+            found += models_in(get_args(annotation))
     return found
 
 
-def _kind(model: type[BaseModel]) -> Any:
+def kind_of(model: type[BaseModel]) -> Any:
+    """The value of ``kind`` that selects a model; None for a model without one."""
     return model.model_fields["kind"].default if "kind" in model.model_fields else None
 
 
@@ -119,12 +122,17 @@ def read_yaml(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
         chain = " includes ".join(str(file) for file in [*within, path])
         raise ConfigError(f"{chain}, which never ends; `cache:`, `train:` and `student:` must name other files")
     try:
-        values = read_yaml_text(config_path(path).read_text(encoding="utf-8-sig"))
+        content = config_path(path).read_bytes()
+        utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as `>` of Windows' shell writes
+        values = read_yaml_text(content.decode("utf-16" if utf16 else "utf-8-sig"))
     except OSError as error:
         raise ConfigError(
             f"cannot read the configuration {path}: {error.strerror}; give the path of a YAML file"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        line, byte = content[: error.start].count(b"\n") + 1, content[error.start]
+        raise ConfigError(f"{path}: byte 0x{byte:02x} in line {line} is not UTF-8; save the file as UTF-8") from error
+    except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     except RecursionError as error:
         raise ConfigError(f"{path} is not YAML: nested too deeply") from error

@@ -14,12 +14,15 @@ from typing import Any, BinaryIO
 
 PARTIAL = re.compile(r"\..+\.[0-9a-f]{16}\.partial")  # temporary names of ``atomic``; other .partial files are people's
 
+LONGEST = 228  # bytes of a file's name in a temporary one, which may have 255
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[BinaryIO]:
     """Yields a file with a temporary name next to ``path``; fsync and rename on success, remove on failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.urandom(8).hex()}.partial")  # differs between threads and machines
+    short = os.fsencode(path.name)[:LONGEST].decode(errors="ignore")
+    partial = path.with_name(f".{short}.{os.urandom(8).hex()}.partial")  # differs between threads and machines
     try:
         with partial.open("wb") as file:
             yield file

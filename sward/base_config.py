@@ -7,9 +7,9 @@ from pydantic.fields import FieldInfo
 
 
 class Config(BaseModel):
-    """Base of every configuration: unknown keys are errors, and values cannot change after loading."""
+    """Base of every configuration: unknown keys and infinite numbers are errors; values cannot change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     def __hash__(self) -> int:
         """Hash of the values, also where a field is a dict."""

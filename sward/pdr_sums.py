@@ -32,9 +32,12 @@ class UnitSums(torch.autograd.Function):
         length_Bn = _lengths(f_BCHW, f_BCn)
         member_BKn = _members(y_BHW, classes, f_BCn.dtype)
         inverse_Bn = length_Bn.clamp_min(SHORTEST).reciprocal_()
-        unit_Bn = length_Bn.div_(SHORTEST).clamp_max_(1)  # scaled length; < 1 only for vectors close to 0
-        along_Bn = inverse_Bn.square().mul_(unit_Bn == 1)
-        count_K, square_K = member_BKn.sum((0, 2)), (member_BKn @ unit_Bn.square_()[:, :, None]).sum((0, 2))
+        count_K = square_K = member_BKn.sum((0, 2))
+        along_Bn = inverse_Bn.square()
+        if _may_be_short(length_Bn):
+            unit_Bn = length_Bn.div_(SHORTEST).clamp_max_(1)  # scaled length; < 1 only for vectors close to 0
+            along_Bn.mul_(unit_Bn == 1)
+            square_K = (member_BKn @ unit_Bn.square_()[:, :, None]).sum((0, 2))
         weight_BKn = member_BKn.mul_(inverse_Bn[:, None])
         kept = weight_BKn if 4 * classes <= f_BCHW.shape[1] else None  # else it is made again, to save memory
         ctx.save_for_backward(f_BCHW, y_BHW, inverse_Bn, along_Bn, kept)
@@ -73,6 +76,11 @@ def _lengths(f_BCHW: Tensor, f_BCn: Tensor) -> Tensor:
     if f_BCHW.is_contiguous(memory_format=torch.channels_last):
         return torch.linalg.vector_norm(f_BCn, dim=1)
     return torch.stack([f_Cn.square().sum(0) for f_Cn in f_BCn]).sqrt_()
+
+
+def _may_be_short(length_Bn: Tensor) -> bool:
+    """Whether a vector is shorter than ``SHORTEST``; True on GPUs, where looking would wait for the device."""
+    return length_Bn.device.type != "cpu" or bool((length_Bn.numel() and length_Bn.amin()) < SHORTEST)
 
 
 def _members(y_BHW: Tensor, classes: int, dtype: torch.dtype) -> Tensor:

@@ -51,3 +51,9 @@ def compare_config(tmp_path_factory):
 @pytest.fixture(scope="session")
 def compared(compare_config):
     return Compared(compare_config, compare(compare_config))
+
+
+@pytest.fixture
+def without_report(monkeypatch):
+    """No report at the end of a comparison, where a test is not about it: it takes longer than these short runs."""
+    monkeypatch.setattr("pipeline.experiments.compare.write_report", lambda folders, path: path)

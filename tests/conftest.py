@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from comparison_fixtures import compare_config, compared  # noqa: F401 (fixtures of every folder)
+from comparison_fixtures import compare_config, compared, without_report  # noqa: F401 (fixtures of every folder)
 from tiny import HEAD, tiny_cache, tiny_train
 
 os.environ.pop("COLUMNS", None)  # lines are folded where a terminal or this says how wide they may be
+os.unsetenv("COLUMNS")  # readline sets it for child processes alone
 
 
 @pytest.fixture(scope="session")

@@ -23,8 +23,10 @@ from pipeline.experiments.compare import compare
 from pipeline.experiments.compare_config import CompareConfig
 from pipeline.export import export as exports
 from pipeline.export import speed
+from pipeline.export.graph import Graph
 from pipeline.training import validation
 from pipeline.training.loop import train
+from sward.students import load
 
 STORES = ("store.zarr", "out.zarr")
 TIMED = ("seconds", "cost", "speeds", "commit")  # keys of JSON files: times, and a checkout that changes meanwhile
@@ -59,8 +61,26 @@ def comparing(place: Path) -> None:
 
 def exporting(place: Path) -> None:
     speed.SECONDS = 0.0  # one pass an engine: the figures are not looked at
+    exports.trace = lambda *_: traced(place)
     if not (place / "exported").exists():  # published whole before the kill, and never overwritten: compared as it is
-        exports.export(finished_soon(place).folder, place / "exported")
+        exports.export(finished_soon(place).folder, place / "exported", ["torch-export"])
+
+
+def trace_once(place: Path) -> None:
+    """Traces the student of ``exporting``: half a minute of processor time in which no file is written.
+
+    ONNX would take as long again, and is written and published by the same lines.
+    """
+    run = finished_soon(place).folder
+    graph = exports.trace(load(run).network, (64, 64))
+    torch.export.save(graph.program, place / "traced.pt2")
+    (place / "traced.json").write_text(json.dumps([graph.size, graph.multiple, graph.limits]))
+
+
+def traced(place: Path) -> Graph:
+    """What ``trace_once`` found."""
+    size, multiple, limits = json.loads((place / "traced.json").read_text())
+    return Graph(torch.export.load(place / "traced.pt2"), tuple(size), multiple, limits)
 
 
 def finished_soon(place: Path) -> Any:
@@ -85,6 +105,7 @@ def prepare(name: str, place: Path) -> None:
         leave_behind(place / "store.zarr")
     if name == "exporting":
         train(finished_soon(place))
+        trace_once(place)
 
 
 def leave_behind(store: Path) -> None:
@@ -142,7 +163,7 @@ class Killed:
         begun, ended = CONTEXT.Event(), CONTEXT.Event()
         child = CONTEXT.Process(target=run_command, args=(self.name, self.place, begun, ended))
         child.start()
-        assert begun.wait(60)
+        assert begun.wait(LONGEST)
         began = time.monotonic()
         while child.is_alive() and (left := began + seconds - time.monotonic()) > 0:
             if ended.wait(min(0.1, left)):

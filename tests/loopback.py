@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,12 @@ def environment(home: Path) -> dict[str, str]:
         api = f"http://127.0.0.1:{free.getsockname()[1]}/api"
     own = {"PREFECT_HOME": str(home), "PREFECT_API_URL": api, "COLUMNS": "60", "DO_NOT_TRACK": "1"}
     return os.environ | own | {"PREFECT_WORKER_QUERY_SECONDS": "3", "OMP_NUM_THREADS": "1"}
+
+
+def starting(shown: dict[str, Any], key: str) -> Any:
+    """The one artifact whose key starts so."""
+    (found,) = (data for name, data in shown.items() if name.startswith(key))
+    return found
 
 
 class Api:
@@ -77,8 +84,19 @@ class Api:
     def start(self, flow: str, config: Path, overrides: dict[str, Any]) -> str:
         """A new run of FLOW/local; returns its id."""
         deployment = self.get(f"deployments/name/{flow}/local")["id"]
-        parameters = {"config": str(config), "overrides": overrides}
-        return self.post(f"deployments/{deployment}/create_flow_run", {"parameters": parameters})["id"]
+        body = {"parameters": {"config": str(config), "overrides": overrides}}
+        key = {"idempotency_key": uuid.uuid4().hex}  # asked again, it is the same run
+
+        def created() -> str | None:
+            """The run's id; None while the database is locked, which a busy server says with 503."""
+            try:
+                return self.post(f"deployments/{deployment}/create_flow_run", body | key)["id"]
+            except httpx.HTTPStatusError as error:
+                if error.response.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                    raise
+                return None
+
+        return until(created, 60, f"the server to take a run of {flow}")
 
 
 class Loopback:

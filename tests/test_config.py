@@ -178,9 +178,26 @@ def test_a_file_that_is_missing_or_not_a_mapping_is_refused(tmp_path):
     (tmp_path / "broken.yaml").write_text("a: [1\n")
     with pytest.raises(ConfigError, match=r"broken\.yaml is not YAML"):
         read_yaml(tmp_path / "broken.yaml")
-    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00\x01")
+    (tmp_path / "bytes.yaml").write_bytes(b"\0\1\2")
     with pytest.raises(ConfigError, match=r"bytes\.yaml is not YAML"):
         read_yaml(tmp_path / "bytes.yaml")
+
+
+ENCODINGS = ["utf-8", "utf-8-sig", "utf-16"]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+def test_a_configuration_is_read_in_the_encodings_of_text_editors(tmp_path, encoding, ends):
+    text = CACHE.replace("nowhere", "Gewichte é")
+    (tmp_path / "cache.yaml").write_bytes(text.replace("\n", ends).encode(encoding))
+    assert str(load_config(CacheConfig, tmp_path / "cache.yaml").teacher.weights) == "Gewichte é.safetensors"
+
+
+def test_a_configuration_in_another_code_page_is_told_with_the_line(tmp_path):
+    (tmp_path / "cache.yaml").write_bytes(CACHE.encode() + "# é\n".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"cache\.yaml: byte 0xe9 in line 6 is not UTF-8; save the file as UTF-8"):
+        load_config(CacheConfig, tmp_path / "cache.yaml")
 
 
 def test_an_included_file_is_read_in(train_yaml, cache_yaml):
@@ -239,3 +256,10 @@ def test_a_preset_set_over_stated_values_resets_its_group():
 def test_a_normalisation_that_is_none_or_in_another_unit_is_refused(cache_yaml, setting):
     with pytest.raises(ConfigError, match=r"(std|mean)\.\d: Input should be"):
         load_config(CacheConfig, cache_yaml, [setting])
+
+
+@pytest.mark.parametrize("setting", ["optimizer.lr", "optimizer.weight_decay"])
+@pytest.mark.parametrize("number", [".inf", "-.inf", ".nan"])
+def test_a_number_without_end_is_no_setting(train_yaml, setting, number):
+    with pytest.raises(ConfigError, match=rf"{setting.replace('.', '[.]')}: Input should be .*; found -?(inf|nan)"):
+        load_config(TrainConfig, train_yaml, [f"{setting}={number}"])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.prediction_files import find_prediction, prediction_file, prediction_id
+from pipeline.prediction_files import alike, find_prediction, on_any_disk, prediction_file, prediction_id
 
 IDS = [
     "a/b",
@@ -55,3 +55,30 @@ def test_the_predictions_of_earlier_versions_are_found(tmp_path):
     assert find_prediction(tmp_path, "video/1") == tmp_path / "video__1.png"
     assert find_prediction(tmp_path, "video/2") == tmp_path / "video%2F2.png"
     assert find_prediction(tmp_path, "x/" * 300) == prediction_file(tmp_path, "x/" * 300)
+
+
+ALIKE = {
+    "case": ["Frame1", "frame1", "FRAME1"],
+    "composition of letters": ["caf\u00e9", "cafe\u0301"],
+    "both": ["Caf\u00e9", "cafe\u0301", "caf\u00c9"],
+    "folders": ["A/x", "a/x", "a/X"],
+    "sharp s": ["stra\u00dfe", "STRASSE"],
+    "long": ["X" * 300, "x" * 300],
+}
+
+
+@pytest.mark.parametrize("kind", ALIKE)
+def test_ids_that_a_disk_may_take_for_one_have_files_that_no_disk_does(kind, tmp_path):
+    ids = ["other", *ALIKE[kind]]
+    assert alike(ids) == set(ALIKE[kind])
+    paths = {id: prediction_file(tmp_path, id, id in alike(ids)) for id in ids}
+    assert len({on_any_disk(str(path)) for path in paths.values()}) == len(ids)
+    assert {prediction_id(tmp_path, path): path for path in paths.values()} == paths
+    for path in paths.values():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    assert {id: find_prediction(tmp_path, id) for id in ids} == paths
+
+
+def test_ids_that_differ_by_more_keep_their_plain_names():
+    assert alike(["Frame1", "frame2", "é", "e"]) == set()

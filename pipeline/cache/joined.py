@@ -5,7 +5,7 @@ Images, labels and the order of records are those of the first store. Levels hav
 location.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any, cast
 
@@ -15,6 +15,7 @@ from pipeline.cache.errors import CacheMismatch
 from pipeline.cache.format.codecs import ArraySpecs
 from pipeline.cache.manifest.identity import JOINING, differing_views, digest
 from pipeline.cache.manifest.records import Record, record_to_json
+from pipeline.cache.storage.first_reads import FirstReads
 from pipeline.cache.store import Store
 from pipeline.types import Arrays
 from sward.levels import own_name, teacher_of
@@ -45,7 +46,7 @@ class JoinedStore(Store):
         self.channels = {f"{name}:{level}": c for name, s in stores.items() for level, c in s.channels.items()}
         self.identity = common_identity(stores)
         self.content_id = digest([store.content_id for store in stores.values()])
-        self.appended, self._specs = None, {}
+        self.appended, self._specs, self.first_reads = None, {}, JoinedFirstReads(self)
         self._own = {name: by_key(store) for name, store in stores.items()}
 
     @property
@@ -79,12 +80,12 @@ class JoinedStore(Store):
         return self.stores[teacher_of(name)].decode(own_name(name), own, subset)
 
     def read(self, record: Record, out: Arrays) -> None:
-        for teacher, arrays in self._by_store(out).items():
-            self.stores[teacher].read(self._own[teacher][record.subset, record.name], arrays)
+        for store, own, arrays in self.by_store(record, out):
+            store.read(own, arrays)
 
     def prefetch(self, record: Record, like: Arrays) -> None:
-        for teacher, arrays in self._by_store(like).items():
-            self.stores[teacher].prefetch(self._own[teacher][record.subset, record.name], arrays)
+        for store, own, arrays in self.by_store(record, like):
+            store.prefetch(own, arrays)
 
     def kept_open(self) -> AbstractContextManager[None]:
         held: Any = ExitStack()
@@ -99,12 +100,31 @@ class JoinedStore(Store):
             for level, moments in store.statistics(first).items()
         }
 
-    def _by_store(self, arrays: Arrays) -> dict[str, Arrays]:
-        """Arrays by their own names, for each store that holds some of them; images and labels for the first."""
+    def by_store(self, record: Record, arrays: Arrays) -> Iterator[tuple[Store, Record, Arrays]]:
+        """Yields each store that holds some of the arrays, with its own record and arrays by their own names."""
         first, found = next(iter(self.stores)), dict[str, Arrays]()
-        for name, array in arrays.items():
+        for name, array in arrays.items():  # images and labels are read from the first store
             found.setdefault(teacher_of(name) or first, {})[own_name(name)] = array
-        return found
+        for teacher, own in found.items():
+            yield self.stores[teacher], self._own[teacher][record.subset, record.name], own
+
+
+class JoinedFirstReads(FirstReads):
+    """Compares each array with the receipts of the store that it was read from."""
+
+    def __init__(self, store: JoinedStore) -> None:
+        self.store, self.location = store, store.location
+
+    def differing(self, record: Record, arrays: Arrays) -> list[str]:
+        parts = self.store.by_store(record, arrays)
+        return [
+            f"{name} of {store.location}"
+            for store, own, part in parts
+            for name in store.first_reads.differing(own, part)
+        ]
+
+    def require_full_label(self, record: Record, png: bytes) -> None:
+        next(iter(self.store.stores.values())).first_reads.require_full_label(record, png)
 
 
 def parts_of(store: Store) -> list[Store]:

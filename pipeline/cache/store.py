@@ -14,10 +14,11 @@ A unit is one shard of every array of a subset. Readers see it once its receipt 
 An extension of the store adds a new plan, called a generation; plans and receipts are never changed.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from copy import copy
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +30,16 @@ from torch import Tensor
 from pipeline.cache.errors import StoreIncomplete
 from pipeline.cache.format.arrays import array_specs
 from pipeline.cache.format.codecs import CODECS, ArraySpecs, Codec
-from pipeline.cache.format.shards import crc32c_of, pieces
 from pipeline.cache.manifest.appended import APPENDED, appended_specs, read_appended
-from pipeline.cache.manifest.channel_moments import channel_moments
+from pipeline.cache.manifest.channel_moments import channel_moments, require_statistics
 from pipeline.cache.manifest.folds import count_folds, role, training_units
 from pipeline.cache.manifest.identity import teachers_size
 from pipeline.cache.manifest.records import WITHDRAW, Record, compression_of, full_label_path, plan_units, read_plans
-from pipeline.cache.storage.file_sizes import require_sizes
+from pipeline.cache.storage.first_reads import FirstReads
 from pipeline.cache.storage.mirror import mirror_of
 from pipeline.cache.storage.range_reader import RangeReader
 from pipeline.cache.storage.shard_reader import ShardReader
+from pipeline.cache.storage.store_files import StoreFiles
 from pipeline.paths import with_urls
 from pipeline.types import Arrays
 from sward.levels import grid_of
@@ -83,7 +84,10 @@ class Store:
                 f"receipt (first: {self.missing[0]}); run the command that made it again to continue. {WITHDRAW}"
             )
         self.appended = read_appended(self.path, self.content_id, self.units)
-        require_sizes(self.path, self.location, self.receipts, self.size_of)
+        self.files = StoreFiles(self.path, self.location, self.mirror, self.objects)
+        self.files.require_sizes(self.receipts)
+        require_statistics(self.path, self.receipts, self.channels)
+        self.first_reads = FirstReads(self.location, self.units, self.receipts, self.shard_records, self.appended)
         self._specs: dict[str, ArraySpecs] = {}
         self.reader = (
             RangeReader(self.mirror.remote, self.shard_records, self.objects, self.content_id, cache_bytes)
@@ -213,16 +217,25 @@ class Store:
 
     def features(self, record: Record, levels: list[str] | None = None) -> dict[str, Tensor]:
         """Decoded features of one record, level -> (C, h, w) float32. For tools: training reads batches (`Stream`)."""
-        decoded = {}
-        for level in levels or self.channels:
-            parts = self.arrays(record, self.level_arrays(level))
-            batch = {n: torch.from_numpy(a)[None] for n, a in parts.items()}
-            decoded[level] = self.decode(level, batch, record.subset)[0]
-        return decoded
+        wanted = levels or list(self.channels)
+        return self.decoded(
+            record, self.arrays(record, [n for level in wanted for n in self.level_arrays(level)]), wanted
+        )
+
+    def decoded(self, record: Record, arrays: Arrays, levels: Iterable[str]) -> dict[str, Tensor]:
+        """Decodes levels of one record from its arrays as stored: level -> (C, h, w) float32."""
+        batch = {name: torch.from_numpy(array)[None] for name, array in arrays.items()}
+        return {level: self.decode(level, batch, record.subset)[0] for level in levels}
 
     def full_label(self, record: Record) -> np.ndarray:
-        """Label of a validation or test record at the source's own resolution: (H, W) uint8."""
-        with Image.open(full_label_path(self.path, record.digest)) as image:
+        """Label of a validation or test record at the source's own resolution: (H, W) uint8.
+
+        Raises:
+            StoreDamaged: the file is not the one that was written.
+        """
+        png = full_label_path(self.path, record.digest).read_bytes()
+        self.first_reads.require_full_label(record, png)
+        with Image.open(BytesIO(png)) as image:
             return np.array(image)
 
     def statistics(self, first: int = 0) -> dict[str, tuple[Tensor, Tensor]]:
@@ -233,18 +246,3 @@ class Store:
         training = training_units(self.units, self.fold, self.folds, first)
         receipts = [self.receipts[unit.name] for unit in training if unit.name in self.receipts]
         return channel_moments(receipts, self.channels)
-
-    def size_of(self, file: str) -> int | None:
-        """Size in bytes of a file of the store; None if it is missing."""
-        if self.mirror:
-            return self.objects[file].bytes if file in self.objects else None
-        path = self.path / file
-        return path.stat().st_size if path.is_file() else None
-
-    def pieces(self, file: str) -> Iterator[bytes]:
-        """Yields the bytes of a file of the store, in pieces of 8 MiB."""
-        return self.mirror.remote.pieces(file, self.objects[file].bytes) if self.mirror else pieces(self.path / file)
-
-    def checksum(self, file: str) -> int | None:
-        """crc32c of a file of the store, which is read whole; None if it is missing."""
-        return None if self.size_of(file) is None else crc32c_of(self.pieces(file))

@@ -1,9 +1,9 @@
-"""What `sward list` and `sward config` print: names of what can be configured, and all keys of a file with defaults."""
+"""What `sward list` prints: names of what can be configured, and what they are."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from textwrap import wrap
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 from pipeline.paths import CONFIGS
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 KINDS = ("methods", "students", "teachers", "codecs", "configs")
-VERBS = ("plan", "extract", "fit-head", "train", "compare", "quality")
+BY_FILE = ("methods", "teachers")  # one each file, whose docstring says what it is; its configuration's, what it sets
 
 
 def listed(what: str) -> Iterator[tuple[str, str]]:
@@ -22,7 +22,8 @@ def listed(what: str) -> Iterator[tuple[str, str]]:
             yield f"configs/{path.relative_to(root).as_posix()}", first_comment(path)
         return
     for model in _models(what):
-        about = (model.__doc__ or "").strip().split("\n\n")[0]
+        described = sys.modules[model.__module__] if what in BY_FILE else model
+        about = (described.__doc__ or "").strip().split("\n\n")[0].replace("``", "`")
         yield str(model.model_fields["kind"].default), " ".join(about.split())
 
 
@@ -41,39 +42,3 @@ def first_comment(path: Path) -> str:
     """The comment in a file's first line, empty without one."""
     first = path.read_text(encoding="utf-8").partition("\n")[0]
     return first.removeprefix("#").strip() if first.startswith("#") else ""
-
-
-def commented(verb: str) -> str:
-    """All keys of a verb's file as YAML: required ones to fill in, the others commented out with their defaults."""
-    from pipeline.yaml_files import dump_yaml
-
-    model = _root(verb)
-    lines = [f"# {model.__doc__ or ''}".strip().partition("\n")[0], "# Keys in comments have these defaults.", ""]
-    for name, field in model.model_fields.items():
-        lines += [f"# {line}" for line in wrap(field.description or "", 98)]
-        if field.is_required():
-            lines.append(f"{name}:   # required")
-        elif field.default_factory_takes_validated_data:
-            lines.append(f"# {name}:   # follows from other keys")
-        else:
-            value = plain(field.get_default(call_default_factory=True))
-            lines += [f"# {line}" for line in dump_yaml({name: value}, width=100).splitlines()]
-        lines.append("")
-    return "\n".join(lines).rstrip()
-
-
-def _root(verb: str) -> type["BaseModel"]:
-    """The model of the file that a verb takes."""
-    from pipeline.cache.config import CacheConfig
-    from pipeline.experiments.compare_config import CompareConfig
-    from pipeline.experiments.quality import QualityConfig
-    from pipeline.training.config import TrainConfig
-
-    files: dict[str, type[BaseModel]] = {"plan": CacheConfig, "extract": CacheConfig}
-    files |= {"compare": CompareConfig, "quality": QualityConfig}
-    return files.get(verb, TrainConfig)
-
-
-def plain(value: Any) -> Any:
-    """A default as YAML can hold it."""
-    return value.model_dump(mode="json") if hasattr(value, "model_dump") else value

@@ -65,10 +65,18 @@ def run_verb(args: argparse.Namespace) -> int:
 
 def explained(error: Exception, verb: str) -> str:
     """The error's message for people; of a full GPU with what to do, because torch's own message is about torch."""
+    if isinstance(error, FileExistsError | NotADirectoryError) and (file := file_in_the_way(error)):
+        return f"{file} is a file, where a folder is expected; set another place, or move the file away"
     if type(error).__name__ != "OutOfMemoryError":
         return with_urls(error)
     remedy, asked = OUT_OF_MEMORY.get(verb, OUT_OF_MEMORY["train"]), ". ".join(str(error).split(". ")[:2])
     return f"the GPU's memory is full ({asked}); {remedy}, use a GPU with more memory, or end other programs on it"
+
+
+def file_in_the_way(error: OSError) -> Path | None:
+    """The file that is, or stands above, the place of a system's error; None where the error names none."""
+    place = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes | Path) else None
+    return next((p for p in (place, *place.parents) if p.is_file()), None) if place else None
 
 
 def parser() -> argparse.ArgumentParser:
@@ -150,7 +158,7 @@ def extract(args: argparse.Namespace) -> None:
         return
     with console.progress("extracting", "records") as show:
         made = run(config, show)
-    console.say(
+    console.tell(
         f"{with_urls(made.path)}: {made.records} records, {made.computed} computed now; content id {made.content_id}"
     )
 
@@ -166,7 +174,7 @@ def append(args: argparse.Namespace, config: Any) -> None:
         made = run(
             read_path(config.store), tuple(args.append.split(",")), args.head, device=config.device, progress=show
         )
-    console.say(f"{config.store}: {args.append} of {args.head}, {made} records computed now")
+    console.tell(f"{config.store}: {args.append} of {args.head}, {made} records computed now")
 
 
 def compare(args: argparse.Namespace) -> None:

@@ -1,19 +1,22 @@
 """The process of the `sward` command, which ends with its exit status whatever Ctrl-C met.
 
-Ctrl-C while a library is imported may come out as another error (numpy's is a RecursionError), and CPython ends by the
-signal instead of the status if Ctrl-C once passed through `exec` of a text, as in making a dataclass.
+Ctrl-C waits for the end of an import: compiled libraries abort the process (torch) or change the error (numpy's is a
+RecursionError) if KeyboardInterrupt passes through them while they start. And CPython ends by the signal instead of the
+status if Ctrl-C once passed through `exec` of a text, as in making a dataclass.
 """
 
 import atexit
 import os
 import signal
 import sys
-from typing import Any, NoReturn
+from types import FrameType
+from typing import NoReturn
 
 from pipeline import console
 from pipeline.cli.main import main
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
+ASK_AGAIN = 0.05  # seconds until Ctrl-C that met an import is looked at again
 
 
 def run_process() -> NoReturn:
@@ -21,9 +24,12 @@ def run_process() -> NoReturn:
     asked: list[int] = []
     status = 0
 
-    def interrupt(number: int, frame: Any) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
         asked.append(number)
-        raise KeyboardInterrupt
+        if within_import(frame):
+            signal.setitimer(signal.ITIMER_REAL, ASK_AGAIN)
+        else:
+            raise KeyboardInterrupt
 
     def end() -> None:
         if status == INTERRUPTED:
@@ -34,6 +40,7 @@ def run_process() -> NoReturn:
     atexit.register(end)  # the first, which is called last
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background job ignores Ctrl-C
         signal.signal(signal.SIGINT, interrupt)
+        signal.signal(signal.SIGALRM, interrupt)
     try:
         status = main()
     except Exception:
@@ -42,4 +49,14 @@ def run_process() -> NoReturn:
         console.say(console.STOPPED, file=sys.stderr)
         status = INTERRUPTED
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done and said: Ctrl-C would only change the status
+    signal.setitimer(signal.ITIMER_REAL, 0)
     sys.exit(status)
+
+
+def within_import(frame: FrameType | None) -> bool:
+    """True where a frame or one of its callers is Python's import system at work."""
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "importlib._bootstrap":
+            return True
+        frame = frame.f_back
+    return False

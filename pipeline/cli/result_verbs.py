@@ -130,16 +130,16 @@ def predict(args: argparse.Namespace) -> int:
     window = tuple(args.window) if args.window else None
     found = find_run(args.source)
     done = run(found, args.images, args.out, args.tile, args.probabilities, window, args.device)
-    console.say(f"{len(done.written)} images predicted: {args.out}")
+    console.tell(f"{len(done.written)} images predicted: {args.out}")
     if done.shrunk:
-        console.say(
+        console.tell(
             f"note: {len(done.shrunk)} images are far larger than the student's input; see --tile", file=sys.stderr
         )
     for reason, count in Counter(done.passed_over.values()).items():
         example = next(path for path, why in done.passed_over.items() if why == reason)
-        console.say(f"passed over: {count} files, e.g. {example}: {reason}", file=sys.stderr)
+        console.tell(f"passed over: {count} files, e.g. {example}: {reason}", file=sys.stderr)
     for path, reason in done.failed.items():
-        console.say(f"not predicted: {path}: {reason}", file=sys.stderr)
+        console.tell(f"not predicted: {path}: {reason}", file=sys.stderr)
     return 1 if done.failed else 0
 
 
@@ -151,6 +151,6 @@ def export(args: argparse.Namespace) -> None:
 
     source = find_run(args.run_folder)
     facts, folder = run(source, args.out or source / "export", args.format, args.int8, args.runtime)
-    console.say("\n".join([*summary(facts), f"{folder}: {', '.join(facts.files)}, model-card.md, export.json"]))
+    console.tell("\n".join([*summary(facts), f"{folder}: {', '.join(facts.files)}, model-card.md, export.json"]))
     if "web" in args.format:
-        console.say(how_to_open(folder))
+        console.tell(how_to_open(folder))

@@ -2,11 +2,14 @@
 
 import argparse
 import sys
+from shlex import quote
 from textwrap import wrap
 
 from pipeline import console
-from pipeline.cli.listing import KINDS, VERBS, commented, listed
+from pipeline.cli.listing import KINDS, listed
 from pipeline.cli.store_verbs import Verb, a_path
+
+VERBS = ("plan", "extract", "fit-head", "train", "compare", "quality")  # that read a file
 
 
 def add_start_verbs(verb: Verb) -> None:
@@ -27,28 +30,32 @@ def init(args: argparse.Namespace) -> int:
     from pipeline.starter.project import write_project
 
     made = write_project(args.folder)
-    console.say("\n".join(made.lines))
-    console.say(f"written: {', '.join(str(path) for path in made.files)}")
+    console.tell("\n".join(made.lines))
+    console.tell(f"written: {', '.join(str(path) for path in made.files)}")
     if made.problems:
-        console.say(f"the set does not load yet:\n{made.problems}", file=sys.stderr)
+        console.tell(f"the set does not load yet:\n{made.problems}", file=sys.stderr)
         return 1
-    console.say(f"next: sward extract {made.files[1]} && sward train {made.files[2]}")
+    cache, train = (quote(str(path)) for path in made.files[1:3])
+    console.say(f"next:\n  sward extract {cache}\n  sward train {train}")
     return 0
 
 
 def show_list(args: argparse.Namespace) -> None:
     rows = list(listed(args.what))
     width, name = console.width(), max(len(name) for name, _ in rows) + 2
+    below = name > width // 2  # long paths: what they are goes below
     for text, about in rows:
-        if name > width // 2:  # long paths: what they are goes below
-            console.say("\n".join([text, *wrap(about, width, initial_indent="    ", subsequent_indent="    ")]))
+        body = wrap(about, width - (4 if below else name), **console.BETWEEN_WORDS)
+        if below:
+            console.say("\n".join([text, *("    " + line for line in body)]))
         else:
-            body = wrap(about, width - name) or [""]
-            console.say("\n".join([f"{text:{name}}{body[0]}", *(" " * name + line for line in body[1:])]))
+            console.say("\n".join([f"{text:{name}}{''.join(body[:1])}", *(" " * name + line for line in body[1:])]))
 
 
 def show_config(args: argparse.Namespace) -> None:
-    console.say(commented(args.of))
+    from pipeline.cli.config_text import commented
+
+    console.say(commented(args.of, min(100, console.columns() or 100)))
 
 
 def completion(args: argparse.Namespace) -> None:

@@ -117,7 +117,7 @@ def plan(args: argparse.Namespace) -> int:
     if args.capacity:
         from pipeline.maintenance.capacity_page import elsewhere
 
-        console.say("\n".join(["", *elsewhere(config, made)]))
+        console.tell("\n".join(["", *elsewhere(config, made)]))
     return 0 if made.fits else 1
 
 
@@ -147,11 +147,11 @@ def verify(args: argparse.Namespace) -> int:
     config = load_config(CacheConfig, args.config) if args.config else None
     found = run(read_path(args.store), args.records, args.seed, config, sources=not args.files_only)
     for level, (cosine, error) in found.levels.items():
-        console.say(
+        console.tell(
             f"{level:4} worst cosine {cosine:.7f}, worst relative error {error:.2e} over {found.records} records"
         )
     lines = [*(f"note: {n}" for n in found.notes), *(f"FAILED: {p}" for p in found.problems)]
-    console.say(with_urls("\n".join(lines or ["all good"])))
+    console.tell(with_urls("\n".join(lines or ["all good"])))
     return 0 if found.ok else 1
 
 
@@ -160,9 +160,9 @@ def repack(args: argparse.Namespace) -> None:
 
     with console.progress("repacking", "records") as show:
         made = run(read_path(args.store), write_path(args.out), args.codec, args.shard_records, args.compression, show)
-    console.say(f"{made.path}: {made.records} records, {made.written} written now; content id {made.content_id}")
+    console.tell(f"{made.path}: {made.records} records, {made.written} written now; content id {made.content_id}")
     if made.left_out:
-        console.say(
+        console.tell(
             f"note: not in the new store: {', '.join(made.left_out)} (teacher's head); add by sward extract --append"
         )
 
@@ -178,7 +178,7 @@ def copy(args: argparse.Namespace) -> None:
             args.follow_links,
         )
     sizes = f"{made.bytes / 1e9:.3f} GB, {made.copied / 1e9:.3f} GB of them copied now"
-    console.say(f"{with_urls(made.path)}: {made.files} files, {sizes}; all checked")
+    console.tell(f"{with_urls(made.path)}: {made.files} files, {sizes}; all checked")
 
 
 def prune(args: argparse.Namespace) -> None:
@@ -188,6 +188,6 @@ def prune(args: argparse.Namespace) -> None:
     for path, size in found.items():
         console.say(f"{size:12} {path}")
     what = "removed" if args.yes else "not used by the store; remove them with --yes"
-    console.say(
+    console.tell(
         f"{len(found)} files, {sum(found.values())} bytes: {what}" if found else "nothing is left over", file=sys.stderr
     )

@@ -6,6 +6,7 @@ The speeds are measured (`calibration.py`) on this machine, on the disk where th
 import os
 import shutil
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,14 @@ from pipeline.cache.config import CacheConfig
 from pipeline.cache.extraction.record_plan import wanted_records
 from pipeline.cache.format.arrays import array_specs
 from pipeline.cache.format.codecs import CODECS, array_bytes
-from pipeline.cache.manifest.appended import APPENDED
 from pipeline.cache.storage.disk_errors import existing
 from pipeline.cost_estimates import student_speed as demands
 from pipeline.cost_estimates.budget import Choice, choices
-from pipeline.cost_estimates.calibration import (
-    Pieces,
-    Reading,
-    measure_decoding,
-    measure_disk,
-    measure_teacher,
-)
+from pipeline.cost_estimates.calibration import Pieces, Reading, measure_disk, measure_teacher
 from pipeline.cost_estimates.encoding_speed import measure_encoding
 from pipeline.cost_estimates.first_view import first_view, measure_rendering
 from pipeline.cost_estimates.half_precision import HalfPrecision, measure_half_precision
+from pipeline.cost_estimates.run_reads import RunStores, decoding, pieces_of, stores_of, tensors_of
 from pipeline.cost_estimates.student_speed import ReadDemand
 from pipeline.cost_estimates.teacher_facts import TeacherFacts, teacher_facts
 from pipeline.cost_estimates.throughput import StageTimes, break_even
@@ -39,7 +34,6 @@ from pipeline.training.config import TrainConfig
 from pipeline.types import Size
 from pipeline.weights import load_teacher
 from sward.contracts import Channels
-from sward.levels import grid_of
 
 
 @dataclass(frozen=True)
@@ -57,7 +51,8 @@ class CostEstimate:
         view_seconds: seconds per training view rendered, run through the teacher, encoded and written, as an
             extraction overlaps these stages (`throughput.py`).
         evaluation_seconds: the same per validation or test view.
-        reads: codec -> seconds per record to read and decode the tensors that ``demand`` reads.
+        reads: codec -> seconds per record to read and decode the tensors that ``demand`` reads, of joined stores of
+            all; the others have the codec of their configuration.
         read_bytes: codec -> bytes per record of these tensors.
         demand: what the student reads, and how fast.
         codec: kind of the configured codec.
@@ -69,6 +64,9 @@ class CostEstimate:
         view_bytes: codec -> bytes of one stored training view.
         half: the teacher in bfloat16 against float32.
         teacher: its row of the table of teachers, for training views.
+        own_reads: ``reads`` of the planned store alone; empty if it is the run's only one, or nothing of it is read.
+        joined: stores that the run reads beside the planned one -> bytes per record that it reads from each.
+        planned: name of the planned store's teacher in front of its levels; empty if the run reads no other store.
     """
 
     records: dict[str, int]
@@ -93,6 +91,19 @@ class CostEstimate:
     view_bytes: dict[str, int] = field(default_factory=dict)
     half: HalfPrecision | None = None
     teacher: TeacherFacts | None = None
+    own_reads: dict[str, Reading] = field(default_factory=dict)
+    joined: dict[str, int] = field(default_factory=dict)
+    planned: str = ""
+
+    @property
+    def reads_teacher(self) -> bool:
+        """Whether ``demand`` reads anything of the planned store's teacher."""
+        return bool(tensors_of(self.demand, self.planned) or self.demand.head)
+
+    @property
+    def own_reading(self) -> Reading:
+        """Seconds per record to read and decode what ``demand`` reads of the planned store, as configured."""
+        return (self.own_reads or self.reads)[self.codec]
 
     @property
     def total_records(self) -> int:
@@ -115,7 +126,7 @@ class CostEstimate:
 
         Infinite if reading (warm) and decoding take longer than the teacher.
         """
-        return break_even(self.extraction_seconds, records, self.teacher_seconds, self.reads[self.codec].total)
+        return break_even(self.extraction_seconds, records, self.teacher_seconds, self.own_reading.total)
 
 
 def estimate_costs(config: CacheConfig, train: TrainConfig | None = None, budget: int | None = None) -> CostEstimate:
@@ -138,11 +149,15 @@ def estimate_costs(config: CacheConfig, train: TrainConfig | None = None, budget
     evaluating = at_evaluation_size(config)
     both = [(each.size, each.teachers_size_of("train")) for each in (config, evaluating)]
     sizes = {c: (record_bytes(c, channels, *both[0]), record_bytes(c, channels, *both[1])) for c in CODECS}
-    need = demand_of(config, train, channels, dataset, counts["train"])
-    pieces = {codec: read_pieces(codec, need, config) for codec in CODECS}
+    stores = stores_of(config, train, channels)
+    need = demand_of(config, train, stores.channels, dataset, counts["train"])
+    own, beside = read_pieces(stores, need)
+    pieces = {codec: [*part, *chain(*beside.values())] for codec, part in own.items()}
     target = existing(write_path(config.store))
     disk = measure_disk(target, pieces, need.workers)
-    shapes = level_shapes(need, config)
+    alone = measure_disk(target, own, need.workers).reads if beside and all(own.values()) else {}
+    decode = {codec: decoding(stores, stores.planned, codec, need) for codec in CODECS}
+    more = sum(decoding(stores, name, cache.codec.kind, need) for name, cache in stores.others.items())
     pace = measure_pace(config, teacher, dataset, target, disk.write)
     slower = pace if evaluating.size == config.size else measure_pace(evaluating, teacher, dataset, target, disk.write)
     return CostEstimate(
@@ -155,7 +170,7 @@ def estimate_costs(config: CacheConfig, train: TrainConfig | None = None, budget
         teacher_seconds=pace.teacher,
         view_seconds=pace.seconds,
         evaluation_seconds=slower.seconds,
-        reads={c: Reading(*times, measure_decoding(c, shapes, need.device)) for c, times in disk.reads.items()},
+        reads={c: Reading(*times, decode[c] + more) for c, times in disk.reads.items()},
         read_bytes={codec: sum(p) for codec, p in pieces.items()},
         demand=need,
         codec=config.codec.kind,
@@ -168,6 +183,9 @@ def estimate_costs(config: CacheConfig, train: TrainConfig | None = None, budget
         view_bytes={codec: training for codec, (training, _) in sizes.items()},
         half=measure_half_precision(teacher, first_view(config, dataset), config.device),
         teacher=teacher_facts(config.teacher, teacher, config.teachers_size_of("train")),
+        own_reads={c: Reading(*times, decode[c]) for c, times in alone.items()},
+        joined={stores.caches[name].store: sum(part) for name, part in beside.items()},
+        planned=stores.planned,
     )
 
 
@@ -208,17 +226,10 @@ def record_bytes(codec: str, channels: Channels, size: Size, teachers: Size | No
     return sum(array_bytes(*spec) for spec in array_specs(CODECS[codec], channels, size, teachers).values())
 
 
-def read_pieces(codec: str, need: ReadDemand, config: CacheConfig) -> Pieces:
-    """Bytes of each array of a record that the student or method reads."""
-    size = config.teachers_size_of("train")
-    specs = array_specs(CODECS[codec], need.tensors, config.size, size)
-    for name, c in need.head.items():
-        specs |= APPENDED.arrays(name, (c, size[0] // 4, size[1] // 4))
-    return [array_bytes(*spec) for spec in specs.values()]
-
-
-def level_shapes(need: ReadDemand, config: CacheConfig) -> dict[str, tuple[int, int, int]]:
-    return {level: (c, *grid_of(level, config.teachers_size_of("train"))) for level, c in need.tensors.items()}
+def read_pieces(stores: RunStores, need: ReadDemand) -> tuple[dict[str, Pieces], dict[str, Pieces]]:
+    """Bytes of each array of a record that a run reads: codec -> of the planned store; teacher -> of another one."""
+    own = {codec: pieces_of(stores, stores.planned, codec, need) for codec in CODECS}
+    return own, {name: pieces_of(stores, name, cache.codec.kind, need) for name, cache in stores.others.items()}
 
 
 def thread_counts(config: CacheConfig) -> dict[str, int]:

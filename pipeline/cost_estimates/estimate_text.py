@@ -31,6 +31,7 @@ def describe(p: CostEstimate) -> list[str]:
         "",
         f"student        {p.demand.who}: {p.demand.records_per_second:.1f} records/s, "
         f"{p.read_bytes[p.codec] * p.demand.records_per_second / 1e9:.3f} GB/s",
+        *joined_lines(p),
         f"bottleneck     {bottleneck(p)}",
         f"caching        {verdict(p)}",
         f"largest possible gain per training run, by published FLOPs: {rates}",
@@ -47,6 +48,13 @@ def view_line(p: CostEstimate) -> list[str]:
     return [f"a view         {sizes}: {p.view_bytes[p.codec] / 1e6:.3g} MB as {p.codec}"]
 
 
+def joined_lines(p: CostEstimate) -> list[str]:
+    """A line for each store that the run reads beside the planned one."""
+    return [
+        f"joined with    {store}: {size / 1e6:.3g} MB of it are read per record too" for store, size in p.joined.items()
+    ]
+
+
 def precision_lines(half: HalfPrecision | None) -> list[str]:
     """A line with what bfloat16 gains and changes in the teacher."""
     if half is None:
@@ -55,7 +63,7 @@ def precision_lines(half: HalfPrecision | None) -> list[str]:
     errors = ", ".join(f"{level} {error:.1e}" for level, error in half.errors.items())
     return [
         f"bfloat16       {reduced * 1e3:.1f} ms per view in the teacher instead of {plain * 1e3:.1f} "
-        f"({plain / reduced:.2f}×; teacher.autocast: true); error {errors}"
+        f"({plain / reduced:.2f}×; teacher.autocast: {str(half.autocast).lower()}); error {errors}"
     ]
 
 
@@ -107,8 +115,8 @@ def smaller(p: CostEstimate) -> str:
 
 def verdict(p: CostEstimate) -> str:
     """Says whether caching pays off, after how many runs, and when recomputing is cheaper than reading."""
-    read, teacher = p.reads[p.codec], p.teacher_seconds
-    if not (p.demand.tensors or p.demand.head):
+    read, teacher = p.own_reading, p.teacher_seconds
+    if not p.reads_teacher:
         return "no benefit: this student reads nothing of the teacher"
     runs = p.break_even_runs(p.demand.records)
     if not math.isfinite(runs):

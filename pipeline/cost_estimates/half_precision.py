@@ -17,19 +17,22 @@ class HalfPrecision:
     Attributes:
         seconds: per view in (float32, bfloat16).
         errors: level -> relative error of the L2 norm, of features without their channel means.
+        autocast: the setting that gives the second: the teacher's own, or true.
     """
 
     seconds: tuple[float, float]
     errors: dict[str, float]
+    autocast: bool | str = True
 
 
 def measure_half_precision(teacher: Any, images: Tensor, device: str) -> HalfPrecision:
     """Runs the teacher in both precisions on normalised images (B, 3, H, W); leaves its setting as it was."""
     where, wanted = resolve_device(device), teacher.autocast
     teacher, images = teacher.to(where), images.to(where)
+    half = wanted or True
     found, seconds = {}, {}
     try:
-        for autocast in (False, True):
+        for autocast in (False, half):
             teacher.autocast = autocast
             found[autocast] = teacher(images)
 
@@ -40,8 +43,8 @@ def measure_half_precision(teacher: Any, images: Tensor, device: str) -> HalfPre
             seconds[autocast] = median_seconds(once, repeats=3, budget=1.0) / len(images)
     finally:
         teacher.autocast = wanted
-    errors = {level: centred_error(found[True][level], f) for level, f in found[False].items()}
-    return HalfPrecision((seconds[False], seconds[True]), errors)
+    errors = {level: centred_error(found[half][level], f) for level, f in found[False].items()}
+    return HalfPrecision((seconds[False], seconds[half]), errors, half)
 
 
 def centred_error(found_BCHW: Tensor, expected_BCHW: Tensor) -> float:

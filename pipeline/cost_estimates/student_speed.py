@@ -14,12 +14,12 @@ from torch import nn
 from pipeline.cache.config import enlarged
 from pipeline.devices import resolve_device, wait_for
 from pipeline.training.config import TrainConfig
+from pipeline.training.device.memory_format import set_memory_format
 from pipeline.training.distributed.fabric import make_fabric
-from pipeline.training.inputs.stores import one_of
 from pipeline.training.teacher.heads import head_channels
 from pipeline.training.trainable import build_trainable
 from sward.contracts import HEAD_TENSORS, Batch, Channels, Method, Prestage, Student
-from sward.levels import TeacherChannels, stride
+from sward.levels import TeacherChannels, place, stride, zoom_of
 from sward.objective import Objective
 
 BUDGET_SECONDS, MOST = 2.0, 7  # limits of the timed steps: seconds and number; one more step before them warms up
@@ -34,7 +34,7 @@ class ReadDemand:
         who: student and method as text.
         batch_size: records per step.
         step_seconds: seconds per step without reading.
-        tensors: levels read from the store -> channels.
+        tensors: levels read from the store (of joined stores, with their teacher's name) -> channels.
         head: head tensors read from the store (appended to it) -> channels.
         records: records read by the whole run.
         workers: number of reading threads.
@@ -65,7 +65,7 @@ def measure(config: TrainConfig, channels: Channels, num_classes: int, size: tup
 
     Args:
         config: configuration of the training run.
-        channels: the teacher's levels -> channels.
+        channels: the teacher's levels -> channels; of joined stores, levels with their teacher's name.
         num_classes: number of classes of the data set.
         size: (height, width) of a view in pixels.
 
@@ -90,12 +90,15 @@ def prepare(
     use = network is not None and config.method.uses_head
     head = head_channels(network) if network is not None and use else {}
     student = build_trainable(config.student, channels, num_classes, config.seed)
-    method = built(config, channels | head, student, num_classes)
+    set_memory_format(student, config.puts_channels_last)
+    teacher = TeacherChannels(channels | head, config.cache.zoom)
+    method = built(config, teacher, student, num_classes)
     needed = tuple(channels) if student.reads == "features" else method.needs
     made = network if use and config.head and config.head.tensors == "recomputed" else None
     run_head = made is not None and bool(set(needed) & set(HEAD_TENSORS))
     levels = channels if run_head else {name: c for name, c in channels.items() if name in needed}
-    batch = synthetic(config, size, levels | {n: c for n, c in head.items() if n in needed}, num_classes, device)
+    held = teacher.only((*levels, *(name for name in head if name in needed)))
+    batch = synthetic(config, size, held, num_classes, device)
     if made is not None and run_head:
         made.to(device).eval().requires_grad_(False)
     ones = {name: torch.ones(c, device=device) for name, c in channels.items()}
@@ -105,15 +108,10 @@ def prepare(
     return stepper.step, levels, read
 
 
-def built(config: TrainConfig, teacher: Channels, student: Student, num_classes: int) -> Method:
+def built(config: TrainConfig, teacher: TeacherChannels, student: Student, num_classes: int) -> Method:
     """The method; its pre-stages, if any, are not trained but taken as initialised."""
     ready = config.method.for_steps(config.steps)
-    method = ready.build(
-        TeacherChannels(teacher, one_of(config.cache, "--train").zoom),
-        student.channels,
-        num_classes,
-        student.classifier.in_channels,
-    )
+    method = ready.build(teacher, student.channels, num_classes, student.classifier.in_channels)
     for part in list(method.modules()):
         stage = part.prestage() if isinstance(part, Method) else None
         if isinstance(stage, Prestage):
@@ -122,19 +120,24 @@ def built(config: TrainConfig, teacher: Channels, student: Student, num_classes:
 
 
 def synthetic(
-    config: TrainConfig, size: tuple[int, int], tensors: Channels, num_classes: int, device: torch.device
+    config: TrainConfig, size: tuple[int, int], tensors: TeacherChannels, num_classes: int, device: torch.device
 ) -> Batch:
     """A batch of random images, labels and features in the shapes of the store's."""
     (height, width), n = size, config.batch_size
-    strides = {name: 4 if name in HEAD_TENSORS else stride(name) for name in tensors}
-    tall, wide = enlarged(size, one_of(config.cache, "--train").zoom)
-    features = {
-        name: torch.randn(n, c, tall // strides[name], wide // strides[name], device=device)
-        for name, c in tensors.items()
-    }
+    features = {name: torch.randn(n, c, *grid(name, tensors, size), device=device) for name, c in tensors.items()}
     labels = torch.randint(num_classes, (n, height, width), device=device)
     ids = [f"synthetic-{i}/0" for i in range(n)]
     return Batch(torch.randn(n, 3, height, width, device=device), labels, features, ids, config.seed)
+
+
+def grid(name: str, tensors: TeacherChannels, size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) in cells of a teacher's tensor, of a view of ``size``; a head's is at stride 4 of its view."""
+    seen_by = name
+    if name in HEAD_TENSORS:  # of several teachers, that of the finest level: see sward/teachers/head.py
+        seen_by = min((level for level in tensors if level not in HEAD_TENSORS), key=place, default=name)
+    height, width = enlarged(size, zoom_of(seen_by, tensors))
+    cell = 4 if name in HEAD_TENSORS else stride(name)
+    return height // cell, width // cell
 
 
 class SyntheticStepper:

@@ -15,7 +15,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from pipeline import paths
-from pipeline.config import is_too_large
+from pipeline.config import is_too_large, mistake_line
 from pipeline.datasets.card_checks import pattern_mistakes, reading_mistakes, value_mistakes
 from pipeline.datasets.mask_encodings import Encoding
 from pipeline.datasets.problems import DatasetError, Problem
@@ -125,6 +125,8 @@ def find_card(dataset: str | Path) -> Path:
     """
     named = "/" not in str(dataset) and Path(dataset).suffix not in (".yaml", ".yml")
     path = Path("data", dataset, "card.yaml") if named else Path(dataset)
+    if paths.read_path(path / "card.yaml").is_file():
+        path = path / "card.yaml"
     if not paths.read_path(path).is_file():
         known = {p.parent.name for root in (paths.CATALOGUE, paths.data_root()) for p in root.glob("*/card.yaml")}
         meant = did_you_mean(str(dataset), sorted(known), most=1)
@@ -152,6 +154,10 @@ def read_card(dataset: str | Path) -> Card:
     except (yaml.YAMLError, RecursionError) as error:
         raise DatasetError(str(dataset), [Problem("card", str(path), f"is not YAML: {error}")]) from error
     except ValidationError as error:
-        mistakes = [(".".join(map(str, e["loc"])), e["msg"]) for e in error.errors()]
-        problems = [Problem("card", str(path), f"{place}: {text}".lstrip(": ")) for place, text in mistakes]
+        places = [e["loc"][:-1] for e in error.errors()]
+        problems = [
+            Problem("card", str(path), mistake_line(e, Card).strip() if e["loc"] and values else e["msg"])
+            for e in error.errors()
+            if e["type"] != "too_short" or e["loc"] not in places  # entries that do not check are not counted
+        ]
         raise DatasetError(str(dataset), problems) from error

@@ -37,6 +37,8 @@ def value_mistakes(card: "Card") -> list[str]:
     wrong = []
     if len(set(card.classes)) != len(card.classes):
         wrong.append(f"classes are {list(card.classes)}; expected each name once")
+    if not all(map(str.strip, card.classes)):
+        wrong.append(f"classes are {list(card.classes)}; expected a name for each")
     return wrong + (_layer_mistakes(card) if in_layers(card) else _encoding_mistakes(card))
 
 

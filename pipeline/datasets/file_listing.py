@@ -51,7 +51,9 @@ def list_tree(start: Path, named: str = "") -> Tree:
             if _is_hidden(name) and name not in named.split("/"):
                 hidden.append(Path(folder, name))
         folders[:] = [n for n in folders if not _is_hidden(n) or n in named.split("/")]
-        files += [Path(folder, n) for n in sorted(names) if not _is_hidden(n) or n in named.split("/")]
+        found = [Path(folder, n) for n in sorted(names) if not _is_hidden(n) or n in named.split("/")]
+        files += [path for path in found if not _is_special(path)]
+        hidden += [path for path in found if _is_special(path)]
     return Tree(start, files, hidden, errors)
 
 
@@ -71,6 +73,11 @@ def _is_hidden(name: str) -> bool:
     return name.startswith((".", "~$")) or name in SYSTEM or name.lower() in ("thumbs.db", "desktop.ini")
 
 
+def _is_special(path: Path) -> bool:
+    """Whether it is a pipe, a socket or a device, which reading might wait for without end; a dead link is none."""
+    return path.exists() and not path.is_file()
+
+
 def match_files(tree: Tree, pattern: str) -> list[Match]:
     """The files of a tree that match a pattern, e.g. ``images/{id}.png``.
 
@@ -78,7 +85,7 @@ def match_files(tree: Tree, pattern: str) -> list[Match]:
     extension does not matter. Without ``{id}``, the id is the file's place in the set, without extension.
     """
     start = prefix(pattern)
-    matcher = re.compile(expression(pattern.removeprefix(start).lstrip("/")))
+    matcher = re.compile(expression(pattern.removeprefix(start).lstrip("/")), re.DOTALL)
     places = ((path, matcher.fullmatch(path.relative_to(tree.start).as_posix())) for path in tree.files)
     found = ((path, {"id": _place(start, tree, path)} | m.groupdict()) for path, m in places if m)
     return [Match(groups["id"], path, groups.get("class_name") or "") for path, groups in found]
@@ -91,12 +98,14 @@ def _place(start: str, tree: Tree, path: Path) -> str:
 
 def start_of(folder: Path, pattern: str) -> Path:
     """The folder in which the files of a pattern are looked for."""
-    return paths.read_path(folder / prefix(pattern))
+    start = prefix(pattern)
+    outside = start.startswith(("~", "$")) and not (folder / start).exists()
+    return paths.read_path(folder / (paths.expand(start) if outside else start))
 
 
 def prefix(pattern: str) -> str:
-    """The folders of a pattern before its first placeholder: ``images`` of ``images/{id}.png``."""
-    fixed = re.split(r"[{*]", pattern)[0]
+    """The folders of a pattern before its first placeholder: ``images`` of ``images/{id}.png``; ``${NAME}`` is none."""
+    fixed = re.split(r"(?<!\$)\{|\*", pattern)[0]
     return fixed.rpartition("/")[0]
 
 
@@ -148,9 +157,11 @@ def read_sequences(path: Path) -> tuple[dict[str, str], list[Problem]]:
         rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=divider, skipinitialspace=True))
     except csv.Error as error:
         return {}, [Problem("sequences", str(path), f"is no table: {error}")]
-    columns = [name.strip() for name in rows[0]] if rows else []
+    columns = [name.strip().lower() for name in rows[0]] if rows else []
     if not {"frame", "sequence"} <= set(columns):
-        return {}, [Problem("sequences", str(path), f"has columns {columns}; expected frame and sequence")]
+        return {}, [
+            Problem("sequences", str(path), f"has columns {rows[0] if rows else []}; expected frame and sequence")
+        ]
     table: dict[str, str] = {}
     problems = []
     for number, row in enumerate(rows[1:], start=2):

@@ -178,14 +178,28 @@ def open_picture(content: bytes) -> ImageFile.ImageFile:
         UnsupportedImageError: not a picture (the message says what it is instead), or several frames.
         Image.DecompressionBombError: too large to be opened.
     """
-    try:
-        image = Image.open(io.BytesIO(content))
-    except Image.UnidentifiedImageError as error:
-        raise Image.UnidentifiedImageError(unreadable(content)) from error
+    image = open_recognised(content)
     require_one_picture(image)
     if image.format == "TIFF":
         image.info["stored_orientation"] = image.getexif().get(ORIENTATION, 1)  # gone after loading
     return image
+
+
+def open_recognised(file: Path | bytes) -> ImageFile.ImageFile:
+    """An opened picture, of a file or of what it holds.
+
+    Raises:
+        UnidentifiedImageError: it is none; the message says what the file is instead, where its first bytes show it.
+    """
+    cause: Exception | None = None
+    try:
+        opened = Image.open(io.BytesIO(file) if isinstance(file, bytes) else file)
+        if not isinstance(opened, ImageFile.StubImageFile):  # known by name alone: HDF5, GRIB, BUFR
+            return opened
+        opened.close()
+    except Image.UnidentifiedImageError as error:
+        cause = error
+    raise Image.UnidentifiedImageError(unreadable(file if isinstance(file, bytes) else file.read_bytes())) from cause
 
 
 def require_one_picture(image: ImageFile.ImageFile) -> None:

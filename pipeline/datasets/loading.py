@@ -116,7 +116,7 @@ def _scan(dataset: str | Path, split: str, decode: bool) -> tuple[Dataset, list[
         raise DatasetError(str(dataset), [Problem("split", card.name, found)])
     files = folder if isinstance(card.source, Files) else ensure(card.source, paths.write_path(folder))
     pairs = find_pairs(card, files)
-    if absent := _absent(card, files, pairs):
+    if (absent := _absent(card, files, pairs)) or not pairs.masks:
         raise DatasetError(str(dataset), absent + pairs.problems)
     sequences, problems = _sequences(card, files, pairs)
     problems += pairs.problems
@@ -158,10 +158,12 @@ def _sequences(card: Card, folder: Path, pairs: Pairs) -> tuple[dict[str, str], 
     composed = {same_name(frame): sequence for frame, sequence in table.items()}
     ids = {*pairs.images, *pairs.masks, *pairs.unlabelled}
     table |= {i: composed[same_name(i)] for i in ids - set(table) if same_name(i) in composed}
-    if ids - set(table):
-        index = NameIndex(pairs.images | {i: [path] for i, path in pairs.unlabelled.items()}, pairs.masks)
-        meant = ((index.ids(frame, ""), sequence) for frame, sequence in table.items() if frame not in ids)
-        table = {found[0]: sequence for found, sequence in meant if len(found) == 1} | table
+    index = NameIndex(pairs.images | {i: [path] for i, path in pairs.unlabelled.items()}, pairs.masks)
+    for frame, sequence in [row for row in table.items() if row[0] not in ids]:
+        found = index.ids(frame, "")
+        if len(found) == 1 and table.setdefault(found[0], sequence) != sequence:
+            text = f"{frame} is of sequence {sequence}, another line says {table[found[0]]}; keep one"
+            problems.append(Problem("sequences", found[0], text))
     return table, problems
 
 
@@ -183,9 +185,12 @@ def _absent(card: Card, folder: Path, pairs: Pairs) -> list[Problem]:
     """Told instead of thousands of missing files when no pattern matches anything at all."""
     problems = []
     home = getattr(card.source, "homepage", "")
+    told = {problem.subject for problem in pairs.problems}
     for kind, patterns, found in (("image", card.images, pairs.images), ("mask", card.masks, pairs.masks)):
         for pattern in [] if found else [p for _, p in by_subset(patterns)]:
             place = start_of(folder, pattern)
+            if is_annotation_file(pattern) and str(place / Path(pattern).name) in told:
+                continue  # it cannot be read, so nothing is known of its entries
             there = shortened(sorted(p.name for p in place.iterdir()), 3) if place.is_dir() else ""
             state = f"it has {there or 'no files'}" if place.is_dir() else "no such folder"
             what = (

@@ -3,19 +3,28 @@
 Labels are uint8 (H, W): 0..K-1 in the order of the card's classes, 255 where nothing is learnt or counted.
 """
 
+import re
 from typing import Annotated as Checked
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from PIL import Image
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline.datasets.masks.binary import Binary
 from pipeline.datasets.masks.values import MaskError, count_values, grey_values, opaque
 from sward.contracts import IGNORE, Config
 
 Byte = Checked[int, Field(ge=0, le=255)]
-Colour = tuple[Byte, Byte, Byte]
+
+
+def _from_hexadecimal(value: Any) -> Any:
+    """``#ff8000`` as the numbers of red, green and blue; anything else as it is."""
+    named = isinstance(value, str) and re.fullmatch(r"#[0-9a-fA-F]{6}", value)
+    return tuple(bytes.fromhex(value[1:])) if named else value
+
+
+Colour = Checked[tuple[Byte, Byte, Byte], BeforeValidator(_from_hexadecimal)]
 
 
 class Indexed(Config):
@@ -62,7 +71,7 @@ class Palette(Config):
     """Each colour is a class; a colour must match exactly."""
 
     kind: Literal["palette"] = "palette"
-    colours: dict[str, Colour] = Field(min_length=2, description="Class -> colour (red, green, blue).")
+    colours: dict[str, Colour] = Field(min_length=2, description="Class -> colour: red, green, blue, or '#ff8000'.")
     ignore: tuple[Colour, ...] = Field(default=(), description="Colours to leave out.")
 
     @model_validator(mode="after")

@@ -1,5 +1,6 @@
 """Finds a card's images and masks, and pairs them by id."""
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ from pipeline.datasets.file_listing import (
     start_of,
 )
 from pipeline.datasets.image_files import explain
+from pipeline.datasets.mask_encodings import Indexed
 from pipeline.datasets.masks.values import MaskError
 from pipeline.datasets.problems import Problem, shortened
 
@@ -72,6 +74,7 @@ def find_pairs(card: Card, folder: Path) -> Pairs:
     found.problems += [explain(Path(e.filename), e) for tree in trees.values() for e in tree.errors]
     found.problems += [_told_second(*second) for second in _second_masks(unmatched, found.masks)]
     found.problems += _unknown_classes(card, found.classes)
+    found.problems += _undecodable([*found.images.values(), *found.masks.values()])
     return found
 
 
@@ -184,6 +187,17 @@ def _unknown_classes(card: Card, classes: dict[Path, str]) -> list[Problem]:
     return [Problem("mask values", str(p.parent), f"folder of class {n!r}; {expected}") for n, p in unknown.items()]
 
 
+def _undecodable(files: Iterable[list[Path]]) -> list[Problem]:
+    """A problem for every file whose name is no line of text: no list could hold it, and it could not be printed."""
+    names = sorted({os.fsencode(path) for of in files for path in of})
+    broken = [n for n in names if n.decode(errors="ignore").encode() != n]
+    several = [repr(n)[1:-1] for n in (n.decode() for n in names if n not in broken) if len(n.splitlines()) > 1]
+    return [
+        *(Problem("name", name.decode(errors="backslashreplace"), "the name is not UTF-8") for name in broken),
+        *(Problem("name", name, "the name has a line break") for name in several),
+    ]
+
+
 def _read_annotations(card: Card, folder: Path, found: Pairs) -> None:
     """Give each image of a COCO file its entry."""
     for id_prefix, pattern in by_subset(card.masks):
@@ -197,6 +211,21 @@ def _read_annotations(card: Card, folder: Path, found: Pairs) -> None:
             found.problems.append(missing if isinstance(error, FileNotFoundError) else explain(path, error))
             continue
         _match_entries(coco, found, id_prefix, paths_root(folder))
+    if isinstance(card.encoding, Indexed):
+        found.problems += _renumbered(found)
+
+
+def _renumbered(found: Pairs) -> list[Problem]:
+    """A problem for every category that two COCO files give one number, but other names: its number is no label."""
+    first: dict[int, tuple[CocoFile, str]] = {}
+    problems = []
+    for coco in {coco.path: coco for coco, _ in found.entries.values()}.values():
+        for number, title in coco.titles.items():
+            other, known = first.setdefault(number, (coco, title))
+            if known != title:
+                text = f"category {number} is {title!r}, in {other.path.name} {known!r}"
+                problems.append(Problem("mask values", str(coco.path), f"{text}; use encoding annotated, by names"))
+    return problems
 
 
 def _match_entries(coco: CocoFile, found: Pairs, id_prefix: str, root: Path) -> None:

@@ -8,6 +8,7 @@ SHOWN = 20  # problems listed per kind; the rest is counted
 KINDS = {
     "card": "the card does not check; correct card.yaml",
     "split": "the split cannot be made; name one of the card's splits, or write its lists",
+    "name": "a file's name is no line of text; rename it, e.g. with convmv -f latin1 -t utf8 --notest -r FOLDER",
     "missing image": "an id has no image; add the file or take the id out of the split",
     "missing mask": "an image has no mask; add the file or take the id out of the split",
     "ambiguous": "one id matches several files; keep one of them (of masks that are parts: several_masks: union)",

@@ -11,6 +11,7 @@ from pipeline.datasets.split_rules import SUBSETS, Listed, Subset
 from pipeline.datasets.text_files import TextError, read_text
 
 Membership = list[tuple[Subset, str]]  # (subset, id), in order of subset, then id
+INVISIBLE = "\ufeff\u200b\u200e\u200f\u2060"  # marks that joining files, web pages and chats leave at the ends of lines
 
 
 def list_path(folder: Path, split: str, subset: Subset) -> Path:
@@ -41,7 +42,7 @@ def read_lists(split: str, rule: Listed, folder: Path, images: Found, masks: Fou
             problems.append(Problem("split", str(files[subset]), str(error).partition(": ")[2]))
             continue
         for number, line in enumerate(lines, start=1):
-            found = index.ids(line, subset) if line.strip() else []
+            found = index.ids(line, subset) if visible(line) else []
             if len(found) > 1:
                 text = f"line {number}: {line.strip()!r} fits {len(found)} ids: {shortened(found)}; write the whole id"
                 problems.append(Problem("split", str(files[subset]), text))
@@ -49,6 +50,11 @@ def read_lists(split: str, rule: Listed, folder: Path, images: Found, masks: Fou
     if problems:
         raise DatasetError(str(folder), problems)
     return pairs
+
+
+def visible(line: str) -> str:
+    """A line without blanks and invisible marks at its ends."""
+    return line.strip().strip(INVISIBLE).strip()
 
 
 class NameIndex:
@@ -72,12 +78,12 @@ class NameIndex:
 
     def ids(self, line: str, subset: str) -> list[str]:
         """The ids that a line may mean: one, several, or the line itself where nothing fits."""
-        for text in dict.fromkeys((line, line.strip(), line.strip().strip("\"'"))):
+        for text in dict.fromkeys((line, line.strip(), visible(line).strip("\"'"))):
             for name in (text, f"{subset}/{text}"):
                 if name in self.known or same_name(name) in self.composed:
                     return [name if name in self.known else self.composed[same_name(name)]]
-        text = line.strip().strip("\"'").replace("\\", "/")
-        return self._by_path(text, subset) or self._by_pair(text, subset) or [line.strip()]
+        text = visible(line).strip("\"'").replace("\\", "/")
+        return self._by_path(text, subset) or self._by_pair(text, subset) or [visible(line)]
 
     def _by_pair(self, text: str, subset: str) -> list[str]:
         """The id of a line that names an image and its mask."""

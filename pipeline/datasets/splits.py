@@ -112,12 +112,17 @@ def check_membership(pairs: Membership, split: str, card: Card, sequences: dict[
     present = {subset for subset, _ in pairs}
     empty = [subset for subset in _wanted(card, split) if subset not in present]
     problems = [Problem("empty", subset, f"no ids in split {split}") for subset in empty]
-    problems += [Problem("two subsets", i, " and ".join(s)) for i, s in subsets.items() if len(s) > 1]
+    problems += [Problem("two subsets", i, _told_places(s)) for i, s in subsets.items() if len(s) > 1]
     if card.sequences:
         problems += [Problem("sequences", i, "has no sequence") for i in subsets if i not in sequences]
         if split == "sequence" or _whole_sequences(card.splits[split]):
             problems += _leaks(pairs, sequences)
     return problems
+
+
+def _told_places(subsets: list[Subset]) -> str:
+    """The subsets that an id stands in, or how often it stands in the only one."""
+    return " and ".join(subsets) if len(set(subsets)) > 1 else f"{len(subsets)} times in {subsets[0]}"
 
 
 def _wanted(card: Card, split: str) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, model_validator
 
+from pipeline import console
 from pipeline.cache.format.codecs import CODECS, CodecConfig, array_bytes
 from pipeline.cache.manifest.identity import dataset_name
 from pipeline.cache.store import Store
@@ -87,7 +88,7 @@ def quality(config: QualityConfig) -> str:
     relate_folders(config.folder, found["points"])
     save(config, found)
     page = write_page(config.folder)
-    return f"{quality_markdown(found)}\ntable: {config.folder / 'quality.md'}\nreport: {page}"
+    return f"{quality_markdown(found, console.columns())}\ntable: {config.folder / 'quality.md'}\nreport: {page}"
 
 
 def feature_bytes(store: Store, views: int) -> int:

@@ -10,9 +10,11 @@ from pipeline.files import read_json, write_atomic
 from pipeline.report.charts import Chart, look, swatch, tag
 from pipeline.report.report import PAGE, environment
 from pipeline.report.table_formats import Table
-from pipeline.results.results_table import markdown, mean_sd, shown_metrics
+from pipeline.results.captions import commit_names
+from pipeline.results.results_table import fitting_table, mean_sd, shown_metrics
 from sward.metrics.names import NAMES
 
+SPARED = ("seeds", "mIoU", "mAcc", "features")  # columns that a narrow terminal does not show, the first first
 MARK = 4.0  # size of a marker, in typographic points
 
 
@@ -33,15 +35,15 @@ def quality_table(found: dict[str, Any]) -> Table:
     caption = (
         f"{found['data']}: {found['images']} {found['subset']} images. {found['student']} with {found['method']}, "
         f"{found['steps']} steps of {found['batch_size']} records whatever the number of views. Mean ± standard "
-        f"deviation over seeds. Features: what training reads of the teacher. Commit {', '.join(found['commits'])}."
+        f"deviation over seeds. Features: what training reads of the teacher. Commit {commit_names(found['commits'])}."
     )
     return Table("quality", "Metric by codec and views", caption, header, rows)
 
 
-def quality_markdown(found: dict[str, Any]) -> str:
-    """The table with its caption, as Markdown."""
+def quality_markdown(found: dict[str, Any], width: int | None = None) -> str:
+    """The table with its caption, as Markdown; with the columns that fit ``width`` characters (None: all)."""
     table = quality_table(found)
-    return f"{markdown(table.header, table.rows)}\n\n{table.caption}\n"
+    return f"{fitting_table(table.header, table.rows, SPARED, width)}\n\n{table.caption}\n"
 
 
 def quality_charts(found: dict[str, Any]) -> list[Chart]:

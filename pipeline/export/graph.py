@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.export.onnx_student import INPUT, OUTPUT, require_package
+from pipeline.export.same_padding import with_fixed_padding
 from sward.contracts import Student
 
 LEAST = 2  # smallest side of the deepest level, in cells: torch.export treats a size of 1 as constant
@@ -28,7 +29,7 @@ OPSET = 18  # the version that torch's exporter is written for; onnxruntime >= 1
 class Logits(nn.Module):
     """Wraps a student to return logits only: normalised images (B, 3, H, W) -> (B, K, h, w)."""
 
-    def __init__(self, student: Student) -> None:
+    def __init__(self, student: nn.Module) -> None:
         super().__init__()
         self.student = student
 
@@ -73,7 +74,7 @@ def trace(student: Student, size: tuple[int, int]) -> Graph:
         ((2, 3, *size), {0: batch}, 0),
         ((1, 3, *size), {}, 0),
     ]
-    model = Logits(student).eval()
+    model = Logits(with_fixed_padding(student)).eval()
     limits: list[str] = []
     with quiet():
         for shape, free, found in ways[:-1]:

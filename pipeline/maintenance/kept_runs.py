@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.files import read_json, write_atomic
-from pipeline.maintenance.readme import KEPT, copy_text
+from pipeline.maintenance.readme import copy_text, kept_files
 from sward.students.saved import CARD, WEIGHTS
 
 
@@ -32,8 +32,7 @@ def copy_run(source: Path, target: Path, copy: Callable[[Path, Path], None]) -> 
     """Copies what a table needs of a run, run.json last; False where the target has one."""
     if (target / "run.json").is_file():
         return False
-    extra = [file.name for file in sorted(source.glob("external-*.json"))]
-    for name in [*extra, CARD, *sorted(KEPT, key="run.json".__eq__)]:
+    for name in kept_files(source):
         copy(source / name, target / name)
         if name == CARD and (source / WEIGHTS).is_file() and is_head(source):
             copy_bytes(source / WEIGHTS, target / WEIGHTS)

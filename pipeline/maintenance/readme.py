@@ -18,6 +18,7 @@ from pipeline.paths import data_root
 from pipeline.results.details_table import comparison_markdown
 from pipeline.results.results_table import NONE, cells, comparison_csv, header
 from pipeline.results.runs import RunError
+from sward.students.saved import CARD
 
 README, DOCS, RESULTS = Path("README.md"), Path("docs"), Path("results")
 BLOCK = re.compile(
@@ -26,7 +27,7 @@ BLOCK = re.compile(
 )
 MARKER = re.compile(r"<!-- results:([\w.-]+)(?: short)? -->")
 READ_FIRST = re.compile(r"|m(Dice|IoU|Acc) %|seeds|Δ .*|95 % CI.*|verdict|extra|step")  # columns of a short table
-KEPT = ("config.yaml", "run.json", "evaluation.json", "metrics.jsonl")  # files copied per run: no weights, no images
+KEPT = (CARD, "config.yaml", "evaluation.json", "metrics.jsonl", "run.json")  # of a run: no weights, no images
 
 
 def main(folders: list[str]) -> None:
@@ -45,7 +46,7 @@ def pages() -> list[Path]:
 
 
 def save_results(folder: Path, target: Path) -> Path:
-    """Copy tables, plots, configurations and each run's result files to ``target``; return it.
+    """Copy tables, plots, configurations, trials of the tuning and each run's result files to ``target``; return it.
 
     Run folders become paths below ``target``, and the paths of this machine relative ones.
 
@@ -63,10 +64,10 @@ def save_results(folder: Path, target: Path) -> Path:
         for run in row["runs"]:
             source = folder / run["folder"]
             run["folder"] = f"runs/{source.name}"
-            for name in KEPT:
+            for name in kept_files(source):
                 copy_text(source / name, target / run["folder"] / name)
     write_json(target / figures.name, found)
-    for name in ("config.yaml", "cache.yaml"):
+    for name in ("config.yaml", "cache.yaml", "tuning.json"):
         if (folder / name).is_file():
             copy_text(folder / name, target / name)
     for name, text in tables(found).items():
@@ -74,6 +75,11 @@ def save_results(folder: Path, target: Path) -> Path:
     for plot in folder.glob("*.svg"):
         copy_text(plot, target / plot.name)
     return target
+
+
+def kept_files(run: Path) -> list[str]:
+    """Names of a run's files that its rows of tables need, run.json last."""
+    return [*(file.name for file in sorted(run.glob("external-*.json"))), *KEPT]
 
 
 def figures_of(folder: Path) -> Path | None:

@@ -11,13 +11,17 @@ from pipeline.maintenance import (
     command_line_page,
     configuration_page,
     methods_page,
+    python_api_page,
+    students_page,
     teachers_page,
 )
 
 PAGES: dict[str, Callable[[], str]] = {
     "docs/reference/configuration.md": configuration_page.page,
     "docs/reference/command-line.md": command_line_page.page,
+    "docs/reference/python-api.md": python_api_page.page,
     "docs/explanation/methods.md": methods_page.page,
+    "docs/reference/students.md": students_page.page,
     "docs/reference/teachers.md": teachers_page.page,
 }
 NOTE = "<!-- written by `python -m pipeline.maintenance.reference_pages`; a test compares -->\n\n"

@@ -2,7 +2,8 @@
 
 python -m pipeline.maintenance.teachers_page     # counts all again on the meta device, then writes the page
 
-The counts are kept in results/benchmarks/teachers.json, from which `reference_pages` writes the page again.
+The counts are kept in results/benchmarks/teachers.json, from which `reference_pages` writes the page again. What real
+weights gave beside a reference, tests/benchmarks/agreement.py measured into results/benchmarks/agreement.json.
 """
 
 from pathlib import Path
@@ -13,6 +14,7 @@ from pydantic import TypeAdapter
 
 from pipeline.cost_estimates.teacher_facts import HEAD, TeacherFacts, teacher_facts
 from pipeline.files import read_json, write_atomic, write_json
+from sward.levels import place
 from sward.teachers import TeacherConfig
 from sward.teachers.hiera import HieraTeacher, make_trunk
 from sward.teachers.timm_backbone import TimmConfig, TimmTeacher
@@ -20,6 +22,7 @@ from sward.teachers.timm_models import change_strides, index_of, is_plain, make_
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNTED, PAGE = ROOT / "results/benchmarks/teachers.json", "docs/reference/teachers.md"
+AGREED = ROOT / "results/benchmarks/agreement.json"
 SIZE, PATCH_14 = (512, 512), (448, 448)
 PYRAMID, QUARTERS = ["s4", "s8", "s16", "s32"], [3, 6, 9, 12]
 MOBILE_SAM = {"levels": ["s4", "s8", "s16@3", "s16@4"], "strides": {"stages.3.downsample.conv2.conv": 1}}
@@ -59,6 +62,16 @@ NOTES = """
 - Mean and std are those of RGB in [0, 1]; they follow the tag.
 """
 
+AGREEMENT = """
+## Real weights beside a reference
+
+{frames} frames of {data} at {height}×{width}, features stored in float32. Largest absolute difference of a feature from
+the reference, by level, beside the level's largest feature. `tests/benchmarks/agreement.py` measures it again.
+
+| teacher | digest of its tensors | reference | difference (largest feature) |
+| --- | --- | --- | --- |
+"""
+
 
 def weightless(values: dict[str, Any]) -> tuple[Any, Any]:
     """Configuration and network of a row; a timm network has shapes and no memory."""
@@ -88,7 +101,21 @@ def page() -> str:
     """The page as Markdown, from the saved counts."""
     rows = [HEAD, ["---"] * len(HEAD), *read_json(COUNTED)["rows"]]
     table = [f"| {' | '.join(cells)} |" for cells in rows]
-    return "\n".join([INTRO, *table, NOTES])
+    return "\n".join([INTRO, *table, NOTES]) + agreement(read_json(AGREED))
+
+
+def agreement(found: dict[str, Any]) -> str:
+    """The section on saved runs with real weights, as Markdown."""
+    rows, (height, width) = found["rows"], found["size"]
+    head = AGREEMENT.format(frames=rows[0]["frames"], data=found["data"], height=height, width=width)
+    return head + "".join(f"| {' | '.join(agreement_cells(row))} |\n" for row in rows)
+
+
+def agreement_cells(row: dict[str, Any]) -> list[str]:
+    """One teacher's line of that section."""
+    found = {level: row["levels"][level] for level in sorted(row["levels"], key=place)}
+    levels = (f"{level} {own['difference']:.2g} ({own['largest']:.1f})" for level, own in found.items())
+    return [row["teacher"], f"`{row['digest'][:10]}`", row["reference"], ", ".join(levels)]
 
 
 def main() -> None:

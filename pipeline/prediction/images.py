@@ -3,16 +3,16 @@
 import os
 import re
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from itertools import takewhile
+from itertools import chain, count, takewhile
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.datasets.formats.errors import UnsupportedImageError
-from pipeline.datasets.formats.recognise import unreadable
-from pipeline.datasets.image_files import Reading, decode_image, require_one_picture
+from pipeline.datasets.image_files import Reading, decode_image, open_recognised, require_one_picture
 from pipeline.own_files import ForeignFileError, is_stamped
 from pipeline.prediction.bit_depth import (
     WIDE,
@@ -23,9 +23,11 @@ from pipeline.prediction.bit_depth import (
     require_full_range,
     scan_pixels,
 )
+from pipeline.prediction_files import on_any_disk
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".dcm", ".nii")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".dcm", ".nii", ".nii.gz")
 PATTERN = re.compile(r"[*?[]")
+ADDRESS = re.compile(r"(https?|ftp|s3|gs|az|file):/", re.IGNORECASE)
 MASK = re.compile(r"[_-](mask|label|gt|seg(mentation)?)(_\d+)?$", re.IGNORECASE)  # ends of a mask's name, by its image
 NOT_THE_USERS = ("@eaDir", "__MACOSX")  # folders of previews and metadata: Synology, macOS archives
 
@@ -55,8 +57,10 @@ def look(path: Path) -> tuple[Found, str]:
     if path.is_file():
         return {path: path.parent}, ""
     if path.is_dir():
-        inside = [p for p in walk(path) if p.suffix.lower() in SUFFIXES]
+        inside = [p for p in walk(path) if p.name.lower().endswith(SUFFIXES)]
         return dict.fromkeys(inside, path), f"no images in this folder (looked for {', '.join(SUFFIXES)})"
+    if ADDRESS.match(str(path)):
+        return {}, "an address, which is not fetched; download the picture, and give its file"
     if PATTERN.search(str(path)):
         fixed = fixed_part(path)
         matched = sorted(fixed.glob(str(path.relative_to(fixed))))
@@ -99,7 +103,11 @@ def not_an_image(path: Path, root: Path, found: Found) -> str:
 
 
 def output_names(images: Found) -> dict[Path, Path]:
-    """Image -> name below the output folder, without suffix; longer names only for those that would collide."""
+    """Image -> name below the output folder, without suffix; longer names only for those that would collide.
+
+    Names collide that some disks take for one. Where even whole paths do (an image by two paths, or other case), a
+    number is added.
+    """
     ways: list[Callable[[Path, Path], Path]] = [
         lambda path, root: path.relative_to(root).with_suffix(""),
         lambda path, root: path.relative_to(root),
@@ -109,9 +117,16 @@ def output_names(images: Found) -> dict[Path, Path]:
     names: dict[Path, Path] = {}
     for way in ways:
         left = {path: way(path, root) for path, root in images.items() if path not in names}
-        proposed = [*names.values(), *left.values()]
-        names |= {path: name for path, name in left.items() if proposed.count(name) == 1}
-    return names
+        proposed = Counter(on_any_disk(str(name)) for name in [*names.values(), *left.values()])
+        names |= {path: name for path, name in left.items() if proposed[on_any_disk(str(name))] == 1}
+    taken = {on_any_disk(str(name)) for name in names.values()}
+    for path, root in images.items():
+        if path not in names:
+            name = ways[0](path, root)
+            numbered = (name.with_name(f"{name.name}{number}") for number in chain([""], (f"-{n}" for n in count(2))))
+            names[path] = next(n for n in numbered if on_any_disk(str(n)) not in taken)
+            taken.add(on_any_disk(str(names[path])))
+    return {path: names[path] for path in images}
 
 
 def read_any(path: Path, window: Window | None = None) -> np.ndarray:
@@ -149,18 +164,6 @@ def read_any(path: Path, window: Window | None = None) -> np.ndarray:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
     return np.array(image.convert("RGB"))
-
-
-def open_recognised(path: Path) -> ImageFile.ImageFile:
-    """An opened picture.
-
-    Raises:
-        UnidentifiedImageError: it is none; the message says what the file is instead, where its first bytes show it.
-    """
-    try:
-        return Image.open(path)
-    except UnidentifiedImageError as error:
-        raise UnidentifiedImageError(unreadable(path.read_bytes())) from error
 
 
 def explain(error: Exception) -> str:

@@ -65,12 +65,13 @@ def predict(
         device: auto, cpu, cuda …; of an exported student: whether onnxruntime may use a GPU.
 
     Raises:
-        ValueError: ``source`` is no student that reads images, the tiles are too small, the window is empty, or there
-            is no such device.
+        ValueError: ``source`` is no student that reads images, the tiles are too small, the window is empty, ``out`` is
+            a file, or there is no such device.
     """
     if tile is not None and tile < SMALLEST:
         raise ValueError(f"tiles of {tile} pixels: expected {SMALLEST} or more; leave --tile out to read images whole")
     require_window(window)
+    require_folder(Path(out))
     where = resolve_device(device)
     model = open_model(source, gpu=where.type == "cuda" or device == "auto").to(where)
     images, failed, passed_over = find_images([Path(p).expanduser() for p in paths])
@@ -89,6 +90,12 @@ def predict(
         if tile is None and any(n > SHRUNK * s for n, s in zip(mask.shape, model.size, strict=True)):
             done.shrunk.append(path)
     return done
+
+
+def require_folder(out: Path) -> None:
+    """Raises ValueError if ``out``, or what should be a folder above it, is a file."""
+    if there := next((p for p in (out, *out.parents) if p.exists() and not p.is_dir()), None):
+        raise ValueError(f"--out {out}: {there} is a file; give a folder for the results")
 
 
 def open_model(source: str | Path, gpu: bool = True) -> Segmenter:

@@ -54,18 +54,20 @@ def sentence(row: dict[str, Any]) -> str:
 
 
 def certainty(difference: dict[str, Any]) -> str:
-    """The 95 % intervals in words."""
+    """The 95 % intervals in words, and which there is none of."""
     if "paired" in difference:
         return f"95 % interval {interval(difference['paired']['interval'])}"
-    if difference["seeds"] is None:
-        return f"95 % interval over images {interval(difference['images'])}; one seed says nothing about others"
-    return f"95 % interval over images {interval(difference['images'])}, over seeds {interval(difference['seeds'])}"
+    missing = {"images": "too few images for an interval over them", "seeds": "one seed says nothing about others"}
+    over = {"images": "images", "seeds": f"{len(difference['per_seed'])} seeds"}
+    known = [f"over {over[name]} {interval(difference[name])}" for name in missing if difference[name]]
+    said = [f"95 % interval {', '.join(known)}"] if known else []
+    return "; ".join([*said, *(text for name, text in missing.items() if not difference[name])])
 
 
 def cost(row: dict[str, Any]) -> str:
     """Cost in training and in use, as far as it was measured."""
     ratio = (row.get("cost") or {}).get("relative")
-    return f", at {ratio:.2f} times the time of a training step and no cost in use" if ratio else ""
+    return f", at {ratio:.2f} times the time of a training step and no extra cost in use" if ratio else ""
 
 
 def answer_chart(comparison: dict[str, Any]) -> Chart | None:

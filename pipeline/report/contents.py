@@ -18,7 +18,7 @@ from pipeline.report.metric_charts import confusion_chart, distribution_chart, r
 from pipeline.report.selection import ReportInput, Rows, status
 from pipeline.report.table_formats import Table
 from pipeline.report.tsne import space_charts
-from pipeline.results import cost_account, results_table
+from pipeline.results import captions, cost_account, results_table
 from pipeline.results.recount import disagreements, per_class, recount_all
 from pipeline.results.results_table import NONE
 from sward.metrics.names import NAMES
@@ -32,7 +32,8 @@ class ReportContents:
         curves: learning curves.
         signals: label -> charts of the row's loss terms and signal monitors.
         missing: why the store cannot be read; empty if it can.
-        remarks: state of each unfinished run, and each metric that its predictions do not confirm.
+        remarks: state of each unfinished run, what the runs of one table differ in, and each metric that
+            its predictions do not confirm.
         answer: what the comparison found, in a sentence; empty without a baseline.
         overview: chart of the differences to the baseline; empty without one.
         conclusions: one sentence for each row that has a baseline.
@@ -110,9 +111,11 @@ def add_results(found: ReportContents, subject: ReportInput, store: Store | str)
     extraction = cost_account.extraction_of(store)
     about_cost = cost_account.caption(store if isinstance(store, Store) else None, rows, extraction)
     about_runs = f"Every run; seconds with {c['threads']} threads, validation and test included."
+    if mixed := captions.warning(c):
+        found.remarks.append(mixed.strip().replace("`", ""))
     found.answer, found.conclusions = answer(c), results_table.conclusions(c)
     found.overview = [chart] if (chart := answer_chart(c)) else []
-    caption, head, cells = results_table.caption(c), results_table.header(c), results_table.cells(c)
+    caption, head, cells = captions.caption(c), results_table.header(c), results_table.cells(c)
     found.tables += [
         Table("results", "Table of results", caption, head, cells, results_table.DETAILS),
         Table("cost-account", "Cost account", about_cost, cost_account.HEADER, cost_account.account(rows, extraction)),
@@ -138,7 +141,7 @@ def add_counts(found: ReportContents, rows: Rows, store: Store) -> None:
     if counted:
         names = ", ".join(dict.fromkeys(NAMES[m] for m in next(iter(counted.values()))[0].metrics))
         if not wrong:
-            found.agreement = f"Counted again from the saved predictions of every run, {names} are the same."
+            found.agreement = f"Recomputed from the saved predictions of every run, {names} agree."
         about = "IoU in per cent, over all pixels, mean over seeds; share: of the labelled pixels."
         lines = per_class(counted, store.classes)
         found.tables.append(Table("per-class", "IoU by class", about, ["", "share %", *counted], lines))

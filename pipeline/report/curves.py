@@ -19,12 +19,12 @@ def learning_curves(rows: Mapping[str, Sequence[SavedRun]], metric: str) -> list
     wanted = {
         "loss": "total loss",
         "term/task": "task loss (cross-entropy)",
-        f"val/{metric}": f"validation {NAMES[metric]}",
+        f"val/{metric}": f"validation {NAMES[metric]} %",
         "lr": "learning rate",
     }
     legend = tuple((label, i) for i, label in enumerate(rows))
     return [
-        line_chart(f"curve-{slug(key)}", title, {label: series(runs, key) for label, runs in rows.items()}, legend)
+        line_chart(f"curve-{slug(key)}", title, {k: series(runs, key, unit(key)) for k, runs in rows.items()}, legend)
         for key, title in wanted.items()
         if any(line.get(key) is not None for runs in rows.values() for run in runs for line in run.log)
     ]
@@ -50,10 +50,15 @@ def by_stride(key: str) -> list[tuple[str, int, int, str]]:
     return [(teacher_of(m[1]), *place(m[1]), part) if m else ("", 0, 0, part) for part, m in found]
 
 
-def series(runs: Sequence[SavedRun], key: str) -> list[Line]:
-    """(steps, values) of ``key`` in each run's log, at the steps where it is defined."""
+def unit(key: str) -> float:
+    """Factor from a logged value to the charted one: validation metrics are shown in per cent, as in the tables."""
+    return 100 if key.startswith("val/") else 1
+
+
+def series(runs: Sequence[SavedRun], key: str, factor: float = 1) -> list[Line]:
+    """(steps, values) of ``key`` in each run's log, times a factor, at the steps where it is defined."""
     lines = [[(x["step"], x[key]) for x in run.log if x.get(key) is not None] for run in runs]
-    return [([s for s, _ in line], [v for _, v in line]) for line in lines]
+    return [([s for s, _ in line], [factor * v for _, v in line]) for line in lines]
 
 
 def line_chart(
@@ -73,4 +78,5 @@ def paint_lines(axes: Any, lines: Series, own: bool) -> None:
                 if not own:
                     tag(line, i, seed)
     axes.set_xlabel("step")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.25)

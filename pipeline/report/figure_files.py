@@ -1,6 +1,7 @@
 """Writes a report's charts and picture grids as PNG and SVG, and its tables as Markdown, CSV and LaTeX."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,13 +19,23 @@ def write_files(folder: Path, charts: Sequence[Chart], tables: Sequence[Table], 
         ForeignFileError: a file of the same name was not written by this program, or was edited since; none is written.
     """
     with TemporaryDirectory() as aside:
-        for chart in charts:
+        for chart in named_apart(charts):
             chart.save(Path(aside))
         for name, cases in grids.items():
             save_grid(Path(aside), name, [case for case in cases if case.key])
         made = {path.name: path.read_bytes() for path in sorted(Path(aside).iterdir())}
     made |= {f"{table.name}.{suffix}": text.encode() for table in tables for suffix, text in table.texts.items()}
     write_listed(folder, made)
+
+
+def named_apart(charts: Sequence[Chart]) -> list[Chart]:
+    """The charts, numbered where file names are the same: labels may differ in no letter that a file name keeps."""
+    named: dict[str, Chart] = {}
+    for chart in charts:
+        names = (chart.name, *(f"{chart.name}-{number}" for number in range(2, len(charts) + 2)))
+        name = next(name for name in names if name not in named)
+        named[name] = replace(chart, name=name)
+    return [*named.values()]
 
 
 def save_grid(folder: Path, name: str, cases: Sequence[Case]) -> None:

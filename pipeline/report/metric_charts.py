@@ -96,7 +96,7 @@ def name_rows(axes: Any, labels: list[str]) -> None:
     """Labels the rows on the vertical axis, the first on top."""
     axes.set_yticks(range(len(labels)), [plain(label) for label in labels])
     axes.set_ylim(len(labels) - 0.4, -0.6)
-    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="y", length=0, pad=9)  # beyond the arrow of an interval that goes on
 
 
 def rows_size(rows: int, inches: float = ROW_INCHES) -> tuple[float, float]:

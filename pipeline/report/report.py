@@ -15,6 +15,7 @@ from pipeline.report.charts import swatch
 from pipeline.report.contents import ReportContents, collect
 from pipeline.report.figure_files import write_files
 from pipeline.report.selection import ReportInput, read_subject
+from pipeline.results.captions import commit_names
 
 PAGE = Path(__file__).parent / "page"
 SECTIONS = {
@@ -60,7 +61,9 @@ def write_report(folders: Sequence[str | Path], out: str | Path, figures: str | 
 def environment() -> Environment:
     """Template environment that escapes all values put into the page, except charts, style and script."""
     loader = FileSystemLoader(PAGE)
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters["commit_names"] = commit_names
+    return made
 
 
 def content(subject: ReportInput, material: ReportContents) -> dict[str, Any]:

@@ -5,7 +5,8 @@ Missed lesions, Dice by the lesion's size, boundaries, calibration, and mean Dic
 
 from typing import Any
 
-from pipeline.results.results_table import NONE, caption, cells, header, markdown, mean_sd
+from pipeline.results.captions import caption
+from pipeline.results.results_table import NONE, cells, header, markdown, mean_sd
 
 SIZES = ("small", "medium", "large")
 

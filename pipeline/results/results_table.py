@@ -2,7 +2,6 @@
 
 import csv
 import io
-from collections import Counter
 from typing import Any
 
 from pipeline.plain_text import no_formula, one_line
@@ -14,7 +13,7 @@ SPARED = (
     *("reads", "peak MB", "extra", "parameters", "step", "seeds", "p (Holm)"),
     *("paper", "paper", "mIoU", "mAcc", "95 % CI, images", "mDice", "class mIoU"),
 )
-DETAILS = ("seeds", "p (Holm)", "parameters", "extra", "peak MB", "reads")  # columns that few readers need
+DETAILS = ("p (Holm)", "parameters", "extra", "peak MB", "reads")  # columns that few readers need
 
 
 def shown_metrics(comparison: dict[str, Any]) -> tuple[str, ...]:
@@ -40,14 +39,21 @@ def header(comparison: dict[str, Any]) -> list[str]:
 
 
 def fitting(comparison: dict[str, Any], width: int | None) -> str:
-    """The table as Markdown with the columns that fit a terminal's width, and a line that names those left out.
+    """The comparison's table as Markdown, with the columns that fit a terminal's width (None: all)."""
+    return fitting_table(header(comparison), cells(comparison), SPARED, width)
+
+
+def fitting_table(head: list[str], rows: list[list[str]], spared: tuple[str, ...], width: int | None) -> str:
+    """A table as Markdown with the columns that fit a terminal's width, and a line that names those left out.
 
     Args:
-        comparison: contents of comparison.json.
+        head: names of the columns; the first one always stays.
+        rows: their cells.
+        spared: beginnings of the names of columns that may be left out, the first first.
         width: characters; None: all columns.
     """
-    lines, left_out = [header(comparison), *cells(comparison)], []
-    for name in SPARED:
+    lines, left_out = [head, *rows], []
+    for name in spared:
         if width is None or len(markdown(lines[0], lines[1:]).partition("\n")[0]) <= width:
             break
         if place := next((i for i, column in enumerate(lines[0]) if column.startswith(name)), 0):
@@ -121,56 +127,6 @@ def points(value: float) -> str:
 
 def interval(bounds: list[float] | None) -> str:
     return f"{points(bounds[0])} … {points(bounds[1])}" if bounds else NONE
-
-
-def caption(comparison: dict[str, Any]) -> str:
-    """Caption of the table: how to read it, and its data, store and commits."""
-    return (
-        f"{warning(comparison)}"
-        f"{comparison['data']}: {comparison['images']} {comparison['subset']} images. {steps_text(comparison)}. "
-        "Mean ± standard deviation over seeds; Δ: difference to the baseline's runs of the same seeds, in points, "
-        f"{interval_text(comparison)}. Extra: parameters "
-        f"trained with the student and dropped after it. {cost_text(comparison)}"
-        f"Store {comparison['content_id'][:12]}, commit {', '.join(comparison['commits'])}."
-        + (f" Unlike the paper: {'; '.join(d)}." if (d := comparison.get("deviations")) else "")
-    )
-
-
-def warning(comparison: dict[str, Any]) -> str:
-    """First of all: what the runs of the table should have in common and do not."""
-    found = comparison.get("mixed")
-    return f"Not one experiment: the runs come from {'; '.join(found)}; run `sward compare --fresh`. " if found else ""
-
-
-def interval_text(comparison: dict[str, Any]) -> str:
-    """How the intervals were made."""
-    if not is_paired(comparison):
-        return "with 95 % intervals over seeds (Student's t) and over images (bootstrap, seeds averaged)"
-    return (
-        "with one 95 % interval over seeds and images, clustered by sequence and by training run, and its p-value "
-        f"after Holm's correction over rows; equivalent: within ±{100 * comparison['margin']:.1f} points (two "
-        f"one-sided tests at 5 %). Every image is tested once a seed, in one of {len(comparison['folds'])} folds"
-    )
-
-
-def cost_text(comparison: dict[str, Any]) -> str:
-    """Explains the cost columns; empty for a comparison without costs."""
-    if "cost" not in comparison:
-        return ""
-    c = comparison["cost"]
-    return (
-        f"Step: median of {c['rounds']} training steps, the rows taking turns in one process, batch read beforehand "
-        f"({c['device']}, threads: {c['threads']}); ×: times the baseline's. Peak: weights, optimiser state, batch and "
-        "all tensors alive at once in a step. Reads: teacher tensors taken from the store (→ what the teacher's head "
-        "makes of them at every step). "
-    )
-
-
-def steps_text(comparison: dict[str, Any]) -> str:
-    """Training length, e.g. `300 steps of 8 records`, then the rows that differ from it (the teacher's head)."""
-    texts = {row["label"]: f"{row['steps']} steps of {row['batch_size']} records" for row in comparison["rows"]}
-    usual = Counter(texts.values()).most_common(1)[0][0]
-    return "; ".join([usual, *(f"{label}: {text}" for label, text in texts.items() if text != usual)])
 
 
 def conclusions(comparison: dict[str, Any]) -> list[str]:

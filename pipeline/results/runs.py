@@ -180,11 +180,13 @@ def evaluate_run(folder: str | Path, subset: str = "test") -> dict[str, Any]:
         RunError: the store's content has changed since the run, or the subset is empty.
     """
     from pipeline.devices import resolve_device
+    from pipeline.training.device.memory_format import set_memory_format
     from pipeline.training.evaluate import evaluate
     from pipeline.training.setup import open_store
 
     run = load_run(folder)
     student, _ = load_student(folder)
+    set_memory_format(student, run.config.puts_channels_last)  # rounds as the run's own evaluation did
     store = open_store(run.config)
     require_store([run.path], store.content_id)
     if not store.records[subset]:

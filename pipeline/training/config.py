@@ -9,11 +9,12 @@ from pipeline.cache.config import CacheConfig
 from pipeline.cache.manifest.identity import digest
 from pipeline.config import parse_size
 from pipeline.paths import expand
+from pipeline.training.device.memory_format import channels_last_is_faster
 from pipeline.training.inputs.initial_weights import InitConfig
 from pipeline.training.inputs.labels import UNLABELLED, LabelsConfig
 from pipeline.training.inputs.order_config import OrderConfig
 from pipeline.training.inputs.stores import JoinedConfig, StoresConfig
-from pipeline.training.neutral_settings import identity_values
+from pipeline.training.neutral_settings import identity_values, with_former_defaults
 from pipeline.training.optimizer import OptimizerConfig
 from pipeline.training.teacher.head_config import HeadFit
 from pipeline.training.trainable import TrainableConfig, is_head
@@ -107,8 +108,10 @@ class TrainConfig(Config):
         description="Precision of Lightning Fabric; losses stay in float32. 16-mixed scales the loss, for GPUs without "
         "bfloat16.",
     )
-    channels_last: bool = Field(
-        False, description="Maps in channels-last order: 0.7-0.9 of a CPU step's time; always so in mixed precision."
+    channels_last: bool | Literal["auto"] = Field(
+        "auto",
+        description="Maps in channels-last order: 0.7-0.9 of a CPU step's time; always so in mixed precision. auto: on "
+        "a CPU, of students that gain by it. Part of the run's identity where it is so.",
     )
     compile: bool = Field(False, description="Run the student through torch.compile; for long runs on GPUs.")
     deterministic: bool = Field(
@@ -149,6 +152,8 @@ class TrainConfig(Config):
     def processes(self) -> int:
         """Number of processes over all machines; 1: the calling process trains alone."""
         return self.devices * self.nodes
+
+    _of_an_older_run = model_validator(mode="before")(with_former_defaults)
 
     @model_validator(mode="after")
     def _processes_share_a_batch_evenly(self) -> "TrainConfig":
@@ -206,7 +211,17 @@ class TrainConfig(Config):
     @property
     def puts_channels_last(self) -> bool:
         """Whether maps are in channels-last order: always in mixed precision, where tensor cores read this order."""
-        return self.channels_last or self.precision != "32-true"
+        if self.precision != "32-true":
+            return True
+        if self.channels_last == "auto":
+            return channels_last_is_faster(self.student, self.device)
+        return self.channels_last
+
+    @property
+    def resolved(self) -> "TrainConfig":
+        """The same run with the order of maps that `channels_last: auto` means on this machine."""
+        automatic = self.channels_last == "auto"
+        return self.model_copy(update={"channels_last": self.puts_channels_last}) if automatic else self
 
     def identity(self) -> str:
         """Hash of all values that can change the result.

@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.cache.manifest.records import Record
 from pipeline.cache.store import Store
 from pipeline.files import atomic
-from pipeline.prediction_files import prediction_file
+from pipeline.prediction_files import alike, prediction_file
 from pipeline.training.batch_order import Order
 from pipeline.training.device.compile import uncompiled
 from pipeline.training.stream import Stream
@@ -53,6 +53,7 @@ def evaluate(
         {"subset", "metrics": aggregates, "per_image": [{"id", ...}]}
     """
     metrics = SegmentationMetrics(len(store.classes))
+    exact = alike(record.id for record in store.records[subset])
     student.eval()
     for records, batch in batches(student, store, subset, device, batch_size, share):
         with uncompiled(student):
@@ -63,7 +64,7 @@ def evaluate(
             row = metrics.update(prediction, label, record.id, confidence)
             row |= {} if record.group is None else {"group": record.group}
             if predictions:
-                save_mask(prediction_file(predictions, record.id), prediction)
+                save_mask(prediction_file(predictions, record.id, record.id in exact), prediction)
     if share[1] > 1:
         parts: list[Any] = [None] * share[1]
         dist.all_gather_object(parts, metrics)

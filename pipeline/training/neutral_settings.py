@@ -24,6 +24,17 @@ NEUTRAL: dict[str, Any] = {  # settings that came later: at these values a run i
     "deterministic": False,
     "order": {"kind": "shuffled"},
 }
+IN_EVERY_RESOLVED_FILE = {"teacher", "per_epoch", "log_every", "prefetch", "precision"}  # nobody writes all of them
+FORMER_DEFAULTS: dict[str, Any] = {"channels_last": False}  # of settings whose default has changed since
+
+
+def with_former_defaults(values: Any) -> Any:
+    """A configuration as written; in a run's resolved file, a setting that it does not name is what it was then.
+
+    Such a file names every setting of its time, so one without a setting is of a run from before there was it.
+    """
+    resolved = isinstance(values, dict) and values.keys() >= IN_EVERY_RESOLVED_FILE
+    return FORMER_DEFAULTS | values if resolved else values
 
 
 def identity_values(config: "TrainConfig") -> dict[str, Any]:

@@ -102,7 +102,7 @@ class RunFolder:
             device: device that trains; its kind and name are recorded.
             spent: seconds of the warm-up that a new run continues from.
         """
-        write_atomic(self.path / "config.yaml", dump_yaml(config.model_dump(mode="json")))
+        write_atomic(self.path / "config.yaml", dump_yaml(config.resolved.model_dump(mode="json")))
         seconds = self.read_facts()["seconds"] if self.facts.is_file() else spent
         write_json(
             self.facts,
@@ -118,6 +118,7 @@ class RunFolder:
                 "versions": versions(),
                 "device": f"{device.type} ({device_name(device)})",
                 "threads": torch.get_num_threads(),
+                "channels_last": config.puts_channels_last,
                 "processes": config.processes,
             },
         )

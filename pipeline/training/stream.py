@@ -19,7 +19,6 @@ from pipeline.cache.manifest.records import Record
 from pipeline.cache.store import Store
 from pipeline.training.batch_order import Order
 from pipeline.training.device.copies import Copies, Sent
-from pipeline.training.pixel_check import PixelCheck
 from pipeline.training.profiling.parts import part
 from pipeline.types import Arrays
 from sward.contracts import HEAD_TENSORS, IGNORE, Batch, Student
@@ -88,7 +87,6 @@ class Stream:
         )
         self.normalise = normaliser(*store.normalisation, device)
         self._copies = Copies(device)
-        self._pixels = PixelCheck(store)
         self.unlabelled, self.hidden = unlabelled, frozenset(hidden)
         self._epochs: dict[bool, tuple[int, list[list[Record]]]] = {}  # of the unlabelled records or not
 
@@ -184,7 +182,7 @@ class Stream:
             if later:
                 self.store.prefetch(later, row)
             self.store.read(record, row)
-            self._pixels.check(record, row)
+            self.store.first_reads.check(record, row)
 
         list((readers.map if readers else map)(read, records, rows, [*soon, *[None] * len(records)]))
         return tensors

@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sward.contracts import MASKED_SCORE
+from sward.cpu_products import dot, products_in
 from sward.mwad.attention_terms import chosen_scale, kl_divisor, of_chosen
-from sward.mwad.products import products_in
 from sward.mwad.project import project
 from sward.mwad.projections import Projections
 from sward.mwad.tokens import chosen_rows, window_tokens
@@ -61,7 +61,8 @@ def fused_terms(
         with torch.no_grad():
             teacher = project(stage.theta_t, _teacher_tokens(stage, f_t, windows, rows, chosen))
         student = project(stage.theta_s, window_tokens(f_s, windows, rows, config.antialias))
-    sums = RelationSums.apply(*student, *teacher, *own_masks, config.value_eps, *wanted)
+    with products_in("float32", f_s.device):
+        sums = RelationSums.apply(*student, *teacher, *own_masks, config.value_eps, *wanted)
     return named_terms(stage, sums, len(f_s), windows, visible, valid, chosen)
 
 
@@ -154,7 +155,7 @@ class RelationSums(torch.autograd.Function):
             torch.mul(V_s, of_own * value, out=dV).addcmul_(V_t, of_other * value, value=-1)
         else:
             dV.zero_()
-        with torch.autocast(K_s.device.type, enabled=False):
+        with products_in("float32", K_s.device), torch.autocast(K_s.device.type, enabled=False):
             for at, _, count in _groups(K_s, None, valid):
                 A_s = weights[at]
                 if Z_diff is None:
@@ -199,7 +200,7 @@ def _counted(x: Tensor, count: Tensor | None) -> Tensor:
 def _dot(x: Tensor, y: Tensor, count: Tensor | None) -> Tensor:
     """Sums the products of x and y over all valid tokens."""
     if count is None and x.device.type == "cpu":
-        return torch.dot(x.flatten(), y.flatten())
+        return dot(x.flatten(), y.flatten())
     return _counted((x * y).sum(-1, keepdim=True), count).sum()
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from sward.mwad.products import precision_of_products, products_in
+from sward.cpu_products import precision_of_products, products_in
 
 
 def project(theta: nn.Conv2d, tokens_WTC: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -36,6 +36,11 @@ Architecture = Literal[
 
 HUB = "Weights come from the model hub: without network, set encoder_weights: null or fill its cache."
 NAMES = "Encoders: segmentation_models_pytorch.encoders.get_encoder_names(), tu-<timm model>."
+DEFAULT = "imagenet"  # as smp calls the weights of most encoders
+OF_TIMM = (
+    "encoder_weights: found {!r}, which is no file (.safetensors, .pt, .pth, .bin), and timm selects weights by the "
+    "model's name; set imagenet for those of {}, or the path of a file"
+)
 NO_PYRAMID = "Its maps have not the strides 4, 8, 16 and 32 that decoders need; choose a pyramid, e.g. tu-repvit_m0_9."
 
 
@@ -103,7 +108,9 @@ def build_smp(
     file = encoder_weights if encoder_weights and is_file(encoder_weights) else None
     weights: str | bool | None = None if file else encoder_weights
     if weights is not None and from_timm:
-        weights = True  # timm's model name selects the weights: tu-resnet18.a1_in1k
+        if weights != DEFAULT:  # smp would fetch timm's default weights whatever stands here
+            raise ValueError(OF_TIMM.format(encoder_weights, encoder))
+        weights = True
     names = {"encoder_name": encoder, "encoder_weights": weights, "classes": num_classes}
     try:
         net = smp.create_model(architecture, **names, **options, **encoder_options)

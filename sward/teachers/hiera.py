@@ -1,8 +1,9 @@
-"""Frozen Hiera trunk of SAM 2, SAM 2.1 and MedSAM2, built from the class of `sam2` (or of timm, `hiera_timm.py`).
+"""Frozen Hiera trunk of SAM 2, SAM 2.1 and MedSAM2 (tiny, small, base_plus, large), or the small pocket teacher.
 
-SAM 2.0 and 2.1 have the same trunks; MedSAM2 has the tiny one (512 px). The store holds the outputs of the four trunk
-stages (strides 4, 8, 16, 32), not those of the 256-channel neck, which can be computed from them. Importing `sam2`
-initialises Hydra's process-wide state, so it is imported in `make_trunk` and nowhere else.
+It is built from the class of `sam2`, or of timm (`hiera_timm.py`). SAM 2.0 and 2.1 have the same trunks; MedSAM2 has
+the tiny one (512 px). The store holds the outputs of the four trunk stages (strides 4, 8, 16, 32), not those of the
+256-channel neck, which can be computed from them. Importing `sam2` initialises Hydra's process-wide state, so it is
+imported in `make_trunk` and nowhere else.
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from sward.digest import state_digest
 from sward.teachers.hiera_timm import TimmHiera
 from sward.teachers.own_input import Normalisation, OwnInputConfig
-from sward.teachers.precision import keep_sensitive_layers, teacher_precision
+from sward.teachers.precision import keep_first_half, prepare_layers, teacher_precision
 from sward.teachers.trunk_names import TrunkMismatch, trunk_tensors
 
 __all__ = ["HieraConfig", "HieraTeacher", "TrunkMismatch", "trunk_tensors"]
@@ -53,9 +54,10 @@ class HieraConfig(OwnInputConfig):
         None,
         description="Expected digest of the loaded trunk tensors (null: any); stage 2 compares it too.",
     )
-    autocast: bool = Field(
+    autocast: bool | Literal["half"] = Field(
         False,
-        description="Run in bfloat16 autocast, on GPUs and CPUs; `sward plan` shows what it gains and changes here.",
+        description="Run in bfloat16 autocast, on GPUs and CPUs, or with `half` the second half of the blocks alone; "
+        "`sward plan` shows what it gains and changes here.",
     )
     implementation: Literal["sam2", "timm"] = Field(
         "sam2",
@@ -153,16 +155,19 @@ class HieraTeacher(nn.Module):
 
     Attributes:
         trunk: Hiera of sam2, or of timm.
-        autocast: whether the trunk runs in bfloat16 autocast (`precision.py`).
+        autocast: whether the trunk, or its second half, runs in bfloat16 autocast (`precision.py`).
         channels: level -> channels, e.g. {"s4": 96, "s8": 192, "s16": 384, "s32": 768} for tiny.
     """
 
-    def __init__(self, trunk: nn.Module, autocast: bool = False) -> None:
+    def __init__(self, trunk: nn.Module, autocast: bool | Literal["half"] = False) -> None:
         super().__init__()
         self.trunk = trunk.requires_grad_(False)
         self.autocast = autocast
         self.channels = trunk_channels(trunk)
-        keep_sensitive_layers(trunk.net if isinstance(trunk, TimmHiera) else trunk)
+        net = trunk.net if isinstance(trunk, TimmHiera) else trunk
+        prepare_layers(net)
+        if autocast == "half":
+            keep_first_half(net)
         self.train(False)
 
     def train(self, mode: bool = True) -> "HieraTeacher":
@@ -180,7 +185,7 @@ class HieraTeacher(nn.Module):
         if height % 32 or width % 32:
             fit = f"{-(-height // 32) * 32}×{-(-width // 32) * 32}"
             raise ValueError(f"teacher input is {height}×{width}; sides must be multiples of 32: use {fit}")
-        with teacher_precision(images.device, self.autocast):
+        with teacher_precision(images.device, bool(self.autocast)):
             outputs = self.trunk(images)
         return {level: f.float() for level, f in zip(LEVELS, outputs, strict=True)}
 

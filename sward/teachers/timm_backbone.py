@@ -20,7 +20,7 @@ from sward.compat import import_torchvision_safely
 from sward.digest import state_digest
 from sward.levels import Level, grid_of, place, stride
 from sward.teachers.own_input import Normalisation, OwnInputConfig
-from sward.teachers.precision import keep_sensitive_layers, teacher_precision
+from sward.teachers.precision import prepare_layers, teacher_precision
 from sward.teachers.timm_models import (
     change_strides,
     index_of,
@@ -155,7 +155,7 @@ class TimmTeacher(nn.Module):
         self.net: Any = net.requires_grad_(False)
         self.indices, self.channels, self.normed, self.autocast = indices, channels, normed, autocast
         self._digest = digest
-        keep_sensitive_layers(net)
+        prepare_layers(net)
         self.train(False)
 
     def train(self, mode: bool = True) -> Self:

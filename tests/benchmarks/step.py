@@ -10,11 +10,12 @@ alike; `extra` is the median over repetitions of (row - plain) / plain. Memory i
 step, less plain's; and of the terms alone, forward and backward to the student's maps, whose peak a step may hide
 behind the student's. Several sizes, batches, windows or teachers give every combination of them.
 
-`sward, plain` computes the same by the readable reference (`mwad.reference.plain_terms`, `pdr.plain_geometry`).
+`sward, plain` computes the same by the readable reference (`attention_terms.plain_terms`, `pdr.plain_geometry`).
 
 Roofline, for SWARD's two modules run alone (forward and backward to the student's features): least bytes are the
 teacher's map read once, the student's read twice and its gradient written; flops are those of the matrix products.
-The floor is the larger of flops / (measured rate of a large product) and bytes / (measured rate of a copy).
+The floor is the larger of flops / (measured rate of a large product) and bytes / (measured rate of a copy); bare
+operations are the products or passes that a module cannot do without, timed alone at its own shapes.
 """
 
 import argparse
@@ -30,7 +31,7 @@ from unittest.mock import patch
 
 import torch
 from pydantic import TypeAdapter
-from roofline import CLASSES, clock_of, floor, least, machine, seconds
+from roofline import CLASSES, bare, clock_of, floor, least, machine, seconds
 
 from pipeline.files import write_json
 from pipeline.memory import keep_freed_memory
@@ -52,6 +53,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "sward": {"kind": "sward", "pdr": PDR},
     "sward, plain": {"kind": "sward", "pdr": PDR},
     "sward, bfloat16 products": {"kind": "sward", "pdr": PDR, "mwad": {"products": "bfloat16"}},
+    "sward, half of the windows": {"kind": "sward", "pdr": PDR, "mwad": {"window_share": 0.5}},
+    "sward, a quarter of them": {"kind": "sward", "pdr": PDR, "mwad": {"window_share": 0.25}},
     "fitnet": {"kind": "fitnet"},
     "cwd": {"kind": "cwd", "level": "s32"},
     "mgd": {"kind": "mgd"},
@@ -93,7 +96,7 @@ def form(row: str) -> Iterator[None]:
     """The plain forms in the place of the fused ones, for the row that asks for it."""
     with contextlib.ExitStack() as stack:
         if row == "sward, plain":
-            stack.enter_context(patch("sward.mwad.fused_terms", plain_terms))
+            stack.enter_context(patch("sward.mwad.mwad.fused_terms", plain_terms))
             stack.enter_context(patch("sward.pdr.fused_geometry", plain_geometry))
         yield
 
@@ -138,7 +141,9 @@ def measure(args: argparse.Namespace, size: int, batch_size: int, window: int, t
     peaks = {row: peak(partial(step, student, o, batch, 0, args.bf16), row, device) for row, o in objectives.items()}
     own = {row: peak(partial(terms_alone, objectives[row], output, batch, 0), row, device) for row in rows[1:]}
     floors = {name: floor(work, args.machine) for name, work in least(output, channels, window).items() if name in rows}
+    own_limits = bare(output, channels, window, clock) if floors else {}
     for name, found in floors.items():
+        found["bare_ms"] = own_limits[name]
         found["measured_ms"] = 1e3 * statistics.median(taken[f"{name} alone"])
     case = {"student": args.student, "size": size, "batch": batch_size, "window": window, "teacher": teacher}
     by_row = {row: figures(taken, peaks, row) | {"terms_mb": own.get(row, 0) / 1e6} for row in rows}
@@ -168,9 +173,11 @@ def show(case: dict[str, Any]) -> None:
         memory = f"{f['extra_mb']:+8.1f} MB, terms alone {f['terms_mb']:.1f} MB"
         print(f"  {row:13} {f['ms']:8.1f} ms  extra {f['extra']:+.2f} × plain {span:18}  {memory}")
     for name, f in case["roofline"].items():
+        floor_, own = (f"{f['measured_ms'] / f[limit]:.1f} ×" for limit in ("floor_ms", "bare_ms"))
         print(
             f"  {name} alone {f['measured_ms']:.1f} ms; least {f['bytes'] / 1e6:.0f} MB = {f['bytes_ms']:.1f} ms, "
-            f"{f['flops'] / 1e9:.2f} GFLOP = {f['flops_ms']:.1f} ms: {f['measured_ms'] / f['floor_ms']:.1f} × the floor"
+            f"{f['flops'] / 1e9:.2f} GFLOP = {f['flops_ms']:.1f} ms: {floor_} the floor, {own} its bare operations "
+            f"({f['bare_ms']:.1f} ms)"
         )
 
 

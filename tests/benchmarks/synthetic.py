@@ -13,6 +13,7 @@ from pipeline.cache.format.shards import ShardWriter, shard_path
 from pipeline.cache.manifest.identity import digest, identity_from_config
 from pipeline.cache.manifest.records import Record, Unit, plan_units, read_plans, receipt_path
 from pipeline.cache.manifest.zarr_metadata import ensure_metadata
+from pipeline.cache.storage.first_reads import SUMS, array_crc32c
 from pipeline.cache.store import Store
 from pipeline.files import write_json
 from sward import seeds
@@ -40,8 +41,11 @@ def write_store(
     levels = {level: {"count": 1, "sum": [0.0] * c, "sum_squares": [1.0] * c} for level, c in channels.items()}
     for unit in plan_units(plan):
         specs = array_specs(config.codec, channels, config.size)
-        files = dict(write_shard(path, unit, name, *spec) for name, spec in specs.items())
-        receipt = {"unit": unit.name, "records_digest": unit.digest(), "files": files, "levels": levels}
+        files, sums = {}, {}
+        for name, spec in specs.items():
+            file, facts, sums[name] = write_shard(path, unit, name, *spec)
+            files[file] = facts
+        receipt = {"unit": unit.name, "records_digest": unit.digest(), "files": files, "levels": levels, SUMS: sums}
         write_json(receipt_path(path, unit.name), receipt)
     return Store(path)
 
@@ -73,13 +77,18 @@ source:
 """
 
 
-def write_shard(path: Path, unit: Unit, name: str, shape: tuple[int, ...], dtype: str) -> tuple[str, dict[str, int]]:
-    """(file relative to the store, its entry in the receipt)."""
+def write_shard(
+    path: Path, unit: Unit, name: str, shape: tuple[int, ...], dtype: str
+) -> tuple[str, dict[str, int], list[int]]:
+    """(file relative to the store, its entry in the receipt, checksum of every record)."""
     file = shard_path(path, unit.subset, name, unit.shard, len(shape) + 1)
     writer = ShardWriter(file, SHARD)
+    sums = []
     for record in unit.records:
-        writer.append(content(name, record.row, shape, dtype))
-    return str(file.relative_to(path)), writer.close()
+        array = content(name, record.row, shape, dtype)
+        sums.append(array_crc32c(array))
+        writer.append(array)
+    return str(file.relative_to(path)), writer.close(), sums
 
 
 def content(name: str, row: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:

@@ -114,6 +114,15 @@ def test_every_wrong_setting_of_an_extraction_is_refused_before_any_work(
     assert not (cache_yaml.parent / "store.zarr/receipts").exists()
 
 
+@pytest.mark.parametrize("below", ["", "/store.zarr", "/a/b"])
+def test_a_file_where_a_folder_is_expected_is_called_by_its_name(cache_yaml, capsys, tmp_path, below):
+    (tmp_path / "notes").write_text("mine")
+    status, error = outcome(capsys, "extract", cache_yaml, "--set", f"store={tmp_path}/notes{below}")
+    assert status == 1
+    assert f"{tmp_path}/notes is a file, where a folder is expected; set another place" in error
+    assert (tmp_path / "notes").read_text() == "mine"
+
+
 def test_a_checkpoint_that_cannot_be_read_is_an_expected_error(cache_yaml, capsys):
     weights = cache_yaml.parent / "teacher.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])

@@ -14,7 +14,7 @@ from pipeline.cache.extraction.extract import extract
 from pipeline.training.loop import train
 
 VERBS = ("extract", "train", "compare", "copy", "repack", "verify", "plan", "predict", "evaluate", "report", "export")
-MOMENTS = (0.2, 0.5, 1.0, 2.0, 3.0, 5.0)  # seconds from the start: before, during and after the imports
+MOMENTS = (0.3, 1.0, 2.0, 4.0)  # seconds from the start: before, during and after the imports
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +67,36 @@ def interrupted(place, verb, seconds):
     child.send_signal(signal.SIGINT)
     said = child.communicate(timeout=120)[1]
     return child.returncode, said
+
+
+def test_ctrl_c_waits_for_the_end_of_an_import_because_compiled_libraries_would_abort_the_process(tmp_path):
+    (tmp_path / "heavy.py").write_text(
+        "import time\nprint('begun', flush=True)\ntime.sleep(1)\nprint('imported', flush=True)\n"
+    )
+    program = """
+import signal
+import time
+
+from pipeline.cli import process
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores Ctrl-C
+
+def main():
+    try:
+        import heavy
+
+        time.sleep(60)
+    except KeyboardInterrupt:
+        return 130
+
+process.main = main
+process.run_process()
+"""
+    child = subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    assert child.stdout.readline() == "begun\n"
+    child.send_signal(signal.SIGINT)
+    assert child.communicate(timeout=30)[0] == "imported\n"
+    assert child.returncode == 130
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,13 @@ import subprocess
 import sys
 
 import pytest
+from pydantic import BaseModel
 
 from pipeline.cache.config import CacheConfig
 from pipeline.cli import main
+from pipeline.cli.config_text import ROOTS
+from pipeline.cli.start_verbs import VERBS
+from pipeline.config import kind_of, models_in
 from pipeline.experiments.compare_config import CompareConfig
 from pipeline.results.runs import RunError, find_run, load_run
 from pipeline.training.config import TrainConfig
@@ -38,6 +42,34 @@ def test_lists_name_everything_and_fit_the_terminal(capsys, monkeypatch, what, n
     lines = printed(capsys, "list", what).splitlines()
     assert names <= {line.split()[0] for line in lines}
     assert max(map(len, lines)) <= columns
+    assert not [line for line in lines if line.endswith("-")]  # nothing breaks mid-word
+
+
+@pytest.mark.parametrize("what", ["methods", "teachers"])
+def test_a_list_says_what_a_thing_is_and_not_what_its_settings_are(capsys, what):
+    lines = dict(line.split(maxsplit=1) for line in printed(capsys, "list", what).splitlines() if line[0] != " ")
+    wanted = {
+        "methods": ("fitnet", "FitNet: trains the student's map"),
+        "teachers": ("hiera", "Frozen Hiera trunk of SAM 2"),
+    }
+    name, text = wanted[what]
+    assert lines[name].startswith(text)
+    assert not [about for about in lines.values() if about.startswith(("Weight", "Configuration"))]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_config_describes_the_keys_of_groups_and_names_their_kinds(capsys, verb):
+    text = " ".join(line.lstrip("# ") for line in printed(capsys, "config", verb).splitlines())
+    model = ROOTS[verb]
+    for name, field in model.model_fields.items():
+        if field.default_factory_takes_validated_data:
+            continue
+        default = None if field.is_required() else field.get_default(call_default_factory=True)
+        for key, inner in type(default).model_fields.items() if isinstance(default, BaseModel) else ():
+            assert f"{key}:" in text
+            assert (inner.description or "").replace("``", "`") in text, f"{name}.{key}"
+        kinds = [kind_of(m) for m in models_in([field.annotation]) if kind_of(m)]
+        assert len(kinds) < 2 or f"Written {{kind: {kinds[0]}}}; kinds: {', '.join(dict.fromkeys(kinds))}" in text
 
 
 @pytest.mark.parametrize("verb", MODELS)
@@ -51,7 +83,11 @@ def test_config_prints_every_key_and_the_defaults_are_what_the_model_takes(capsy
         block = re.search(rf"^# {name}:.*(?:\n#  .*)*", text, re.MULTILINE)[0]
         value = read_yaml_text(re.sub(r"^# ", "", block, flags=re.MULTILINE))[name]
         default = field.get_default(call_default_factory=True)
-        dumped = default.model_dump(mode="json") if hasattr(default, "model_dump") else default
+        dumped = default
+        if isinstance(default, BaseModel):  # in a dump, keys that change nothing are left out
+            dumped = {key: getattr(default, key) for key in type(default).model_fields} | default.model_dump(
+                mode="json"
+            )
         assert value == (list(dumped) if isinstance(dumped, tuple) else dumped)
 
 

@@ -2,14 +2,17 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from tiny import tiny_dataset
 
 from pipeline import console
 from pipeline.cli import main
+from pipeline.experiments.quality_page import quality_markdown
 from pipeline.results.results_table import cells, fitting, header, markdown
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,6 +66,34 @@ def test_a_comparison_shows_the_columns_that_fit_the_most_important_first(file, 
 def test_without_a_terminal_a_comparison_has_all_columns(file):
     comparison = json.loads(file.read_text())
     assert fitting(comparison, None) == markdown(header(comparison), cells(comparison))
+
+
+@pytest.mark.parametrize("columns", [40, *WIDTHS])
+def test_a_quality_curve_folds_like_a_comparison(columns):
+    found = json.loads((ROOT / "results/clinicdb-quality-cpu/quality.json").read_text())
+    table, *rest = quality_markdown(found, columns).split("\n\n")
+    assert max(map(len, table.splitlines())) <= columns
+    assert len(table.splitlines()) == len(found["points"]) + 2
+    assert all(name in table for name in ("codec", "views", "mDice %"))
+    assert ("not shown at 40 columns: seeds, mIoU %, features, MB" in rest) == (columns == 40)
+
+
+@pytest.mark.parametrize("columns", WIDTHS)
+def test_the_verbs_of_a_newcomer_print_no_line_that_is_too_long(columns, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "my/pictures of a long day in the clinic"
+    tiny_dataset(folder)
+    (folder / "card.yaml").unlink()
+    assert main(["init", str(folder.relative_to(tmp_path))]) == 0
+    for words in (["list", "methods"], ["list", "configs"], ["config", "train"]):
+        assert main(words) == 0
+    printed = capsys.readouterr().out
+    commands = [line for line in printed.splitlines() if line.startswith("  sward ")]
+    files = [shlex.split(line)[2] for line in commands]
+    assert files == [str(folder.relative_to(tmp_path) / name) for name in ("cache.yaml", "train.yaml")]
+    long = [line for line in printed.splitlines() if len(line) > columns and line not in commands]
+    assert all(len(line.split()) == 1 for line in long)
 
 
 @pytest.mark.parametrize("columns", WIDTHS)

@@ -2,10 +2,12 @@
 
 import pytest
 import yaml
+from joined import HIERA, VIT, two_caches
 from tiny import HEAD, tiny_cache, tiny_train
 
 from pipeline.cache.extraction.extract import extract
-from pipeline.cache.format.codecs import CODECS
+from pipeline.cache.format.arrays import array_specs
+from pipeline.cache.format.codecs import CODECS, array_bytes
 from pipeline.cache.tools.inspect import inspect
 from pipeline.cli import main
 from pipeline.config import parse_size
@@ -178,6 +180,42 @@ def test_a_student_needs_what_its_method_reads(tmp_path, method, head, read, app
     assert (found.tensors, found.head) == (read, appended)
     assert found.records == 6 * 4
     assert 0 < found.records_per_second < 1e5
+
+
+def test_a_run_on_joined_stores_is_planned_with_what_it_reads_of_each(tmp_path, capsys):
+    """The first teacher's pyramid at 64 px; the second's four maps of 24 channels at its own 128 px, in int8."""
+    first, second = two_caches(tmp_path, codec={"kind": "int8"})
+    own_size = second.teacher.model_copy(update={"size": (128, 128)})
+    second = second.model_copy(update={"teacher": own_size})
+    config, sward = tiny_train(tmp_path, (first, second)), tiny_train(tmp_path, first)
+    both, alone = estimate_costs(first, config), estimate_costs(first, sward)
+    maps = array_specs(CODECS["int8"], dict.fromkeys(second.teacher.levels, 24), (64, 64), (128, 128))
+    beside = sum(array_bytes(*spec) for name, spec in maps.items() if name not in ("image", "label"))
+    assert both.joined == {second.store: beside}
+    assert both.read_bytes == {codec: size + beside for codec, size in alone.read_bytes.items()}
+    assert both.demand.tensors == {f"{HIERA}:{level}": c for level, c in CHANNELS.items()} | {
+        f"{VIT}:{level}": 24 for level in second.teacher.levels
+    }
+    assert both.bytes_by_codec == alone.bytes_by_codec
+    assert all(both.own_reads[codec].decode < read.decode for codec, read in both.reads.items())
+
+    other = estimate_costs(second, config)  # the same run, its second store planned: pixels are read from the first
+    assert other.joined == {first.store: alone.read_bytes["fp16"]}
+    assert other.read_bytes["int8"] == both.read_bytes["fp16"]
+    assert f"joined with    {first.store}: " in "\n".join(describe(other))
+
+    one = tiny_train(tmp_path, (first, second), method={"kind": "at", "level": f"{HIERA}:s32"})
+    assert verdict(estimate_costs(second, one)) == "no benefit: this student reads nothing of the teacher"
+
+    for name, cache in (("a", first), ("b", second)):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(cache.model_dump(mode="json")))
+    values = config.model_dump(mode="json") | {"cache": [str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")]}
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(values))
+    command = ["plan", str(tmp_path / "a.yaml"), "--train", str(tmp_path / "train.yaml")]
+    assert main([*command, "--html", str(tmp_path / "plan.html")]) == 0
+    assert f"joined with    {second.store}: " in capsys.readouterr().out
+    assert main([*command, "--set", "store=elsewhere.zarr", "--set", "views.count=1"]) == 1
+    assert "found none of them planned: elsewhere.zarr; plan one of these" in capsys.readouterr().err
 
 
 def test_reads_and_decoding_are_measured_for_every_codec(tmp_path):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from annotated import BOX, changed, coco, coco_set, labelme, labelme_set, runs, shape
 from PIL import Image, ImageDraw
 from scans import dicom, nifti
 from sets import IDS, SIZE, encoded, images, labels, masks, truth, write, write_set
@@ -16,19 +17,6 @@ from sets import IDS, SIZE, encoded, images, labels, masks, truth, write, write_
 from pipeline.datasets import DatasetError, check_all, read_image
 
 T = truth()
-BOX = [8.0, 6.0, 20.0, 6.0, 20.0, 18.0, 8.0, 18.0]  # pycocotools' pixels are [8, 20) × [6, 18): exactly T
-
-
-def runs(mask: np.ndarray) -> dict[str, Any]:
-    """COCO's run lengths: column by column, beginning with zeros."""
-    flat = np.concatenate([[0], mask.T.ravel(), [2]])
-    counts, value, length = [], 0, 0
-    for pixel in flat[1:-1]:
-        if pixel != value:
-            counts.append(length)
-            value, length = pixel, 0
-        length += 1
-    return {"size": list(mask.shape), "counts": [*map(int, counts), length]}
 
 
 def packed(mask: np.ndarray) -> dict[str, Any]:
@@ -36,28 +24,6 @@ def packed(mask: np.ndarray) -> dict[str, Any]:
 
     made = coco.encode(np.asfortranarray(mask))
     return {"size": made["size"], "counts": made["counts"].decode()}
-
-
-def coco(
-    areas: dict[str, list[tuple[int, Any]]], names: tuple[str, ...] = ("lesion",), prefix: str = ""
-) -> dict[str, Any]:
-    """A COCO file of areas (category, segmentation) by image; categories count from 1."""
-    return {
-        "images": [
-            {"id": n, "file_name": f"{prefix}{i}.png", "height": SIZE[0], "width": SIZE[1]} for n, i in enumerate(areas)
-        ],
-        "annotations": [
-            {"id": 100 * n + k, "image_id": n, "category_id": c, "segmentation": area, "iscrowd": 0}
-            for n, of in enumerate(areas.values())
-            for k, (c, area) in enumerate(of)
-        ],
-        "categories": [{"id": k, "name": name} for k, name in enumerate(names, start=1)],
-    }
-
-
-def coco_set(folder: Path, content: dict[str, Any], **card: Any) -> Path:
-    files = images() | {"annotations.json": json.dumps(content)}
-    return write_set(folder, files, **{"masks": "annotations.json", "classes": ["background", "lesion"], **card})
 
 
 FORMS = {
@@ -104,12 +70,6 @@ def test_categories_are_read_by_name_or_number(tmp_path: Path, reading: str) -> 
     assert all((label == expected).all() for label in labels(coco_set(tmp_path, TWO, **card)).values())
 
 
-def changed(content: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    made = json.loads(json.dumps(content))
-    made["annotations"][0] |= changes
-    return made
-
-
 GOOD = coco({i: [(1, [BOX])] for i in IDS})
 WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {
     "two names and a binary encoding": (TWO, {}, r"unknown name 'polyp \(adenoma\)'.*kind: annotated, names"),
@@ -119,6 +79,36 @@ WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {
     "a polygon of two points": (changed(GOOD, segmentation=[[1, 1, 2, 2]]), {}, "a polygon of fewer than three points"),
     "runs of another size": (changed(GOOD, segmentation={"size": [5, 5], "counts": [25]}), {}, "the image is .24, 32."),
     "too few runs": (changed(GOOD, segmentation={"size": [24, 32], "counts": [5]}), {}, "run lengths of 5 pixels"),
+    "runs beyond the image": (
+        changed(GOOD, segmentation={"size": [24, 32], "counts": [0, 10**9]}),
+        {},
+        "is damaged .*0 p",
+    ),
+    "a negative run": (changed(GOOD, segmentation={"size": [24, 32], "counts": [-5, 773]}), {}, "a run length of -5"),
+    "packed runs that are text": (changed(GOOD, segmentation=packed(T) | {"counts": "~~~~~"}), {}, "the byte 126 in"),
+    "packed runs cut within a number": (
+        changed(GOOD, segmentation=packed(T) | {"counts": "PP"}),
+        {},
+        "end within a num",
+    ),
+    "packed runs of too few pixels": (changed(GOOD, segmentation=packed(T) | {"counts": "11"}), {}, "has 768"),
+    "packed runs of another image": (
+        changed(GOOD, segmentation=packed(np.ones((24, 33), np.uint8)) | {"size": [24, 32]}),
+        {},
+        "run lengths of 792 pixels, the image has 768",
+    ),
+    "a corner that is no number": (changed(GOOD, segmentation=[[float("nan"), *BOX[1:]]]), {}, "no finite numbers"),
+    "a corner at infinity": (changed(GOOD, segmentation=[[*BOX[:7], float("inf")]]), {}, "no finite numbers"),
+    "one id for two images": (
+        GOOD | {"images": [image | {"id": min(n, 1)} for n, image in enumerate(GOOD["images"])], "annotations": []},
+        {},
+        "has several images with the same id: 1; give each image its own",
+    ),
+    "two names for one category": (
+        GOOD | {"categories": [*GOOD["categories"], {"id": 1, "name": "fold"}]},
+        {},
+        "calls category 1 both 'lesion' and 'fold'; give each id one name",
+    ),
     "text for an area": (changed(GOOD, segmentation="x"), {}, "annotation 0 .*is damaged"),
     "an unlisted category": (changed(GOOD, category_id=9), {}, r"annotation 0 has category 9; expected one of \[1\]"),
     "an unlisted image": (changed(GOOD, image_id=77), {}, "annotations of images that it does not list: image_id 77"),
@@ -182,10 +172,6 @@ def test_a_missing_package_is_told_with_its_extra(
         labels(card)
 
 
-def shape(label: str, kind: str, points: list[list[float]], **more: Any) -> dict[str, Any]:
-    return {"label": label, "shape_type": kind, "points": points, "group_id": None, "flags": {}, **more}
-
-
 def drawn(kind: str, *args: Any) -> np.ndarray:
     area = Image.new("1", SIZE[::-1])
     getattr(ImageDraw.Draw(area), kind)(*args, outline=1, fill=1)
@@ -201,15 +187,6 @@ SHAPES: dict[str, tuple[dict[str, Any], np.ndarray]] = {
     "mask": (shape("lesion", "mask", [[8, 6], [19, 17]], mask=PASTED), T),
     "a class by its number": (shape("1", "rectangle", [[8, 6], [19, 17]]), T),
 }
-
-
-def labelme(*shapes: dict[str, Any], **more: Any) -> str:
-    return json.dumps({"version": "5", "shapes": list(shapes), "imageHeight": 24, "imageWidth": 32, **more})
-
-
-def labelme_set(folder: Path, content: str, **card: Any) -> Path:
-    usual = {"masks": "masks/{id}.json", "classes": ["background", "lesion"]}
-    return write_set(folder, images() | {f"masks/{i}.json": content for i in IDS}, **usual | card)
 
 
 @pytest.mark.parametrize("kind", SHAPES)
@@ -236,8 +213,30 @@ def test_a_labelme_file_without_a_size_has_that_of_its_image(tmp_path: Path, nam
     assert all((label == expected).all() for label in found.values())
 
 
+CORNERS = [[8, 6], [19, 6], [19, 17], [8, 17]]
+
+
+@pytest.mark.parametrize("kind", ["oriented_rectangle", "rotation", None])
+def test_outlines_of_other_names_are_polygons(tmp_path: Path, kind: str) -> None:
+    found = labels(labelme_set(tmp_path, labelme(shape("lesion", kind, CORNERS))))
+    assert all((label == T).all() for label in found.values())
+
+
 WRONG_SHAPES = {
-    "neither size nor shapes": (json.dumps({"imagePath": "a.png"}), "is JSON with imageHeight, imagePath, imageWidth"),
+    "a shape of another program": (
+        labelme(shape("lesion", "ellipse9", CORNERS)),
+        "shape 'lesion' is a ellipse9 of 4 points, a shape that is not read; expected polygons",
+    ),
+    "a rotated rectangle of two corners": (
+        labelme(shape("lesion", "rotation", CORNERS[:2])),
+        "is a rotation of 2 points, which has no area",
+    ),
+    "a corner that is no number": (
+        labelme(shape("lesion", "polygon", [[8, float("nan")], *CORNERS])),
+        "no finite numb",
+    ),
+    "a circle without end": (labelme(shape("lesion", "circle", [[8, 8], [1e999, 8]])), "no finite numbers"),
+    "neither size nor shapes": (json.dumps({"imagePath": "a.png"}), "is JSON with imagePath; expected LabelMe"),
     "a line": (
         labelme(shape("lesion", "line", [[1, 1], [5, 5]])),
         "shape 'lesion' is a line of 2 points, which has no area",
@@ -339,3 +338,20 @@ def test_volumes_are_refused_with_the_way_to_slices(tmp_path: Path, sentence: st
     card = write_set(tmp_path, images() | masks() | {"masks/val-a.png": VOLUMES[sentence]})
     with pytest.raises(DatasetError, match=rf"{sentence}.*save each slice as a file of its own"):
         labels(card)
+
+
+UNREADABLE = [
+    "a list at the top",
+    "no categories",
+    "an unlisted category",
+    "an unlisted image",
+    "one id for two images",
+]
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_of_a_coco_file_that_cannot_be_read_nothing_else_is_said(tmp_path: Path, name: str) -> None:
+    content, card, _ = WRONG[name]
+    with pytest.raises(DatasetError) as error:
+        check_all(coco_set(tmp_path, content, **card), "official")
+    assert [problem.kind for problem in error.value.problems] == ["mask values"]

@@ -171,6 +171,8 @@ NO_PICTURES = {
     "a Git LFS pointer; .* git lfs pull": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n",
     "a video or HEIF file; extract its frames": b"\0\0\0\x20ftypisom" + bytes(40),
     "a zip archive": b"PK\x03\x04" + bytes(40),
+    "an HDF5 file .*; save each slice": b"\x89HDF\r\n\x1a\n" + bytes(80),
+    "not a picture, or of a format": b"GRIB" + bytes(80),
     "JSON text": b'{"shapes": []}',
     "PNG, JPEG, TIFF, BMP, GIF and WebP are read": b"some words",
 }

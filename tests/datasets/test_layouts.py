@@ -1,5 +1,6 @@
 """Folders as people have them: every pair found, nothing invented, what is passed over counted and named."""
 
+import os
 import re
 import unicodedata
 from collections.abc import Callable
@@ -129,6 +130,12 @@ LAYOUTS: dict[str, tuple[dict[str, Any], dict[str, Any], set[str]]] = {
         images() | masks() | images("images/{}_overlay.png"),
         {"skip": ["images/*_overlay.png"]},
         set(IDS),
+    ),
+    "names with every sign that a disk takes": (
+        images(ids=(" train ", "-train#%20'\"", "val{a}*?[b]🙂"))
+        | masks(ids=(" train ", "-train#%20'\"", "val{a}*?[b]🙂")),
+        {},
+        {" train ", "-train#%20'\"", "val{a}*?[b]🙂"},
     ),
     "no share for test": (
         images() | masks(),
@@ -353,3 +360,101 @@ def test_a_dangling_link_is_told_by_its_name(tmp_path: Path) -> None:
     (tmp_path / "images/train-b.png").unlink()
     (tmp_path / "images/train-b.png").symlink_to(tmp_path / "gone.png")
     assert "train-b.png: FileNotFoundError" in str(check(card, "official")[0])
+
+
+NO_TEXT = [("images/train-\udcff.png", "masks/train-\udcff.png"), ("images/\udce9/train.png", "masks/\udce9/train.png")]
+
+
+@pytest.mark.parametrize("names", NO_TEXT)
+def test_files_whose_names_are_no_text_are_told_with_the_remedy(tmp_path: Path, names: tuple[str, str]) -> None:
+    extra = {names[0]: picture("z", SIZE), names[1]: T * np.uint8(255)}
+    problems = check(write_set(tmp_path, images() | masks() | extra), "official")
+    assert [problem.kind for problem in problems] == ["name", "name"]
+    assert "\\x" in problems[0].subject
+    with pytest.raises(DatasetError, match=r"rename it, e\.g\. with convmv"):
+        check_all(tmp_path / "card.yaml", "official")
+
+
+def test_a_name_with_a_line_break_is_told_and_not_passed_over(tmp_path: Path) -> None:
+    files = images() | masks() | images(ids=("train\n1",)) | masks(ids=("train\n1",))
+    told = check(write_set(tmp_path, files), "official")
+    assert [(problem.kind, problem.found) for problem in told] == [("name", "the name has a line break")] * 2
+    assert told[0].subject.endswith("images/train\\n1.png")
+
+
+@pytest.mark.timeout(60)
+def test_pipes_and_sockets_are_passed_over_and_never_waited_for(tmp_path: Path) -> None:
+    card = write_set(tmp_path, images() | masks())
+    os.mkfifo(tmp_path / "images/train-z.png")
+    os.mkfifo(tmp_path / "masks/train-z.png")
+    found = check_all(card, "official")
+    assert {sample.id for sample in found.samples} == set(IDS)
+    assert "passed over, hidden or of the system (2): images/train-z.png, masks/train-z.png" in found.notes
+
+
+HOMES = ("~", "$MY_SETS", "${MY_SETS}")
+
+
+@pytest.mark.parametrize("home", HOMES)
+def test_patterns_may_begin_with_the_home_folder_or_a_variable(
+    tmp_path: Path, home: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME" if home == "~" else "MY_SETS", str(tmp_path / "sets"))
+    write_set(tmp_path / "sets", images() | masks())
+    places = {"images": f"{home}/images/{{id}}.png", "masks": f"{home}/masks/{{id}}.png"}
+    (tmp_path / "card").mkdir()
+    assert set(labels(write_set(tmp_path / "card", {}, **places))) == set(IDS)
+
+
+def test_a_folder_stands_for_the_card_in_it(tmp_path: Path) -> None:
+    write_set(tmp_path / "set", images() | masks())
+    assert set(labels(tmp_path / "set")) == set(IDS)
+    with pytest.raises(DatasetError, match="no card at"):
+        check_all(tmp_path / "set/images", "official")
+
+
+RED = np.zeros((*SIZE, 3), np.uint8)
+RED[T > 0] = (255, 128, 0)
+
+
+def test_colours_may_be_written_as_in_web_pages(tmp_path: Path) -> None:
+    colours = {"background": "#000000", "polyp": "#FF8000"}
+    numbers = {"background": [0, 0, 0], "polyp": [255, 128, 0]}
+    files = images() | {f"masks/{i}.png": RED for i in IDS}
+    card = write_set(tmp_path, files, encoding={"kind": "palette", "colours": colours})
+    found = check_all(card, "official")
+    assert all((label == T).all() for label in labels(card).values())
+    again = check_all(write_set(tmp_path, {}, encoding={"kind": "palette", "colours": numbers}), "official")
+    assert found.card_digest == again.card_digest
+
+
+# what the card says -> the line about it
+CARDS: dict[str, tuple[dict[str, Any], str]] = {
+    "classes in one text": ({"classes": "background, polyp"}, r"classes: .*valid tuple; found 'background, polyp'"),
+    "classes that are numbers": ({"classes": [0, 1]}, r"classes\.0: .*valid string; found 0\n.*classes\.1: .*found 1$"),
+    "classes by number": ({"classes": {0: "a", 1: "b"}}, r"classes: .*; found {0: 'a', 1: 'b'}"),
+    "a name with blanks": ({"name": "My Set"}, "name: String should match .*; found 'My Set'"),
+    "labels by name": (
+        {"encoding": {"kind": "indexed", "labels": {"background": 0, "polyp": 1}}},
+        r"labels\.background\.\[key\]: .*; found 'background'",
+    ),
+    "a colour without numbers": (
+        {"encoding": {"kind": "palette", "colours": {"background": "black", "polyp": "red"}}},
+        r"colours\.polyp: .*; found 'red'",
+    ),
+    "an encoding without its kind": ({"encoding": "binary"}, "encoding: Input should be .*; found 'binary'"),
+    "a misspelt key": ({"encodings": 1}, "encodings: unknown key; did you mean encoding"),
+}
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_a_wrong_card_is_told_with_what_stands_there(tmp_path: Path, name: str) -> None:
+    content, sentence = CARDS[name]
+    with pytest.raises(DatasetError, match=sentence):
+        check_all(write_set(tmp_path, images() | masks(), **content), "official")
+
+
+@pytest.mark.parametrize("name", ["", " ", "\t"])
+def test_a_class_has_a_name(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DatasetError, match="expected a name for each"):
+        check_all(write_set(tmp_path, images() | masks(), classes=["background", name]), "official")

@@ -40,6 +40,8 @@ LISTS: dict[str, tuple[tuple[str, ...], Any, Any]] = {
     "bare names of files in folders": (NESTED, "cam/1/a\n2/a.png\n", "b\n"),
     "names in quotes": (IDS, '"train-a"\n"images/train-b.png"\n', "'val-a.png'\n"),
     "names with blanks": (WORDS, "img 1\nimg 2.png\n", "img\n"),
+    "lists joined with their marks": (IDS, BOM + b"train-a\n" + BOM + b"train-b.png\n", b"val-a\n" + BOM),
+    "invisible marks of a web page": (IDS, "train-a\u200b\n\u200e images/train-b.png \u200f\n", "\u2060val-a\n"),
     "decomposed letters": (ACCENTS, nfd("train-a-ü\ntrain-b-ü.png\n"), nfd("val-a-ü\n")),
 }
 
@@ -74,6 +76,21 @@ REFUSED: dict[str, tuple[tuple[str, ...], Any, Any, str]] = {
     "a path of another folder": (("x/a", "x/b", "y/c"), "x/a\ny/b\n", "y/c\n", r"y/b: no file images/y/b\.png"),
     "the first word of a name": (WORDS, "img 1\nimg 3\n", "img\n", r"img 3: no file images/img 3\.png"),
     "an id of two lists": (IDS, "train-a\nval-a.png\n", "val-a\n", "two subsets"),
+    "an id twice in one list": (IDS, "train-a\ntrain-b\nimages/train-b.png\n", "val-a\n", "train-b: 2 times in train"),
+    "a spreadsheet": (
+        IDS,
+        b"PK\x03\x04\x14\0\x06\xff",
+        "val-a\n",
+        "is no plain text but an Excel or Word file.*as CSV",
+    ),
+    "an old spreadsheet": (IDS, b"\xd0\xcf\x11\xe0\xa1", "val-a\n", "is no plain text but an old Excel or Word file"),
+    "TextEdit's own form": (IDS, b"{\\rtf1\\ansi train-a\\par}", "val-a\n", "is no plain text but rich text"),
+    "UTF-16 without its mark": (
+        IDS,
+        "train-a\n".encode("utf-16-le"),
+        "val-a\n",
+        "a zero byte in line 1: UTF-16 without",
+    ),
     "an empty list": (IDS, "train-a\ntrain-b\n", "\n", "val: no ids in split official"),
 }
 
@@ -125,6 +142,8 @@ TABLES: dict[str, Any] = {
     "empty lines": "frame,sequence\n\n" + "\n".join(f"{i},{s}\n" for i, s in ROWS),
     "file names": "frame,sequence\n" + "".join(f"{i}.png,{s}\n" for i, s in ROWS),
     "paths": "frame,sequence\n" + "".join(f"images\\{i}.png,{s}\n" for i, s in ROWS),
+    "columns with capitals": "Frame,SEQUENCE\n" + "".join(f"{i},{s}\n" for i, s in ROWS),
+    "a frame twice, alike": f"frame,sequence\n{IDS[0]}.png,s 1\n" + "".join(f"{i},{s}\n" for i, s in ROWS),
     "frames of another set": "frame,sequence\nother,9\n" + "".join(f"{i},{s}\n" for i, s in ROWS),
 }
 
@@ -137,6 +156,15 @@ def test_a_sequence_table_means_the_same_however_it_is_written(tmp_path: Path, n
 
 
 BROKEN = {
+    "one frame by two names, in two sequences": (
+        "frame,sequence\ntrain-a.png,s 9\n" + "".join(f"{i},{s}\n" for i, s in ROWS),
+        "train-a.png is of sequence s 9, another line says s 1; keep one",
+    ),
+    "a frame of two folders": (
+        "frame,sequence\nx/train-a,s 1\ny/train-a,s 9\ntrain-b,s 1\nval-a,s2\n",
+        "y/train-a is of sequence s 9, another line says s 1",
+    ),
+    "a spreadsheet": (b"PK\x03\x04\x14\0\x06\0", "is no plain text but an Excel or Word file.*save the table as CSV"),
     "no such columns": ("image,video\ntrain-a,1\n", r"has columns \['image', 'video'\]; expected frame and sequence"),
     "an empty file": ("", r"has columns \[\]; expected frame and sequence"),
     "a row of one column": ("frame,sequence\ntrain-a\ntrain-b,1\nval-a,2\n", "line 2: 'train-a' has no frame or no"),

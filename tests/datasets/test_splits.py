@@ -66,7 +66,7 @@ def test_a_sequence_in_two_subsets_is_a_leak_and_a_frame_without_one_is_told(mak
     text = "\n".join(map(str, check(card, "sequence")))
     assert "sequence 1: train: a00; val: a01" in text
     assert "a05: has no sequence" in text
-    assert "a04: test and test" in text
+    assert "a04: 2 times in test" in text
     assert "gone: no file images/gone.png (test)" in text
     assert "sequence 2" not in text
 

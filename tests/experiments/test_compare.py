@@ -84,6 +84,7 @@ def with_head(config, **changes):
     return config.model_dump() | {"train": train, "methods": methods, "teacher": {}} | changes
 
 
+@pytest.mark.usefixtures("without_report")
 def test_the_teachers_row_is_the_very_head_that_methods_read_and_it_is_fitted_first(compare_config, tmp_path):
     config = CompareConfig.model_validate(with_head(compare_config, out=str(tmp_path)))
     teacher, *_ = planned_rows(config)
@@ -162,6 +163,7 @@ def without_reuse(text):
     return [line for line in text.splitlines() if not line.startswith("reused: ")]
 
 
+@pytest.mark.usefixtures("without_report")
 def test_finished_runs_are_reused_and_the_result_is_the_same(compared):
     student = compared.run("SWARD") / "student.safetensors"
     before = student.stat().st_mtime_ns, (compared.folder / "comparison.json").read_bytes()

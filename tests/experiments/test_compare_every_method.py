@@ -31,6 +31,7 @@ def miniature(folder, shipped):
     return CompareConfig.model_validate(values)
 
 
+@pytest.mark.slow
 def test_all_rows_train_and_stand_in_one_table_with_their_costs(tmp_path, shipped, monkeypatch):
     monkeypatch.setattr(step_costs, "ROUNDS", 1)
     config = miniature(tmp_path, shipped)

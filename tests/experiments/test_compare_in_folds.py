@@ -16,8 +16,8 @@ from pipeline.experiments.settings import with_settings
 from pipeline.experiments.tune import tuning_folds
 from pipeline.files import read_json, write_json
 from pipeline.maintenance.kept_runs import keep, restore
+from pipeline.results.captions import caption
 from pipeline.results.details_table import details_cells, details_header
-from pipeline.results.results_table import caption
 from pipeline.results.rows import Row
 from pipeline.results.runs import load_run
 from pipeline.results.summary import summarise
@@ -133,6 +133,7 @@ def test_the_copied_masks_are_a_row_without_a_difference(comparison):
     assert 0 <= row["metrics"]["dice"]["mean"] <= 1
 
 
+@pytest.mark.usefixtures("without_report")
 def test_the_same_command_again_trains_nothing(config, comparison):
     before = {p: p.stat().st_mtime_ns for p in config.folder.parent.parent.glob("runs/*/run.json")}
     compare(config)
@@ -183,6 +184,7 @@ def test_kept_results_continue_on_another_machine_without_weights_and_give_the_s
             assert row.get(name) == same.get(name)
 
 
+@pytest.mark.usefixtures("without_report")
 def test_fresh_sets_aside_what_another_commit_made_and_trains_it_again(config, comparison):
     run = config.folder / comparison["rows"][0]["runs"][0]["folder"]
     facts = read_json(run / "run.json")

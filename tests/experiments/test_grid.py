@@ -6,6 +6,7 @@ from pipeline.config import ConfigError, validate
 from pipeline.experiments.compare import compare, planned_rows
 from pipeline.experiments.compare_config import CompareConfig
 from pipeline.files import read_json
+from pipeline.results import step_costs
 
 SWARD = {"kind": "sward", "mwad": {"gain": 2.0}}
 GRID = {"optimizer.lr": [1e-3, 2e-3], "method.beta": [0.1, 0.5]}
@@ -56,7 +57,9 @@ def test_a_grid_without_effect_is_refused(compare_config, grid, said):
         changed(compare_config, grid=grid)
 
 
-def test_a_grid_trains_its_rows_equal_runs_once_and_reuse_is_said(compare_config, tmp_path):
+@pytest.mark.usefixtures("without_report")
+def test_a_grid_trains_its_rows_equal_runs_once_and_reuse_is_said(compare_config, tmp_path, monkeypatch):
+    monkeypatch.setattr(step_costs, "ROUNDS", 1)
     methods = {"student alone": {"kind": "plain"}, "SWARD": SWARD, "the same": SWARD}
     config = changed(compare_config, methods=methods, grid={"method.beta": [0.1, 0.5]}, teacher=None, out=str(tmp_path))
     config = config.model_copy(update={"train": config.train.model_copy(update={"runs": str(tmp_path / "runs")})})

@@ -4,6 +4,7 @@ import re
 
 import pytest
 import zarr
+from joined import two_caches
 from tiny import tiny_cache, tiny_train
 
 from pipeline.cache.extraction.extract import extract
@@ -90,6 +91,14 @@ def test_mistakes_are_told_together(config):
         validate(QualityConfig, config.model_dump() | wrong, "quality.yaml")
     for part in ("views [1, 1, 9] repeat one", "seeds [0, 0]", "fp7", "views has 9, the store of train.cache has 2"):
         assert part in str(refusal.value)
+
+
+def test_a_run_on_joined_stores_is_refused_because_a_curve_is_of_one_stores_codecs(config, tmp_path):
+    caches = [cache.model_dump(mode="json") for cache in two_caches(tmp_path)]
+    values = config.model_dump(mode="json")
+    values["train"]["cache"] = caches
+    with pytest.raises(ConfigError, match=r"sward quality takes a run of one store, found cache: .*; name one"):
+        validate(QualityConfig, values, "quality.yaml")
 
 
 def test_a_store_that_is_not_there_is_refused_before_any_run(config):

@@ -16,7 +16,7 @@ from sward.methods.combined import CombinedConfig
 
 RESULTS = Path(__file__).parents[2] / "results"
 NOT_COMPARED: dict[str, str] = {}  # kind -> why no saved comparison has it yet, e.g. {"mine": "no ClinicDB here"}
-SAVED = [RESULTS / "methods-clinicdb-cpu", RESULTS / "methods-all-clinicdb-cpu"]
+SAVED = [RESULTS / "methods-all-clinicdb-cpu"]
 ROWS = {folder: read_json(folder / "comparison.json")["rows"] for folder in SAVED}
 METHODS = [
     pytest.param(folder, row, id=f"{folder.name}: {row['label']}")

@@ -52,7 +52,7 @@ def network(kind):
 
 @pytest.mark.parametrize(
     "kind",  # UNeXt is checked in the fast tests too: by `exported`
-    [SLOW("unext"), "resunetpp", "deeplabv3", SLOW("deeplabv3plus")],
+    [SLOW("unext"), "resunetpp", SLOW("deeplabv3"), SLOW("deeplabv3plus")],
 )
 def test_onnx_equals_torch_for_every_family_and_odd_sizes(kind, tmp_path):
     student = network(kind)

@@ -47,7 +47,7 @@ def exact(student):
 def test_a_file_as_exact_as_torch_is_published_and_torchs_own_rounding_is_stated(student):
     found = check(student, exact(student), GRAPH, "student.onnx", [])
     assert found.difference > 1e-4 * found.largest
-    assert found.rounding == pytest.approx(found.difference, rel=0.1)
+    assert 0.9 * found.difference < found.rounding < 10 * found.difference  # the largest of inputs beside each other
     assert "torch itself" in found.line()
     assert check(student, lambda x: student(x).logits, GRAPH, "student.onnx", []).rounding is None
 

@@ -2,9 +2,6 @@
 
 import io
 import json
-import re
-import subprocess
-import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -12,27 +9,19 @@ import numpy as np
 import pytest
 import torch
 from chromium import launched, needs_chromium
+from exported_page import mask_of, served, shown
 from PIL import Image
 from pydantic import TypeAdapter
 
 from pipeline.cli import main
 from pipeline.datasets.procedural import render
 from pipeline.export import speed, web_runtime
-from pipeline.export.check import ExportError
-from pipeline.export.web_runtime import NEEDED, NOTICES, PACKAGE, find_runtime
+from pipeline.export.web_runtime import NEEDED, NOTICES, PACKAGE
 from pipeline.prediction.predict import predict
 from sward.students import StudentConfig, build_student
 from sward.students.saved import dump_weights
 
 CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")  # a moving test picture
-
-
-@pytest.fixture(scope="module")
-def runtime():
-    try:
-        return find_runtime()
-    except ExportError as error:
-        pytest.skip(f"onnxruntime-web cannot be had here: {error}")
 
 
 @pytest.fixture(scope="module")
@@ -70,13 +59,8 @@ def exported(shipped):
 
 @pytest.fixture(scope="module")
 def address(exported):
-    command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", str(exported)]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    try:
-        yield re.search(r"\((http://127.0.0.1:\d+/)\)", server.stdout.readline())[1]
-    finally:
-        server.terminate()
-        server.communicate()
+    with served(exported) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -87,32 +71,8 @@ def browser():
 
 @pytest.fixture
 def page(address, browser):
-    """The page when the student is loaded; afterwards: it asked nothing but its folder, and nothing went wrong."""
-    asked, wrong = [], []
-    opened = browser.new_page(viewport={"width": 390, "height": 844})
-    opened.set_default_timeout(100_000)  # of a busy machine
-    opened.on("request", lambda request: asked.append(request.url))
-    opened.on("console", lambda message: wrong.append(message.text))
-    opened.on("pageerror", lambda error: wrong.append(str(error)))
-    opened.goto(address)
-    status = opened.get_by_role("status")  # asked by locators: the page's policy forbids to evaluate text in it
-    status.filter(has_text=re.compile("^ready|could not")).wait_for()
-    assert status.inner_text() == "ready"
-    yield opened
-    opened.close()
-    assert wrong == []
-    assert len(asked) > 5
-    assert [url for url in asked if not url.startswith((address, "data:", f"blob:{address}"))] == []
-
-
-def mask_of(page, picture):
-    """The mask that the page saves for a picture."""
-    page.get_by_label("Choose a picture").set_input_files(picture)
-    with Image.open(picture) as opened:
-        page.get_by_role("img", name=f"picture of {opened.width} × {opened.height} pixels").wait_for()
-    with page.expect_download() as saved:
-        page.get_by_role("button", name="Save the mask").click()
-    return np.array(Image.open(saved.value.path()).convert("L"))
+    with shown(browser, address) as opened:
+        yield opened
 
 
 @pytest.mark.slow
@@ -146,10 +106,10 @@ def test_the_mask_can_be_hidden_and_what_is_no_picture_is_said(page, tmp_path):
     image = render(0, 0, (64, 80))[0]
     Image.fromarray(image).save(picture)
     assert mask_of(page, picture).any()
-    shown = "() => [...document.querySelector('canvas').getContext('2d').getImageData(0, 0, 80, 64).data]"
-    pixels = [np.array(page.evaluate(shown)).reshape(64, 80, 4)[..., :3]]
+    painted = "() => [...document.querySelector('canvas').getContext('2d').getImageData(0, 0, 80, 64).data]"
+    pixels = [np.array(page.evaluate(painted)).reshape(64, 80, 4)[..., :3]]
     page.get_by_role("checkbox", name="mask").uncheck()
-    pixels.append(np.array(page.evaluate(shown)).reshape(64, 80, 4)[..., :3])
+    pixels.append(np.array(page.evaluate(painted)).reshape(64, 80, 4)[..., :3])
     assert (pixels[0] != image).any()
     assert (pixels[1] == image).all()
     text = tmp_path / "text.txt"

@@ -1,6 +1,8 @@
 """The deployments' file against the flows, and the flows' small helpers. No server."""
 
 import importlib
+import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -9,12 +11,14 @@ import pytest
 import yaml
 from prefect.client.schemas.objects import StateType
 from prefect.events.schemas.automations import AutomationCore
+from prefect.utilities.schema_tools.validation import validate
 
 from flows import extract, local_server, train
 from pipeline.cache.config import CacheConfig, DaskRunner, LocalRunner
 from pipeline.config import as_overrides, load_config
 
 ROOT = Path(__file__).resolve().parents[2]
+PAGES = ("README.md", "docs/getting-started/prefect.md")
 DEPLOYMENTS = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
 FLOW_NAMES = {
     "extract_teacher_features": "extract-teacher-features",
@@ -69,6 +73,23 @@ def test_the_servers_automations_are_valid_and_wait_for_several_heartbeats() -> 
         assert automation.trigger.posture == "Proactive"
         assert automation.trigger.expect > ends
         assert automation.actions[0].state == StateType.CRASHED
+
+
+def test_the_terminal_the_readme_and_the_first_run_print_the_same_commands() -> None:
+    texts = [local_server.READY, *((ROOT / name).read_text() for name in PAGES)]
+    found = [re.findall(r"^ *prefect deployment run (\S+) +(-p config=\S+ --watch)$", t, re.MULTILINE) for t in texts]
+    assert len(found[0]) == 3
+    assert found[1] == found[0]
+    assert found[2][:3] == found[0]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_overrides_that_a_page_shows_are_accepted_by_the_form(page: str) -> None:
+    shown = re.findall(r"-p 'overrides=(\{.+?\})'", (ROOT / page).read_text())
+    assert shown
+    for text in shown:
+        parameters = {"config": "configs/quickstart/train.yaml", "overrides": json.loads(text)}
+        validate(parameters, train.train_student.parameters.model_dump(), raise_on_error=True)
 
 
 def test_the_local_worker_takes_one_run_at_a_time() -> None:

@@ -22,7 +22,7 @@ from pipeline.datasets.card import Card
 from pipeline.experiments.compare_config import CompareConfig
 from pipeline.experiments.quality import QualityConfig
 from pipeline.maintenance.command_line_page import verbs
-from pipeline.maintenance.figures import COMPARISON, FOLDER, INKS, picture
+from pipeline.maintenance.figures import DISTILLED, FOLDER, INKS, SAVED, picture
 from pipeline.training.config import TrainConfig
 from sward.methods import MethodConfig
 
@@ -167,6 +167,22 @@ def test_verbs_and_options_in_running_text_exist(page):
         assert not [word for word in rest if word.startswith("--") and word not in options], span
 
 
+@pytest.mark.parametrize("page", pages_with(lambda page: "pip install" in PAGES[page]))
+def test_extras_that_are_installed_exist(page):
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for line in (line for line in PAGES[page].splitlines() if "pip install" in line):
+        for names in re.findall(r"(?:sward|\.|\))\[([\w,-]+)\]", line.split("pip install")[1]):
+            assert set(names.split(",")) <= set(extras), line
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_tables_have_a_head_without_which_they_are_shown_as_text(page):
+    for table in re.findall(r"(?:^\|.*\n)+", text(page) + "\n", re.MULTILINE):
+        head, rule, *_ = [*table.splitlines(), ""]
+        assert re.fullmatch(r"\|( *:?-+:? *\|)+", rule), head
+        assert head.replace("\\|", "").count("|") == rule.count("|"), head
+
+
 @pytest.mark.parametrize("page", pages_with(lambda page: "prefect deployment run" in PAGES[page]))
 def test_prefect_commands_name_deployments_and_files_that_exist(page):
     deployed = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
@@ -246,7 +262,8 @@ def test_files_for_contributors_agree_with_the_checkout():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert (citation["version"], citation["license"]) == (project["version"], project["license"])
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
-    check = (ROOT / "Makefile").read_text().split("\ncheck:")[1].split("\n\n")[0]
+    targets = dict(re.findall(r"^([\w-]+):(.*\n(?:\t.*\n)*)", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    check = "".join(targets[name] for name in ["check", *targets["check"].split("#")[0].split()])
     assert {Path(hook["entry"].split()[0]).name for hook in hooks} == set(re.findall(r"\$\(BIN\)/([\w-]+)", check))
     steps = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]["run"]["steps"]
     assert ".ci/run" in [step.get("run") for step in steps]
@@ -259,10 +276,10 @@ def test_the_readmes_picture_shows_the_saved_results(theme):
     """Labels and numbers are compared; curves are left out, because another version of matplotlib draws others."""
     texts = [
         re.findall(r"<text[^>]*>([^<]*)</text>", svg)
-        for svg in ((ROOT / FOLDER / f"methods-{theme}.svg").read_text(), picture(ROOT / COMPARISON, INKS[theme]))
+        for svg in ((ROOT / FOLDER / f"sequences-{theme}.svg").read_text(), picture(ROOT / SAVED, INKS[theme]))
     ]
     assert texts[0] == texts[1]
-    assert "SWARD" in texts[0]
+    assert any(DISTILLED in text for text in texts[0])
 
 
 @pytest.mark.parametrize("codec", ["fp16", "int8"])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.files import read_json
-from pipeline.maintenance import readme
+from pipeline.maintenance import figures, readme
 from pipeline.report.report import write_report
 from pipeline.results.runs import RunError
 
@@ -18,6 +18,18 @@ def test_tables_are_those_of_the_results(monkeypatch):
     assert {page.name for page in readme.pages()} >= {"README.md", "results.md", "quickstart.md"}
     for page in readme.pages():
         assert readme.regenerate(page.read_text(), ROOT / "results") == page.read_text()
+
+
+def test_the_picture_shows_every_image_of_every_seed_once():
+    saved = read_json(ROOT / figures.SAVED / "comparison.json")
+    for label in (figures.ALONE, figures.DISTILLED):
+        row = next(row for row in saved["rows"] if row["label"] == label)
+        runs = [ROOT / figures.SAVED / run["folder"] / "evaluation.json" for run in row["runs"]]
+        images = [image for run in runs for image in read_json(run)["per_image"]]
+        by_sequence = figures.sequence_means(ROOT / figures.SAVED, label)
+        assert len(images) == saved["images"] * len(row["seeds"])
+        whole = sum(by_sequence[image["group"]] for image in images) / len(images)
+        assert whole == pytest.approx(row["metrics"]["dice"]["mean"])
 
 
 def test_a_short_table_has_the_columns_that_are_read_first(compared):

@@ -1,5 +1,7 @@
 """Generated pages of the documentation are what the models, the parser and the docstrings say today."""
 
+import importlib
+import inspect
 from pathlib import Path
 from typing import get_args
 
@@ -7,6 +9,7 @@ import pytest
 
 from pipeline.maintenance.command_line_page import verbs
 from pipeline.maintenance.configuration_page import ROOTS, nested
+from pipeline.maintenance.python_api_page import SECTIONS
 from pipeline.maintenance.reference_pages import PAGES, main, text
 from sward.methods import MethodConfig
 
@@ -57,6 +60,25 @@ def test_every_method_has_terms_sources_and_what_it_reads():
         wanted = ["Terms", "Reads", "Random draws", "Parameters and buffers"]
         wanted += [] if kind in ("plain", "combined") else ["Paper and code", "Differences"]
         assert not [heading for heading in wanted if f"**{heading}" not in section]
+
+
+@pytest.mark.parametrize("name", [name for _, names in SECTIONS.values() for name in names])
+def test_the_python_reference_has_every_parameter_and_public_method_as_text(name):
+    page = (ROOT / "docs" / "reference" / "python-api.md").read_text()
+    section = page.split(f"\n### `{name}`\n")[1].split("\n### ")[0].split("\n## ")[0]
+    module, _, own = name.rpartition(".")
+    found = getattr(importlib.import_module(module), own)
+    methods = [n for n, v in vars(found).items() if inspect.isfunction(v) and v.__doc__ and not n.startswith("_")]
+    assert not [method for method in methods if f"{own}.{method}(" not in section]
+    made = found if inspect.isfunction(found) else vars(found).get("__init__")
+    call = section.split("```text\n")[1].split("```")[0]
+    assert all(f"{n}: " in call for n in (inspect.signature(made).parameters if made else ()) if n != "self")
+
+
+def test_the_python_reference_can_be_read_without_the_site():
+    page = (ROOT / "docs" / "reference" / "python-api.md").read_text()
+    assert "{eval-rst}" not in page
+    assert "- `seed`: the run's seed" in page
 
 
 def test_the_pages_are_written_where_they_belong(tmp_path, monkeypatch, capsys):

@@ -10,10 +10,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sward import MWAD, PDR, MWADConfig, PDRConfig
 from sward.contracts import IGNORE, Batch
+from sward.cpu_products import fast_bfloat16, precision_of_products, products_in
 from sward.methods.sward import SwardConfig
 from sward.mwad.attention_terms import plain_terms
 from sward.mwad.fused_attention_terms import RelationSums, fused_terms, phi_map
-from sward.mwad.products import fast_bfloat16, precision_of_products, products_in
 from sward.mwad.project import Maps, project
 from sward.mwad.tokens import MOST_TABLES, TABLES, GatherTokens, rows_of
 from sward.mwad.windows import Windows
@@ -180,8 +180,10 @@ def test_bfloat16_factors_change_a_term_by_less_than_a_thousandth_and_leave_torc
 
 
 def test_products_stay_in_float32_where_bfloat16_is_not_fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sward.mwad.products.fast_bfloat16", lambda: False)
+    for found in ("fast_bfloat16", "onednn_is_faster"):
+        monkeypatch.setattr(f"sward.cpu_products.{found}", lambda: False)
     with products_in("bfloat16", torch.device("cpu")):
+        assert torch.backends.mkldnn.matmul.fp32_precision == "ieee"
         assert precision_of_products() == "float32"
 
 

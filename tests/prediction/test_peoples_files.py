@@ -4,6 +4,7 @@ import gzip
 import re
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -204,6 +205,8 @@ def test_scans_are_read_as_training_reads_them(name, tmp_path):
 def test_slices_of_nifti_are_read_as_training_reads_them(tmp_path):
     (tmp_path / "x.nii").write_bytes(nifti(GREY.astype(np.int16) * 4))
     assert (read_any(tmp_path / "x.nii", (0, 1020)) == GREY[..., None]).all()
+    (tmp_path / "y.nii.gz").write_bytes(gzip.compress((tmp_path / "x.nii").read_bytes()))
+    assert {path.name for path in find_images([tmp_path])[0]} == {"x.nii", "y.nii.gz"}
     (tmp_path / "volume.nii.gz").write_bytes(gzip.compress(nifti(np.zeros((5, 6, 7), np.int16))))
     with pytest.raises(ValueError, match="save each slice as a file of its own"):
         read_any(tmp_path / "volume.nii.gz", (0, 1))
@@ -238,6 +241,7 @@ def test_the_command_takes_a_window_and_counts_what_it_passed_over(student, tmp_
 
 
 WHAT_IT_IS = {
+    "an HDF5 file .*; save each slice": b"\x89HDF\r\n\x1a\n" + bytes(80),
     "an HTML page": b"<!DOCTYPE html><html></html>",
     "a Git LFS pointer; .* git lfs pull": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n",
     "a video or HEIF file; extract its frames": b"\0\0\0\x20ftypisom" + bytes(40),
@@ -253,3 +257,25 @@ def test_what_is_no_picture_is_called_by_its_name(said, tmp_path):
     with pytest.raises(UnidentifiedImageError, match=said) as raised:
         read_any(tmp_path / "x.png")
     assert explain(raised.value) == str(raised.value)
+
+
+LONG = ["n" * 240, "息" * 80, "é" * 120]  # of 240 bytes, to which a system adds its own
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_a_picture_whose_name_is_nearly_too_long_for_a_disk_has_its_results(student, tmp_path, name):
+    image = write(tmp_path / f"{name}.png")
+    done = predict(student, [image], tmp_path / "out")
+    assert done.failed == {}
+    assert (tmp_path / f"out/{name}_mask.png").is_file()
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".png"}
+
+
+ADDRESSES = ["https://example.org/a.jpg", "https://example.org/a.jpg?size=large", "s3://bucket/a.png"]
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_an_address_is_not_called_a_missing_file(address):
+    images, failed, _ = find_images([Path(address)])
+    assert images == {}
+    assert list(failed.values()) == ["an address, which is not fetched; download the picture, and give its file"]

@@ -1,6 +1,7 @@
 """Any picture in, masks out: as evaluation predicts them, whatever the mode, and one broken file stops nothing."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from pipeline.drawing.masks import error_layer, fit, overlay, palette
 from pipeline.export.onnx_student import OnnxError
 from pipeline.prediction.images import explain, output_names, read_any
 from pipeline.prediction.predict import open_model, predict, predict_image
+from pipeline.prediction_files import on_any_disk
 from sward.students import SavedStudentError
 
 RGB, _ = render(3, 0, (40, 56))
@@ -216,6 +218,43 @@ def test_names_that_would_collide_stay_apart(tmp_path):
     assert names["a/x.jpg"] == "x.jpg"
     assert {names["a/y.png"], names["b/y.png"]} == {"a/y.png", "b/y.png"}
     assert len(set(names.values())) == len(images)
+
+
+ALIKE = {
+    "case": ["Frame.png", "frame.png"],
+    "three cases": ["A.png", "a.png", "a.PNG"],
+    "composition of letters": ["caf\u00e9.png", "cafe\u0301.png"],
+    "a folder's case": ["Day/x.png", "day/x.png"],
+}
+
+
+@pytest.mark.parametrize("kind", ALIKE)
+def test_pictures_whose_names_a_disk_may_take_for_one_get_results_of_their_own(kind, tmp_path):
+    images = {tmp_path / name: tmp_path for name in ALIKE[kind]}
+    names = output_names(images)
+    assert [*names] == [*images]
+    assert len({on_any_disk(str(name)) for name in names.values()}) == len(images)
+
+
+def test_a_picture_by_two_paths_is_predicted_for_both(student, tmp_path):
+    write(tmp_path / "day/x.png", Image.fromarray(RGB))
+    (tmp_path / "copy").symlink_to(tmp_path / "day")
+    done = predict(student, [tmp_path / "day", tmp_path / "copy"], tmp_path / "out")
+    assert len(done.written) == 2
+    assert {p.name for p in (tmp_path / "out").iterdir()} >= {"x_mask.png", "x-2_mask.png"}
+
+
+def test_many_pictures_of_many_folders_are_named_quickly():
+    images = {Path(f"/{n % 100}/{n}.png"): Path(f"/{n % 100}") for n in range(20_000)}
+    assert len({*output_names(images).values()}) == len(images)
+
+
+@pytest.mark.parametrize("out", ["notes.txt", "notes.txt/out"])
+def test_results_are_not_written_into_a_file(student, tmp_path, out):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"notes\.txt is a file; give a folder for the results"):
+        predict(student, [write(tmp_path / "x.png", Image.fromarray(RGB))], tmp_path / out)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
 def test_predicting_again_does_not_predict_the_predictions(student, tmp_path):

@@ -49,9 +49,23 @@ def one_row():
 def test_one_row_is_answered_with_its_difference_its_intervals_and_its_cost():
     assert answer(one_row()) == (
         "SWARD is not distinguishable from student alone with these runs: +3.07 points of mDice "
-        "(95 % interval over images +0.40 … +5.82, over seeds -59.72 … +65.86), "
-        "at 1.37 times the time of a training step and no cost in use."
+        "(95 % interval over images +0.40 … +5.82, over 2 seeds -59.72 … +65.86), "
+        "at 1.37 times the time of a training step and no extra cost in use."
     )
+
+
+@pytest.mark.parametrize(
+    ("images", "seeds", "said"),
+    [
+        (None, ACROSS, "(95 % interval over 2 seeds -1.00 … +3.00; too few images for an interval over them)"),
+        (UP, None, "(95 % interval over images +1.00 … +3.00; one seed says nothing about others)"),
+        (None, None, "(too few images for an interval over them; one seed says nothing about others)"),
+    ],
+)
+def test_an_interval_that_there_is_not_is_said_and_not_drawn_as_a_dash(images, seeds, said):
+    comparison = one_row()
+    next(row for row in comparison["rows"] if row["difference"])["difference"] |= {"images": images, "seeds": seeds}
+    assert said in answer(comparison)
 
 
 def test_many_rows_are_counted_and_none_is_praised_for_being_the_largest():

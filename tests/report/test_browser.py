@@ -127,6 +127,17 @@ def test_nothing_sticks_out_of_the_page(browser, compared, viewport):
     watched.context.close()
 
 
+@pytest.mark.parametrize(("viewport", "shown"), [(DESKTOP, True), (PHONE, False)])
+def test_what_is_said_about_a_table_opens_at_a_touch_on_a_phone(browser, compared, viewport, shown):
+    watched = Watched(browser, compared.folder / "report.html", viewport=viewport)
+    about = watched.page.locator("details.about", has=watched.page.locator("#about-results"))
+    assert (about.get_attribute("open") is not None) is shown
+    if not shown:
+        about.locator("summary").click()
+    assert "Mean ± standard deviation over seeds" in about.inner_text()
+    watched.context.close()
+
+
 def test_every_control_has_a_name_and_can_be_reached_by_keyboard(opened):
     reached = set()
     for _ in range(60):

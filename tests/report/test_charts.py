@@ -4,9 +4,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
-from pipeline.report.charts import COLOURS, DASHES, look
-from pipeline.report.curves import learning_curves, line_chart, series, term_curves
+from pipeline.report.charts import COLOURS, DASHES, look, slug
+from pipeline.report.curves import learning_curves, line_chart, paint_lines, series, term_curves
+from pipeline.report.figure_files import write_files
 from pipeline.report.metric_charts import confusion_chart, distribution_chart
 from pipeline.report.table_formats import Table
 from pipeline.report.tsne import plane, sample_pixels
@@ -18,6 +20,13 @@ def test_curves_are_the_logged_values(compared):
     for (steps, values), run in zip(series(runs, "val/dice"), runs, strict=True):
         assert steps == [2, 4]
         assert max(values) == run.facts["best_val"]
+
+
+def test_validation_is_charted_in_per_cent_as_in_the_tables(compared):
+    run = load_run(compared.run("SWARD"))
+    (chart,) = (c for c in learning_curves({"SWARD": [run]}, "dice") if c.title == "validation mDice %")
+    (shown,) = (values for _, values in chart.paint.keywords["lines"]["SWARD"])
+    assert max(shown) == 100 * run.facts["best_val"]
 
 
 def test_only_methods_with_terms_of_their_own_have_signal_charts(compared):
@@ -32,6 +41,15 @@ def test_what_belongs_to_a_row_can_be_switched_off(compared):
         assert all(f'class="row{i}"' in chart.svg for i in range(3))
 
 
+def test_charts_of_labels_that_a_file_name_cannot_tell_apart_are_files_of_their_own(tmp_path):
+    labels = ["C", "C++", "教师", "学生", "row", "row 2"]
+    charts = [line_chart(f"x-{slug(label)}", f"chart {i}", {}) for i, label in enumerate(labels)]
+    write_files(tmp_path, charts, [], {})
+    names = {f.stem for f in tmp_path.glob("x-*.svg")}
+    assert names == {"x-c", "x-c-2", "x-row", "x-row-2", "x-row-3", "x-row-2-2"}
+    assert (tmp_path / "x-c.svg").read_bytes() != (tmp_path / "x-c-2.svg").read_bytes()
+
+
 def test_charts_are_a_function_of_their_data():
     lines = {"$a$ 漢": [([1, 2, 3], [3.0, 2.0, 1.0])], "nothing": [([], [])], "_<b>": [([1], [2.0])]}
     chart = line_chart("x", "a <title>", lines, (("$a$ 漢", 0), ("_<b>", 2)))
@@ -39,6 +57,14 @@ def test_charts_are_a_function_of_their_data():
     assert "currentColor" in chart.svg
     assert 'aria-label="a &lt;title&gt;"' in chart.svg
     assert "<b>" not in chart.svg
+
+
+def test_the_axis_of_a_short_run_has_whole_steps():
+    axes = Figure().subplots()
+    paint_lines(axes, {"student alone": [([1, 2, 3, 4], [4.0, 3.0, 2.0, 1.0])]}, own=True)
+    ticks = axes.get_xticks()
+    assert len(ticks) > 3
+    assert all(float(tick).is_integer() for tick in ticks)
 
 
 def test_many_rows_look_different_and_stand_out_from_both_pages():

@@ -168,7 +168,19 @@ def test_with_more_than_two_classes_wrong_pixels_and_every_class_have_colours(tm
     assert "wrong class" in text
     assert all(f">{name}</span>" in text for name in ("car", "sky"))
     assert [line[0] for line in Page(text).tables["per-class"][1:]] == ["road", "car", "sky"]
-    assert "Counted again from the saved predictions of every run, class mIoU, mAcc are the same." in text
+    assert "Recomputed from the saved predictions of every run, class mIoU, mAcc agree." in text
+
+
+def test_runs_that_are_not_one_experiment_are_said_above_the_result(compared, no_space, tmp_path):
+    file = compared.folder / "comparison.json"
+    saved = file.read_text()
+    try:
+        write_json(file, json.loads(saved) | {"mixed": ["2 commits (a, b)"]})
+        text = write_report([compared.folder], tmp_path / "page.html").read_text()
+    finally:
+        file.write_text(saved)
+    above = text.partition('<section id="result"')[0]
+    assert "the runs come from 2 commits (a, b); run sward compare --fresh." in above
 
 
 def test_a_comparison_is_not_mixed_with_runs(compared, tmp_path):
@@ -244,7 +256,7 @@ def test_a_run_without_predictions_has_a_page_without_its_pictures(compared, no_
     shutil.copytree(compared.run("SWARD"), tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "predictions")
     text = write_report([tmp_path / "run"], tmp_path / "page.html").read_text()
-    assert "Counted again" not in text
+    assert "Recomputed" not in text
     assert Page(text).tables["results"]
 
 

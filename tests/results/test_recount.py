@@ -79,7 +79,7 @@ def test_predictions_that_do_not_give_the_saved_metrics_are_told(compared, tmp_p
     assert any("dice is" in line and "by its predictions" in line for line in lines)
     text = write_report([tmp_path / "run"], tmp_path / "page.html").read_text()
     assert "by its predictions" in text
-    assert "Counted again" not in text
+    assert "Recomputed" not in text
 
 
 def test_cold_is_warm_and_the_extraction_shared_by_those_who_read_it(compared):

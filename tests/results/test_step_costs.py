@@ -1,4 +1,4 @@
-"""What a step costs is counted to the byte, measured fairly, and kept with the comparison."""
+"""What a step costs is counted allocation by allocation, measured fairly, and kept with the comparison."""
 
 import copy
 import shutil
@@ -66,10 +66,11 @@ def sward(compared):
     return stepper_of(compared)
 
 
-def test_the_peak_of_a_step_repeats_to_the_byte_and_is_more_than_what_stands(compared, capfd):
+def test_the_peak_of_a_step_repeats_within_a_thousandth_and_is_more_than_what_stands(compared, capfd):
     first, second = (step_costs.peak_bytes(stepper_of(compared)) for _ in range(2))
     weights = sum(p.nbytes for p in stepper_of(compared).run.parameters)
-    assert first == second > 4 * weights  # weights, two moments of AdamW, gradients
+    assert first == pytest.approx(second, rel=1e-3)
+    assert first > 4 * weights  # weights, two moments of AdamW, gradients
     assert capfd.readouterr().err == ""
 
 
@@ -134,6 +135,7 @@ def test_the_same_rows_are_not_measured_again_and_others_are(compared, monkeypat
     assert [row["cost"] for row in other["rows"]] == [{"new": True}] * 3
 
 
+@pytest.mark.usefixtures("without_report")
 def test_a_comparison_saved_before_there_were_costs_gets_them(compared, tmp_path):
     old = compared.json
     del old["cost"]

@@ -2,13 +2,16 @@
 
 import csv
 import io
+import json
+from pathlib import Path
 
 import pytest
 
 from pipeline.config import ConfigError, validate
 from pipeline.experiments.compare import add_paper
 from pipeline.experiments.compare_config import CompareConfig
-from pipeline.results.results_table import NONE, caption, cells, comparison_csv, header, steps_text
+from pipeline.results.captions import caption, steps_text
+from pipeline.results.results_table import NONE, cells, comparison_csv, header
 
 
 def table(comparison):
@@ -62,6 +65,12 @@ def test_only_metrics_with_a_figure_have_a_column(compared):
 def test_deviations_end_the_caption(compared):
     comparison = with_paper(compared, deviations=["256 px for 512", "2 seeds"])
     assert caption(comparison).endswith("Unlike the paper: 256 px for 512; 2 seeds.")
+
+
+def test_runs_of_an_installed_wheel_have_no_commit_and_it_is_said():
+    saved = json.loads((Path(__file__).resolve().parents[2] / "results/quickstart/comparison.json").read_text())
+    assert caption(saved | {"commits": ["None"]}).endswith("commit unknown.")
+    assert caption(saved | {"commits": ["None", "a"]}).endswith("commit unknown, a.")
 
 
 def test_figures_for_rows_that_are_not_there_are_refused(compared):

@@ -66,6 +66,12 @@ def test_a_missing_file_is_named_and_nothing_is_downloaded(tmp_path):
         config(MOBILENET, encoder_weights=str(tmp_path / "gone.safetensors")).build(2)
 
 
+@pytest.mark.parametrize("weights", ["weights/encoder.ckpt", "weights/encoder", "noisy-student"])
+def test_a_text_that_is_no_file_fetches_no_weights_of_timm(weights):
+    with pytest.raises(ValueError, match=rf"found '{weights}', which is no file .*set imagenet .*, or the path of a"):
+        config(MOBILENET, encoder_weights=weights).build(2)
+
+
 def test_a_saved_student_needs_no_file(tmp_path):
     trained = config(MOBILENET, encoder_weights=str(tmp_path / "gone.safetensors"), encoder_options={"bn_eps": 0.001})
     built = untrained(trained).build(2)

@@ -88,6 +88,7 @@ def test_the_digest_sees_a_single_changed_bit(state):
     assert HieraTeacher(make_loaded(state)).digest() != HieraTeacher(make_loaded(changed)).digest()
 
 
+@pytest.mark.usefixtures("torchs_own_products")
 def test_features_are_those_of_sam2s_own_class_bit_for_bit(trunk, state, tmp_path):
     teacher = load_teacher(config(saved({"model": prefixed(state)}, tmp_path / "meta.pt")))
     images = torch.randn(2, 3, 96, 64, generator=torch.Generator().manual_seed(1))
@@ -100,6 +101,7 @@ def test_features_are_those_of_sam2s_own_class_bit_for_bit(trunk, state, tmp_pat
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(features.values(), direct, strict=True))
 
 
+@pytest.mark.usefixtures("torchs_own_products")
 def test_half_precision_weights_give_float32_features(state, tmp_path):
     half = {name: tensor.half() for name, tensor in state.items()}
     teacher = load_teacher(config(saved(half, tmp_path / "half.safetensors")))

@@ -207,7 +207,8 @@ def test_the_normalisation_is_the_tags_own_unless_the_configuration_says_otherwi
     assert tiny_cache(tmp_path).mean == (0.485, 0.456, 0.406)
 
 
-@pytest.mark.parametrize("family", ["vit", *(pytest.param(f, marks=pytest.mark.slow) for f in ("convnext", *FULL))])
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["vit", "convnext", *FULL])
 def test_a_backbone_goes_the_whole_way_from_extraction_to_export(family, tmp_path, monkeypatch):
     monkeypatch.setattr(speed, "SECONDS", 0.0)
     settings = (FAMILIES | FULL)[family]

@@ -14,7 +14,7 @@ from pipeline.training.config import TrainConfig
 from pipeline.training.loop import Interrupted, train
 
 PARTS = {"hint": {"kind": "fitnet"}, "kd": {"kind": "kd"}}
-SAVED = Path(__file__).parents[2] / "results" / "methods-clinicdb-cpu" / "runs"
+SAVED = Path(__file__).parents[2] / "results" / "methods-all-clinicdb-cpu" / "runs"
 
 
 def balanced(runs, cache, name, **balance):

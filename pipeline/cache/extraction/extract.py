@@ -22,7 +22,7 @@ from pipeline.cache.manifest.zarr_metadata import ensure_metadata
 from pipeline.cache.storage.disk_errors import clear_tmp_on_disk_error, explain_disk_errors
 from pipeline.cache.storage.mirror import mirror_of
 from pipeline.datasets import Dataset, check_all
-from pipeline.devices import resolve_device
+from pipeline.devices import limit_threads, resolve_device
 from pipeline.files import locked, remove_partials
 from pipeline.memory import keep_freed_memory
 from pipeline.paths import write_path
@@ -60,6 +60,7 @@ def extract(config: CacheConfig, progress: Progress = lambda done, total: None) 
     """
     path, runner = write_path(config.store), runner_of(config)
     keep_freed_memory()
+    limit_threads()
     mirror = mirror_of(path)
     mirror.require_own_place() if mirror else require_own_folder(path)
     dataset = check_all(config.dataset, config.split)

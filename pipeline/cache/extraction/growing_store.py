@@ -8,7 +8,6 @@ import numpy as np
 
 from pipeline.cache.extraction.beside import ExtractionBeside
 from pipeline.cache.manifest.records import Record, Unit, receipt_path
-from pipeline.cache.storage.file_sizes import require_sizes
 from pipeline.cache.store import Store
 from pipeline.types import Arrays
 
@@ -27,12 +26,11 @@ class GrowingStore(Store):
     def __init__(self, path: Path, extraction: ExtractionBeside) -> None:
         extraction.wait_planned()
         super().__init__(path, partial=True)
-        self.receipts = self._awaited = AwaitedReceipts(self, extraction)
-        self._units = {(unit.subset, unit.shard): unit.name for unit in self.units}
+        self.receipts = self.first_reads.receipts = self._awaited = AwaitedReceipts(self, extraction)
 
     def unit_of(self, record: Record) -> str:
         """Name of the unit that a record is in."""
-        return self._units[record.subset, record.row // self.shard_records]
+        return self.first_reads.unit_of(record)
 
     def has_come(self, unit: str) -> bool:
         """Whether the receipt of a unit is known, so that a lookup does not wait."""
@@ -69,7 +67,7 @@ class AwaitedReceipts(dict[str, dict[str, Any]]):
     def __missing__(self, unit: str) -> dict[str, Any]:
         receipt = self._extraction.wait_for(lambda: self._look(self._units[unit]), f"shard {unit}")
         with self._adding:
-            require_sizes(self._store.path, self._store.location, {unit: receipt}, self._store.size_of)
+            self._store.files.require_sizes({unit: receipt})
             return self.setdefault(unit, receipt)
 
     def _look(self, unit: Unit) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ come from: `teacher_writer.py` (images and the teacher) and `tools/repack.py` (a
 
 Layouts: a rendered view is an image (H, W, 3) and a label (H, W), both uint8; the teacher gives levels (C, h, w)
 float32. The store holds the image as (3, H, W), the label as (H, W) and the levels as the codec's arrays. The pixel
-digest is that of the rendered layout (H, W, 3), hence the transposes here and where stored images are read.
+digest is that of the rendered layout (H, W, 3).
 """
 
 import time
@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.augmented_views import pixel_digest
 from pipeline.cache.commit import commit_unit
 from pipeline.cache.config import CacheConfig
 from pipeline.cache.errors import ExtractionError, StorageOverflow
@@ -31,6 +30,7 @@ from pipeline.cache.format.arrays import array_specs
 from pipeline.cache.format.compression import pack
 from pipeline.cache.format.shards import ShardWriter, shard_path
 from pipeline.cache.manifest.records import Record, Unit, compression_of, full_label_path
+from pipeline.cache.storage.first_reads import SUMS, array_crc32c, array_sums, pixels_of
 from pipeline.types import Arrays, Progress
 
 Batch = tuple[Record, ...]
@@ -44,11 +44,13 @@ class Encoded:
         arrays: array name -> the array as stored, or its compressed bytes.
         levels: level -> statistics of its features.
         pixel_digest: digest of image and label.
+        sums: array name -> crc32c of the array, uncompressed.
     """
 
     arrays: Mapping[str, np.ndarray | bytes]
     levels: dict[str, Statistics]
     pixel_digest: str
+    sums: dict[str, int]
 
 
 class UnitWriter:
@@ -165,7 +167,7 @@ class UnitWriter:
             for name, (shape, _) in specs.items()
         }
         writers: dict[str, ShardWriter] = {}
-        tally, digests = LevelTally(), []
+        tally, digests, sums = LevelTally(), [], []
         try:
             writers |= {name: ShardWriter(file, self.shard_records) for name, file in files.items()}
             for record in islice(records, len(unit.records)):
@@ -173,10 +175,12 @@ class UnitWriter:
                     writers[name].append(array)
                 tally.add(record.levels)
                 digests.append(record.pixel_digest)
+                sums.append(record.sums)
         except BaseException:
             abandon(writers)
             raise
-        return partial(self.commit, unit, writers, files, {"levels": tally.to_json(), "pixel_digests": digests})
+        facts = {"levels": tally.to_json(), "pixel_digests": digests, SUMS: array_sums(sums)}
+        return partial(self.commit, unit, writers, files, facts)
 
     def encode_features(self, record: Record, features: Arrays, arrays: Arrays) -> Encoded:
         """Encode the record's levels, (C, h, w) float32, with the codec, and add them to ``arrays``: image and label.
@@ -206,11 +210,11 @@ class UnitWriter:
             raise ExtractionError(f"{record.title}: {error}") from error
 
     def as_stored(self, arrays: Arrays, levels: dict[str, Statistics]) -> Encoded:
-        """The record of ``arrays`` that are encoded already: compressed if the store is, with its pixel digest."""
-        digest = pixel_digest(arrays["image"].transpose(1, 2, 0), arrays["label"])
+        """The record of ``arrays`` that are encoded already: compressed if the store is, with digest and checksums."""
+        digest, sums = pixels_of(arrays), {name: array_crc32c(array) for name, array in arrays.items()}
         if self.compression == "none":
-            return Encoded(arrays, levels, digest)
-        return Encoded({n: pack(a, self.compression) for n, a in arrays.items()}, levels, digest)
+            return Encoded(arrays, levels, digest, sums)
+        return Encoded({n: pack(a, self.compression) for n, a in arrays.items()}, levels, digest, sums)
 
     def commit(
         self, unit: Unit, writers: dict[str, ShardWriter], files: dict[str, Path], facts: dict[str, Any]

@@ -16,6 +16,7 @@ from pipeline.cache.format.codecs import FP16
 from pipeline.cache.manifest.inside import require_inside
 from pipeline.cache.manifest.records import Unit
 from pipeline.cache.manifest.sealed import read_sealed
+from pipeline.cache.manifest.shapes import AppendedShape
 
 APPENDED = FP16()  # codec of the appended tensors
 APPEND_AGAIN = "delete it and append again (sward extract --append)"
@@ -62,7 +63,7 @@ def read_named(file: Path) -> dict[str, Any]:
     Raises:
         StoreDamaged: its bytes are not those that were written, or a name in it would lead out of the store.
     """
-    found = read_sealed(file, APPEND_AGAIN)
+    found = read_sealed(file, APPEND_AGAIN, AppendedShape)
     shapes = found.get("shapes", {})
     require_inside([*found.get("files", ()), *shapes, *(name for arrays in shapes.values() for name in arrays)], file)
     return found

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.augmented_views import View
+from pipeline.cache.errors import StoreDamaged
 from pipeline.cache.manifest.identity import digest
 from pipeline.cache.manifest.inside import require_inside, require_inside_plan
 from pipeline.cache.manifest.sealed import read_sealed
-from pipeline.cache.manifest.shapes import PlanShape, ReceiptShape
+from pipeline.cache.manifest.shapes import PlanShape, ReceiptShape, planned_twice
 from sward.levels import place
 
 RESTORE_PLAN = (
@@ -105,6 +106,8 @@ def read_plans(path: Path) -> list[dict[str, Any]]:
     for plan, file in zip(plans, files, strict=True):
         require_inside_plan(plan, file)
         plan["channels"] = dict(sorted(plan["channels"].items(), key=lambda item: place(item[0])))
+    if twice := planned_twice(unit for plan in plans for unit in plan["units"]):
+        raise StoreDamaged(f"damaged file: {files[-1]} ({twice} is planned twice in {path / 'plan'}); {RESTORE_PLAN}")
     return plans
 
 

@@ -152,7 +152,7 @@ def is_there(path: Path, facts: dict[str, int]) -> bool:
 def copy_checked(store: Store, file: str, target: Path, facts: dict[str, int]) -> None:
     """Copies a file, which gets its final name only if its checksum matches the receipt."""
     with atomic(target) as out:
-        crc = pump(store.pieces(file), out)
+        crc = pump(store.files.pieces(file), out)
         if crc != facts["crc32c"]:
             sums = f"crc32c {crc:08x}, its receipt says {facts['crc32c']:08x}"
             raise StoreDamaged(

@@ -12,8 +12,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pipeline.cache.config import CacheConfig
 from pipeline.cache.errors import StoreDamaged
 from pipeline.cache.extraction.extract import require_own_folder, write_missing_units
@@ -190,8 +188,7 @@ class Repacker(UnitWriter):
 
     def decoded(self, record: Record, parts: Arrays) -> Arrays:
         """Decodes the levels of a record from its arrays: level -> (C, h, w) float32."""
-        batch = {name: torch.from_numpy(array)[None] for name, array in parts.items()}
-        return {level: self.source.decode(level, batch, record.subset)[0].numpy() for level in self.channels}
+        return {level: f.numpy() for level, f in self.source.decoded(record, parts, self.channels).items()}
 
     def full_label(self, record: Record) -> bytes:
         return full_label_path(self.source.path, record.digest).read_bytes()

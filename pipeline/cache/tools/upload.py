@@ -81,7 +81,7 @@ def is_there(mirror: Mirror, there: dict[str, ObjectInfo], name: str, facts: dic
 def put_checked(store: Store, mirror: Mirror, name: str, facts: dict[str, int]) -> None:
     """Uploads a file if its checksum matches the receipt. The file is held in memory; the largest are shards."""
     data, crc = bytearray(), 0
-    for piece in store.pieces(name):
+    for piece in store.files.pieces(name):
         crc = google_crc32c.extend(crc, piece)
         data += piece
     if crc != facts["crc32c"]:

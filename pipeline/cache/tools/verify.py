@@ -17,6 +17,7 @@ from pipeline.cache.manifest.identity import precisions, teachers_normalisation
 from pipeline.cache.manifest.records import Record, receipt_path
 from pipeline.cache.manifest.sealed import read_sealed, unsealed
 from pipeline.cache.manifest.zarr_metadata import differing
+from pipeline.cache.storage.first_reads import pixels_of
 from pipeline.cache.store import Store
 from pipeline.cache.tools.verify_statistics import wrong_statistics
 from pipeline.config import validate
@@ -135,7 +136,7 @@ def check_metadata(store: Store, result: Verification) -> None:
 
 def wrong_sums(store: Store, receipt: dict[str, Any], remedy: str) -> list[str]:
     """One line per file whose checksum is not that of the receipt, with ``remedy`` at its end."""
-    sums = {file: store.checksum(file) for file in receipt["files"]}
+    sums = {file: store.files.checksum(file) for file in receipt["files"]}
     found = {file: "of a missing file" if crc is None else f"{crc:08x}" for file, crc in sums.items()}
     return [
         f"damaged file: {store.location}/{file} (crc32c {found[file]}, its receipt says {f['crc32c']:08x}); {remedy}"
@@ -205,8 +206,7 @@ def check_records(
 
 def stored_pixels(store: Store, record: Record) -> str:
     """Pixel digest of a record's stored image and label."""
-    out = store.arrays(record, ("image", "label"))
-    return pixel_digest(out["image"].transpose(1, 2, 0), out["label"])  # stored (3, H, W), rendered (H, W, 3)
+    return pixels_of(store.arrays(record, ("image", "label")))
 
 
 def teach_one(store: Store, teacher: Any, image: np.ndarray, device: torch.device) -> dict[str, torch.Tensor]:

@@ -35,9 +35,12 @@ def wrong_statistics(store: Store) -> list[str]:
 def differing_levels(store: Store, unit: Unit, limit: float) -> list[str]:
     """Levels of a unit, each with the first value that differs, e.g. "s8 sum"."""
     tally, told = LevelTally(), store.receipts[unit.name].get("levels", {})
+    sums: dict[str, None] = {}
     for record in unit.records:
-        tally.add({level: statistics(f.numpy()) for level, f in store.features(record).items()})
-    return [
+        arrays = store.arrays(record)
+        sums |= dict.fromkeys(store.first_reads.differing(record, arrays))
+        tally.add({level: statistics(f.numpy()) for level, f in store.decoded(record, arrays, store.channels).items()})
+    return [f"checksums of {name}" for name in sums] + [
         f"{level} {name}" for level, found in tally.levels.items() if (name := differing(told.get(level), found, limit))
     ]
 

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,14 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from pipeline.datasets.annotations.names import Names, as_contents, from_contents, require_object
+from pipeline.datasets.annotations.names import Names, as_contents, from_contents, read_object, require_object
 from pipeline.datasets.image_files import PLAIN, Reading, picture_size
 from pipeline.datasets.masks.files import Overlap, Part, paint
 from pipeline.datasets.masks.values import MaskError
 
 LARGEST = 178_956_970  # pixels; what Pillow opens at most
+OUTLINES = ("polygon", "oriented_rectangle", "rotation")  # given by their corners; X-AnyLabeling's name is the last
+KINDS = (*OUTLINES, "rectangle", "circle", "line", "linestrip", "point", "points")
 EXPECTED = "LabelMe's shapes, imageHeight and imageWidth"
 
 
@@ -36,7 +37,8 @@ class LabelMeMask:
     def contents(self) -> tuple[bytes, ...]:
         """The label that the file is converted to."""
         found = parse(self.path.read_bytes())
-        if not {"imageHeight", "imageWidth"} & set(found):  # as LabelMe wrote its files before version 3
+        sizes = [found.get(key) for key in ("imageHeight", "imageWidth")]
+        if sizes == [None, None] and "shapes" in found:  # so LabelMe wrote its files before version 3; later, null
             height, width = picture_size(self.image.read_bytes(), self.reading)
             found |= {"imageHeight": height, "imageWidth": width}
         return as_contents(convert(found, self.names, self.overlap))
@@ -54,9 +56,11 @@ def convert(found: dict[str, Any], names: Names, overlap: Overlap) -> np.ndarray
     Raises:
         MaskError: not LabelMe's, an unknown name, a shape without an area, or overlapping classes.
     """
-    size = found.get("imageHeight"), found.get("imageWidth")
+    size = [found.get("imageHeight"), found.get("imageWidth")]
+    size = [int(n) if isinstance(n, float) and n.is_integer() else n for n in size]
     if not all(isinstance(n, int) and n > 0 for n in size) or not isinstance(found.get("shapes"), list):
-        raise MaskError(f"is JSON with {', '.join(sorted(found)[:6]) or 'nothing in it'}; expected {EXPECTED}")
+        coco = "; a COCO file has all images, name it alone: masks: annotations.json" if "annotations" in found else ""
+        raise MaskError(f"is JSON with {', '.join(sorted(found)[:6]) or 'nothing in it'}; expected {EXPECTED}{coco}")
     height, width = int(size[0] or 0), int(size[1] or 0)
     if height * width > LARGEST:
         raise MaskError(f"says it is {width}x{height} pixels large; expected at most {LARGEST} pixels")
@@ -71,10 +75,7 @@ def parse(content: bytes) -> dict[str, Any]:
     Raises:
         MaskError: it is no JSON.
     """
-    try:
-        return require_object(json.loads(content.decode("utf-8-sig")), EXPECTED)
-    except (ValueError, RecursionError) as error:
-        raise MaskError(f"is not JSON: {error}") from error
+    return read_object(content, EXPECTED)
 
 
 def names_in(content: bytes) -> set[str]:
@@ -102,11 +103,13 @@ def _area(shape: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
     """(H, W) bool of one shape, in LabelMe's way (`labelme.utils.shape_to_mask`)."""
     kind = shape.get("shape_type") or "polygon"
     points = [(float(x), float(y)) for x, y in shape["points"]]
+    if not np.isfinite(points).all():
+        raise ValueError("coordinates that are no finite numbers")
     if kind == "mask":
         return _pasted(shape["mask"], points, size)
     area = Image.new("1", size[::-1], 0)
     pen = ImageDraw.Draw(area)
-    if kind == "polygon" and len(points) > 2:
+    if kind in OUTLINES and len(points) > 2:
         pen.polygon(points, outline=1, fill=1)
     elif kind == "rectangle" and len(points) == 2:
         (x0, y0), (x1, y1) = points
@@ -116,8 +119,9 @@ def _area(shape: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
         r = float(np.hypot(edge[0] - x, edge[1] - y))
         pen.ellipse([x - r, y - r, x + r, y + r], outline=1, fill=1)
     else:
+        why = "which has no area" if kind in KINDS else "a shape that is not read"
         raise MaskError(
-            f"shape {shape.get('label')!r} is a {kind} of {len(points)} points, which has no area; "
+            f"shape {shape.get('label')!r} is a {kind} of {len(points)} points, {why}; "
             "expected polygons, rectangles, circles or masks: draw its outline"
         )
     return np.array(area, bool)

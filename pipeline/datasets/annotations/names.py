@@ -1,5 +1,6 @@
 """Names and numbers of annotated categories to train ids."""
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from pipeline.datasets.mask_encodings import Annotated, Encoding, Indexed
 from pipeline.datasets.masks.values import MaskError
+from pipeline.datasets.text_files import TextError, decode_text
 from sward.contracts import IGNORE
 
 REMEDY = "name it in encoding: {kind: annotated, names: {…: class}, ignore: […]}"
@@ -67,6 +69,21 @@ def from_contents(contents: tuple[bytes, ...]) -> np.ndarray:
     head, _, values = contents[0].partition(b"\n")
     height, width = (int(n) for n in head.split()[1:])
     return np.frombuffer(values, np.uint8).reshape(height, width)
+
+
+def read_object(content: bytes, expected: str) -> dict[str, Any]:
+    """The JSON object that a file holds.
+
+    Raises:
+        MaskError: it is no text, no JSON, or something else.
+    """
+    try:
+        found = json.loads(decode_text(content))
+    except TextError as error:
+        raise MaskError(str(error)) from error
+    except (ValueError, RecursionError) as error:
+        raise MaskError(f"is not JSON: {error}") from error
+    return require_object(found, expected)
 
 
 def require_object(value: Any, expected: str) -> dict[str, Any]:

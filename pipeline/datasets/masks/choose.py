@@ -42,8 +42,7 @@ class MaskChoice:
         """The mask of an id that has one, or several that the card unites."""
         if i in self.pairs.entries:
             coco, entry = self.pairs.entries[i]
-            names = Names(self.names.encoding, self.names.classes, coco.names)
-            return CocoMask(coco.path, *coco.images[entry], names, self.card.overlap)
+            return CocoMask(coco.path, *coco.images[entry], self.names, self.card.overlap)
         paths = self.pairs.masks[i]
         if paths[0].suffix.lower() == ".json":
             return self._labelme(i, paths[0])
@@ -75,8 +74,10 @@ def choose_masks(card: Card, pairs: Pairs) -> MaskChoice:
     """Decide how the masks of a set are read, from all of its mask files."""
     files = sorted({path for i, of in pairs.masks.items() if i not in pairs.entries for path in of})
     json = [path for path in files if path.suffix.lower() == ".json"]
-    used = sorted({name for path in json for name in names_in(path.read_bytes())})
-    choice = MaskChoice(card, pairs, Names(card.encoding, card.classes, tuple(used)))
+    used = {name for path in json for name in names_in(path.read_bytes())}
+    for coco in {coco.path: coco for coco, _ in pairs.entries.values()}.values():
+        used.update(coco.titles.values())
+    choice = MaskChoice(card, pairs, Names(card.encoding, card.classes, tuple(sorted(used))))
     if isinstance(card.encoding, Binary) and card.encoding.undecided and not json:
         _decide_white(card.encoding, files, choice)
     return choice

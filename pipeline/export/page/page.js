@@ -131,7 +131,7 @@ function show(result) {
     return item;
   }));
   say(`${result.all.toFixed(0)} ms, of them ${result.network.toFixed(0)} ms in the network `
-    + `(${image.width} × ${image.height} pixels, read at ${about.size[1]} × ${about.size[0]})`);
+    + `(${image.width} × ${image.height} pixels, resized to ${about.size[1]} × ${about.size[0]} for the network)`);
 }
 
 function say(text, error = false) {

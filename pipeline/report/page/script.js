@@ -4,6 +4,11 @@ const find = (id) => document.getElementById(id);
 
 for (const element of document.querySelectorAll(".scripted")) element.hidden = false;
 
+// On a phone the tables come one after another; what is said about each opens at a touch.
+const abouts = [...document.querySelectorAll("details.about")];
+if (window.matchMedia("(max-width: 40rem)").matches) abouts.forEach((about) => { about.open = false; });
+window.addEventListener("beforeprint", () => abouts.forEach((about) => { about.open = true; }));
+
 const cases = [...document.querySelectorAll("#examples .case")];
 const slider = find("case");
 if (slider) {

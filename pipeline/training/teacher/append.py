@@ -29,6 +29,7 @@ from pipeline.cache.manifest.records import Record, Unit
 from pipeline.cache.manifest.sealed import write_sealed
 from pipeline.cache.manifest.zarr_metadata import ensure_metadata, remove_other
 from pipeline.cache.storage.disk_errors import clear_tmp_on_disk_error, explain_disk_errors
+from pipeline.cache.storage.first_reads import SUMS, array_crc32c, array_sums
 from pipeline.cache.storage.mirror import require_local
 from pipeline.cache.store import Store
 from pipeline.config import load_config
@@ -160,10 +161,13 @@ def write_unit(store: Store, unit: Unit, plan: dict[str, Any], tensors: Iterator
     }
     partial = {name: store.path / "tmp" / "appended" / unit.name / name for name in final}
     writers = {name: ShardWriter(file, store.shard_records) for name, file in partial.items()}
+    crcs: list[dict[str, int]] = []
     try:
         for record, named_tensors in zip(unit.records, tensors, strict=True):
-            for name, tensor in named_tensors.items():
-                writers[name].append(encoded(record, name, tensor))
+            arrays = {name: encoded(record, name, tensor) for name, tensor in named_tensors.items()}
+            crcs.append({name: array_crc32c(array) for name, array in arrays.items()})
+            for name, array in arrays.items():
+                writers[name].append(array)
         sums = {name: writer.close() for name, writer in writers.items()}
     except BaseException:
         for writer in writers.values():
@@ -172,7 +176,8 @@ def write_unit(store: Store, unit: Unit, plan: dict[str, Any], tensors: Iterator
     for name, file in final.items():
         publish(partial[name], file)
     files = {str(file.relative_to(store.path)): sums[name] for name, file in final.items()}
-    write_sealed(unit_receipt_path(store.path, unit.name), {"unit": unit.name, "files": files, "id": plan["id"]})
+    receipt = {"unit": unit.name, "files": files, "id": plan["id"], SUMS: array_sums(crcs)}
+    write_sealed(unit_receipt_path(store.path, unit.name), receipt)
 
 
 def encoded(record: Record, name: str, tensor: Tensor) -> np.ndarray:

@@ -40,6 +40,7 @@ class OnlineTeacher:
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         """Maps normalised images (B, 3, H, W) to level -> (B, C, h, w) float32."""
+        images = images.contiguous(memory_format=torch.channels_last)  # as in extraction: others sum differently
         parts = [self.teacher(part) for part in images.split(self.batch_size)]
         maps = {level: torch.cat([part[level] for part in parts]) for level in parts[0]}
         return {level: f.contiguous() for level, f in maps.items()}  # as from a store: other layouts sum differently

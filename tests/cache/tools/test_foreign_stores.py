@@ -158,5 +158,7 @@ def scaled(value, factor):
 @pytest.mark.parametrize("value", [None, "text", [1.0], float("nan"), {}])
 def test_statistics_of_another_shape_are_wrong_without_a_traceback(store, value, capsys):
     resealed(store / "receipts/val-00000.json", lambda receipt: receipt["levels"]["s4"].update(sum=value))
-    assert main(["verify", str(store), "--files-only"]) == 1
-    assert "wrong statistics" in capsys.readouterr().out
+    for verb in (["verify", "--files-only"], ["inspect"]):
+        assert main([verb[0], str(store), *verb[1:]]) == 1
+        assert "val-00000.json" in (said := capsys.readouterr().err)
+        assert "delete it and run the command that made the store again" in said

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+import torch._inductor.config
 import torch.nn.functional as F
 from tiny import tiny_cache, tiny_train
 from torch import nn
@@ -92,9 +93,9 @@ def test_several_processes_do_not_compile(config):
         TrainConfig.model_validate(config.model_dump() | {"compile": True, "devices": 2})
 
 
-def test_without_a_compiler_a_run_says_so_before_it_begins(monkeypatch):
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
-    with pytest.raises(CannotCompile, match=r"needs a C\+\+ compiler.*leave `compile` out"):
+def test_without_a_compiler_a_run_says_so_before_it_begins():
+    missing = torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",)})
+    with missing, pytest.raises(CannotCompile, match=r"needs a C\+\+ compiler.*leave `compile` out"):
         compile_student(Small(), CPU)
 
 

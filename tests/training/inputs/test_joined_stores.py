@@ -16,7 +16,6 @@ from tiny import HEAD, tiny_train
 from pipeline.cache.extraction.extract import extract
 from pipeline.cli import main
 from pipeline.config import ConfigError, load_config, validate
-from pipeline.cost_estimates.student_speed import measure
 from pipeline.experiments.compare import compare
 from pipeline.experiments.compare_config import CompareConfig
 from pipeline.results.runs import evaluate_run
@@ -194,8 +193,6 @@ def test_what_needs_one_store_says_so(caches, tmp_path):
         tiny_train(tmp_path, caches, teacher="online")
     with pytest.raises(ValueError, match=r"set head\.tensors: recomputed"):
         tiny_train(tmp_path, caches, head=HEAD | {"tensors": "appended"})
-    with pytest.raises(ValueError, match="--train takes a run of one store, found cache: "):
-        measure(tiny_train(tmp_path, caches), {"s8": 64}, 2, (64, 64))
 
 
 def test_a_finished_run_stays_finished_when_one_of_its_stores_is_gone(caches, tmp_path, caplog):

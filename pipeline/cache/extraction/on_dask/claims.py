@@ -66,7 +66,7 @@ class CallFolder:
         Args:
             unit: the unit that was computed.
             made: the part of its receipt that describes the bytes: "files" with sizes and checksums, "levels",
-                "pixel_digests".
+                "pixel_digests", "array_crc32c".
 
         Raises:
             ExtractionError: another execution has claimed or published the unit with different bytes.
