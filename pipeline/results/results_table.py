@@ -2,6 +2,7 @@
 
 import csv
 import io
+import textwrap
 from typing import Any
 
 from pipeline.plain_text import no_formula, one_line
@@ -46,6 +47,8 @@ def fitting(comparison: dict[str, Any], width: int | None) -> str:
 def fitting_table(head: list[str], rows: list[list[str]], spared: tuple[str, ...], width: int | None) -> str:
     """A table as Markdown with the columns that fit a terminal's width, and a line that names those left out.
 
+    What is still too wide goes on below: the first column is folded between words.
+
     Args:
         head: names of the columns; the first one always stays.
         rows: their cells.
@@ -59,8 +62,21 @@ def fitting_table(head: list[str], rows: list[list[str]], spared: tuple[str, ...
         if place := next((i for i, column in enumerate(lines[0]) if column.startswith(name)), 0):
             left_out.append(lines[0][place])
             lines = [[*line[:place], *line[place + 1 :]] for line in lines]
+    if width is not None:
+        lines = [lines[0], *_first_column_folded(lines, width)]
     table = markdown(lines[0], lines[1:])
     return f"{table}\n\nnot shown at {width} columns: {', '.join(left_out)}" if left_out else table
+
+
+def _first_column_folded(lines: list[list[str]], width: int) -> list[list[str]]:
+    """The rows below the head, with names that take several lines where the table is wider than ``width``."""
+    too_wide = len(markdown(lines[0], lines[1:]).partition("\n")[0]) - width
+    room = max(len(line[0]) for line in lines) - max(too_wide, 0)
+    found = []
+    for name, *others in lines[1:]:
+        first, *rest = textwrap.wrap(name, max(room, 1), break_long_words=False) or [""]
+        found += [[first, *others], *([part, *[""] * len(others)] for part in rest)]
+    return found
 
 
 def is_paired(comparison: dict[str, Any]) -> bool:

@@ -11,7 +11,7 @@ from pipeline.cache.manifest.identity import identity_from_config
 from pipeline.config import load_config, read_yaml
 from pipeline.datasets.card import read_card
 from pipeline.experiments.compare import planned_rows
-from pipeline.experiments.compare_config import CompareConfig
+from pipeline.experiments.compare_config import TEACHER, CompareConfig
 from pipeline.training.trainable import build_trainable
 from sward.students.saved import untrained
 from sward.teachers.hiera import ARCHITECTURES
@@ -55,10 +55,10 @@ def test_every_method_builds_on_every_student(path):
 @each
 def test_rows_of_a_comparison_share_data_and_budget(path):
     config = load_config(CompareConfig, path)
-    _, *rows = planned_rows(config)
-    same = [row.configs[0] for row in rows if row.label not in config.changes]  # `changes` states another budget
-    assert len({(run.cache.store, run.steps, run.batch_size) for run in same}) == 1
-    assert len({row.configs[0].cache.store for row in rows}) == 1
+    rows = {row.label: row.configs[0] for row in planned_rows(config) if row.label != TEACHER}
+    same = [run for label, run in rows.items() if not {"steps", "batch_size"} & config.changes.get(label, {}).keys()]
+    assert len({(run.steps, run.batch_size) for run in same}) == 1
+    assert len({run.cache.store for run in rows.values()}) == 1
 
 
 @each
