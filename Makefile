@@ -13,11 +13,13 @@ help:                  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*##/ {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # torch first: sam2 builds against the installed one (its own build environment would fetch a second, CUDA, torch).
+# pip compiles on one core, which takes a third of the set-up; compileall does it on all (-qq: some packages hold templates).
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"SWARD needs Python 3.11 or newer, found {v[0]}.{v[1]}; set PYTHON=...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -c constraints.txt torch numpy setuptools wheel
-	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[teacher,flows,dask,export,cloud,wandb,mlflow,dev,docs]'
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt torch numpy setuptools wheel
+	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install -q --no-compile -c constraints.txt --no-build-isolation -e '.[teacher,flows,dask,export,cloud,wandb,mlflow,dev,docs]'
+	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	touch $@
 
 quickstart: $(READY)   ## both stages on the embedded default, a table, and a report

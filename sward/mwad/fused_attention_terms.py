@@ -133,13 +133,15 @@ class RelationSums(torch.autograd.Function):
             distance, *factors = _one_minus_cosine(V_s, V_t, eps)
             total[1] = _counted(distance, _counts(valid, V_s)).sum()
         for at, hidden, count in _groups(K_s, visible, valid):
-            logA_t, logA_s = _log_attention(Q_t[at], K_t[at], hidden), _log_attention(Q_s[at], K_s[at], hidden)
-            A_t, A_s = logA_t.exp(), torch.exp(logA_s, out=weights[at])
+            S_t, S_s = _scores(Q_t[at], K_t[at], hidden), _scores(Q_s[at], K_s[at], hidden)
+            A_t, A_s = S_t.softmax(-1), torch.softmax(S_s, -1, out=weights[at])  # Eq. 9
             torch.sub(A_s, A_t, out=A_diff[at])
             if Z_diff is not None:
                 Z = torch.bmm(A_s, V_s[at], out=Z_diff[at]).baddbmm_(A_t, V_t[at], alpha=-1)  # Eq. 10
                 total[2] += _dot(Z, Z, count)
-            total[0] += _dot(A_t, logA_t.sub_(logA_s), count)
+            # log A = S - log sum exp S, and the rows of A_t sum to 1
+            norms = _counted(_log_sums(S_t, A_t) - _log_sums(S_s, A_s), count)
+            total[0] += _dot(A_t, S_t.sub_(S_s), count) - norms.sum()
         ctx.save_for_backward(Q_s, K_s, V_s, weights, A_diff, Z_diff, valid, *((V_t, *factors) if factors else ()))
         return total
 
@@ -187,10 +189,15 @@ def _groups(
         yield slice(first, first + step), hidden, count
 
 
-def _log_attention(Q: Tensor, K: Tensor, hidden: Tensor | None) -> Tensor:
-    """Computes the log of the attention weights, Eq. 9, (w, T, T); the queries already have the scale 1/sqrt(d)."""
+def _scores(Q: Tensor, K: Tensor, hidden: Tensor | None) -> Tensor:
+    """Computes the scores of Eq. 9 before the softmax, (w, T, T); the queries already have the scale 1/sqrt(d)."""
     scores = Q @ K.mT
-    return (scores if hidden is None else scores.masked_fill_(hidden, MASKED_SCORE)).log_softmax(-1)
+    return scores if hidden is None else scores.masked_fill_(hidden, MASKED_SCORE)
+
+
+def _log_sums(S: Tensor, A: Tensor) -> Tensor:
+    """Computes log sum exp of every row of S, (w, T, 1), from A = softmax(S), without a second exponential."""
+    return S.amax(-1, keepdim=True) - A.amax(-1, keepdim=True).log_()
 
 
 def _counted(x: Tensor, count: Tensor | None) -> Tensor:
