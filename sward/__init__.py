@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sward.mwad.config import MWADConfig
     from sward.mwad.mwad import MWAD
-    from sward.pdr import PDR, PDRConfig
+    from sward.pdr.pdr import PDR, PDRConfig
 
 __all__ = ["MWAD", "PDR", "MWADConfig", "PDRConfig"]
 
-_HOME = {"MWAD": "mwad.mwad", "MWADConfig": "mwad.config", "PDR": "pdr", "PDRConfig": "pdr"}
+_HOME = {"MWAD": "mwad.mwad", "MWADConfig": "mwad.config", "PDR": "pdr.pdr", "PDRConfig": "pdr.pdr"}
 
 
 def __getattr__(name: str) -> Any:

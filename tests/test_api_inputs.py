@@ -83,7 +83,7 @@ def test_a_seam_mask_of_negative_offsets_is_refused(offset):
 )
 @pytest.mark.parametrize("normalise", [True, False])
 def test_pdr_refuses_labels_outside_its_classes(labels, said, normalise):
-    from sward.pdr import PDRConfig
+    from sward.pdr.pdr import PDRConfig
 
     with pytest.raises(ValueError, match=said):
         PDR(PDRConfig(normalise=normalise), num_classes=2)(torch.randn(2, 3, 4, 4), labels)

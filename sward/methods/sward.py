@@ -11,7 +11,7 @@ from sward.contracts import BaseMethodConfig, Batch, Channels, Method, StudentOu
 from sward.methods.base import trunk
 from sward.mwad.config import MWADConfig
 from sward.mwad.mwad import MWAD
-from sward.pdr import PDR, PDRConfig
+from sward.pdr.pdr import PDR, PDRConfig
 
 
 class SwardConfig(BaseMethodConfig):

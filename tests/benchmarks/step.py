@@ -10,7 +10,7 @@ alike; `extra` is the median over repetitions of (row - plain) / plain. Memory i
 step, less plain's; and of the terms alone, forward and backward to the student's maps, whose peak a step may hide
 behind the student's. Several sizes, batches, windows or teachers give every combination of them.
 
-`sward, plain` computes the same by the readable reference (`attention_terms.plain_terms`, `pdr.plain_geometry`).
+`sward, plain` computes the same by the readable reference (`attention_terms.plain_terms`, `pdr.pdr.plain_geometry`).
 
 Roofline, for SWARD's two modules run alone (forward and backward to the student's features): least bytes are the
 teacher's map read once, the student's read twice and its gradient written; flops are those of the matrix products.
@@ -40,7 +40,7 @@ from sward.contracts import Batch, Student, StudentOutput
 from sward.methods import MethodConfig
 from sward.mwad.attention_terms import plain_terms
 from sward.objective import Objective
-from sward.pdr import plain_geometry
+from sward.pdr.pdr import plain_geometry
 from sward.seeds import torch_seed
 from sward.students import StudentConfig, build_student
 
@@ -97,7 +97,7 @@ def form(row: str) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         if row == "sward, plain":
             stack.enter_context(patch("sward.mwad.mwad.fused_terms", plain_terms))
-            stack.enter_context(patch("sward.pdr.fused_geometry", plain_geometry))
+            stack.enter_context(patch("sward.pdr.pdr.fused_geometry", plain_geometry))
         yield
 
 

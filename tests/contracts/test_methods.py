@@ -109,7 +109,7 @@ def test_it_has_an_equation_written_again_with_loops(kind: str) -> None:
         "plain",
         "sward",
         "combined",
-    }  # nothing of their own: tests/mwad/test_mwad.py, tests/test_pdr.py, the parts
+    }  # nothing of their own: tests/mwad/test_mwad.py, tests/pdr/test_pdr.py, the parts
     file = Path(__file__).parents[1] / "methods" / f"test_{kind}.py"
     assert kind in composed or "loops" in file.read_text()
 

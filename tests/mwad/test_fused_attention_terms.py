@@ -18,7 +18,7 @@ from sward.mwad.project import Maps, project
 from sward.mwad.tokens import MOST_TABLES, TABLES, GatherTokens, rows_of
 from sward.mwad.windows import Windows
 from sward.objective import Objective
-from sward.pdr import fused_geometry, plain_geometry
+from sward.pdr.pdr import fused_geometry, plain_geometry
 from sward.students import build_student
 from sward.students.unext import UNeXtConfig
 

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from sward.align import labels_on_grid
 from sward.contracts import IGNORE
 from sward.distributed.collectives import sum_over_ranks
-from sward.pdr_sums import UnitSums
+from sward.pdr.class_sums import UnitSums
 from sward.presets import PresetConfig
 
 
