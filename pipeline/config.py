@@ -130,7 +130,7 @@ def read_yaml(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
             f"cannot read the configuration {path}: {error.strerror}; give the path of a YAML file"
         ) from error
     except UnicodeDecodeError as error:
-        line, byte = content[: error.start].count(b"\n") + 1, content[error.start]
+        line, byte = error.object[: error.start].count(b"\n") + 1, error.object[error.start]
         raise ConfigError(f"{path}: byte 0x{byte:02x} in line {line} is not UTF-8; save the file as UTF-8") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error

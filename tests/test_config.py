@@ -1,5 +1,6 @@
 """Configuration files: all mistakes at once, `--set`, includes; and every file that is shipped is valid."""
 
+import codecs
 from pathlib import Path
 
 import pytest
@@ -194,8 +195,9 @@ def test_a_configuration_is_read_in_the_encodings_of_text_editors(tmp_path, enco
     assert str(load_config(CacheConfig, tmp_path / "cache.yaml").teacher.weights) == "Gewichte é.safetensors"
 
 
-def test_a_configuration_in_another_code_page_is_told_with_the_line(tmp_path):
-    (tmp_path / "cache.yaml").write_bytes(CACHE.encode() + "# é\n".encode("latin-1"))
+@pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])
+def test_a_configuration_in_another_code_page_is_told_with_the_line(tmp_path, mark):
+    (tmp_path / "cache.yaml").write_bytes(mark + CACHE.encode() + "# é\n".encode("latin-1"))
     with pytest.raises(ConfigError, match=r"cache\.yaml: byte 0xe9 in line 6 is not UTF-8; save the file as UTF-8"):
         load_config(CacheConfig, tmp_path / "cache.yaml")
 

@@ -55,7 +55,7 @@ def commented(verb: str, width: int = 100) -> str:
 
 
 def _comment(text: str, width: int) -> list[str]:
-    return [f"# {line}" for line in wrap(text.replace("``", "`"), width - 2, **BETWEEN_WORDS)]
+    return [f"# {line}" for line in wrap(text.replace("``", "`"), max(width - 2, 1), **BETWEEN_WORDS)]
 
 
 def _entry(name: str, value: Any, shown: Any, width: int) -> Iterator[str]:

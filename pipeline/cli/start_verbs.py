@@ -45,7 +45,7 @@ def show_list(args: argparse.Namespace) -> None:
     width, name = console.width(), max(len(name) for name, _ in rows) + 2
     below = name > width // 2  # long paths: what they are goes below
     for text, about in rows:
-        body = wrap(about, width - (4 if below else name), **console.BETWEEN_WORDS)
+        body = wrap(about, max(width - (4 if below else name), 1), **console.BETWEEN_WORDS)
         if below:
             console.say("\n".join([text, *("    " + line for line in body)]))
         else:

@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import re
+import stat
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -75,7 +76,10 @@ def _is_hidden(name: str) -> bool:
 
 def _is_special(path: Path) -> bool:
     """Whether it is a pipe, a socket or a device, which reading might wait for without end; a dead link is none."""
-    return path.exists() and not path.is_file()
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except OSError:  # a dead link, or one that may not be looked at: reading it says why
+        return False
 
 
 def match_files(tree: Tree, pattern: str) -> list[Match]:

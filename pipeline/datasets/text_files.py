@@ -42,8 +42,8 @@ def decode_text(content: bytes) -> str:
     try:
         text = content.decode("utf-16" if utf16 else "utf-8-sig")
     except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        found = f"byte 0x{content[error.start]:02x} in line {line} is not UTF-8"
+        line = error.object[: error.start].count(b"\n") + 1  # `object` is without its mark
+        found = f"byte 0x{error.object[error.start]:02x} in line {line} is not UTF-8"
         raise TextError(f"{found}; save the file as UTF-8 (editors call it that in 'Save as')") from error
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1

@@ -36,6 +36,10 @@ ACCEPTED: dict[str, tuple[tuple[str, ...], Any]] = {
         named("/set/train/a", "/set/train/b", "/set/val/a"),
     ),
     "numbers of images as text": (IDS, with_images(id=lambda image: str(image["id"]))),
+    "numbers of images with a point, as tables write columns with gaps": (
+        IDS,
+        with_images(id=lambda image: float(image["id"])),
+    ),
     "a polygon without the list around it": (IDS, changed(GOOD, segmentation=BOX)),
     "UTF-16, as Windows' shell writes it": (IDS, json.dumps(GOOD).encode("utf-16")),
 }
@@ -54,6 +58,10 @@ PANOPTIC = GOOD | {"annotations": [{"image_id": 0, "file_name": "train-a.png", "
 REFUSED: dict[str, tuple[Any, str]] = {
     "packed by gzip": (gzip.compress(json.dumps(GOOD).encode()), "is no plain text but packed by gzip; unpack it"),
     "COCO's panoptic form": (PANOPTIC, "is COCO's panoptic form, .*; export instances"),
+    "a polygon that is farther away than pycocotools can count": (
+        changed(GOOD, segmentation=[[0, 0, 1e10, 0, 1e10, 1e10]]), r"coordinates that are no finite numbers below"),
+    "another code page, marked as UTF-8": (
+        b"\xef\xbb\xbf" + json.dumps(GOOD).replace("lesion", "L\xe4sion").encode("latin-1"), "byte 0xe4 in line 1"),
     "another code page": (json.dumps(GOOD).replace("lesion", "Läsion").encode("latin-1"), "byte 0xe4 in line 1 is not"),
     "names that fit two images": (
         GOOD | {"images": [*with_images(file_name=lambda image: f"a/{image['file_name']}")["images"],

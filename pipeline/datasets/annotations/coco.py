@@ -20,6 +20,7 @@ EXTRA = "COCO annotations are read with pycocotools: pip install 'sward[annotati
 EXPECTED = "COCO's images, annotations and categories"
 PANOPTIC = "export instances (polygons or run lengths), or masks of one value a class with encoding indexed"
 LARGEST = 178_956_970  # pixels; what Pillow opens at most
+FARTHEST = 1_000_000  # pixels from the corner; pycocotools counts in 32 bits
 
 
 @dataclass(frozen=True)
@@ -122,21 +123,26 @@ def _by_image(path: Path, found: dict[str, Any]) -> CocoFile:
         number, title = int(category["id"]), str(category["name"])
         if titles.setdefault(number, title) != title:
             raise MaskError(f"calls category {number} both {titles[number]!r} and {title!r}; give each id one name")
-    if same := [i for i, count in Counter(str(i["id"]) for i in found["images"]).items() if count > 1]:
+    if same := [i for i, count in Counter(_key(i["id"]) for i in found["images"]).items() if count > 1]:
         raise MaskError(f"has several images with the same id: {shortened(same)}; give each image its own")
     segments: dict[str, list[Segment]] = defaultdict(list)
     for a in found["annotations"]:
         number = int(a["category_id"])
         if number not in titles:
             raise MaskError(f"annotation {a.get('id')} has category {number}; expected one of {sorted(titles)}")
-        segments[str(a["image_id"])].append(Segment(number, titles[number], a.get("segmentation"), str(a.get("id"))))
-    if lost := sorted(set(segments) - {str(i["id"]) for i in found["images"]}):
+        segments[_key(a["image_id"])].append(Segment(number, titles[number], a.get("segmentation"), str(a.get("id"))))
+    if lost := sorted(set(segments) - {_key(i["id"]) for i in found["images"]}):
         raise MaskError(f"has annotations of images that it does not list: image_id {', '.join(lost[:5])}")
     names = [str(i["file_name"]).replace("\\", "/").removeprefix("./") for i in found["images"]]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise MaskError(f"lists an image twice: {shortened(twice)}; keep one entry for each")
-    images = {name: (_size(i), tuple(segments[str(i["id"])])) for name, i in zip(names, found["images"], strict=True)}
+    images = {name: (_size(i), tuple(segments[_key(i["id"])])) for name, i in zip(names, found["images"], strict=True)}
     return CocoFile(path, images, {s.number: s.name for of in segments.values() for s in of})
+
+
+def _key(number: Any) -> str:
+    """An id as text; 1.0, as tables write a column with gaps, is 1."""
+    return str(int(number) if isinstance(number, float) and number.is_integer() else number)
 
 
 def _size(image: dict[str, Any]) -> tuple[int, int]:
@@ -168,8 +174,8 @@ def rasterise(segment: Segment, size: tuple[int, int]) -> np.ndarray:
     if isinstance(area, dict) and list(area.get("size", ())) != list(size):
         raise MaskError(f"{title} has run lengths for {area.get('size')}, the image is {list(size)} (height, width)")
     try:
-        if isinstance(area, list) and not np.isfinite(np.array([v for p in area for v in p], float)).all():
-            raise ValueError("coordinates that are no finite numbers")
+        if isinstance(area, list) and not (np.abs(np.array([v for p in area for v in p], float)) < FARTHEST).all():
+            raise ValueError(f"coordinates that are no finite numbers below {FARTHEST:,}")  # pycocotools would crash
         if counts is not None:  # pycocotools would read past the end of what does not fit
             require_whole(unpacked(counts) if isinstance(counts, (str, bytes)) else counts, size)
         runs = area if isinstance(counts, (str, bytes)) else coco.frPyObjects(area, *size)
