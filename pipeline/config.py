@@ -1,6 +1,5 @@
 """Configuration files: YAML that states only what differs, `--set a.b=c`, and one error for all mistakes."""
 
-import codecs
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from pipeline.paths import config_path, expand
-from pipeline.plain_text import did_you_mean
+from pipeline.plain_text import EncodingError, decoded, did_you_mean
 from pipeline.yaml_files import dump_yaml, read_yaml_text
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -122,16 +121,13 @@ def read_yaml(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
         chain = " includes ".join(str(file) for file in [*within, path])
         raise ConfigError(f"{chain}, which never ends; `cache:`, `train:` and `student:` must name other files")
     try:
-        content = config_path(path).read_bytes()
-        utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as `>` of Windows' shell writes
-        values = read_yaml_text(content.decode("utf-16" if utf16 else "utf-8-sig"))
+        values = read_yaml_text(decoded(config_path(path).read_bytes()))
     except OSError as error:
         raise ConfigError(
             f"cannot read the configuration {path}: {error.strerror}; give the path of a YAML file"
         ) from error
-    except UnicodeDecodeError as error:
-        line, byte = error.object[: error.start].count(b"\n") + 1, error.object[error.start]
-        raise ConfigError(f"{path}: byte 0x{byte:02x} in line {line} is not UTF-8; save the file as UTF-8") from error
+    except EncodingError as error:
+        raise ConfigError(f"{path}: {error}; save the file as UTF-8") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     except RecursionError as error:

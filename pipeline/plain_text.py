@@ -1,9 +1,10 @@
-"""Makes names safe to show, in a terminal, in a spreadsheet, in a line of a table; and names the nearest known word.
+"""Names made safe to show in terminals, spreadsheets and tables; the decoding of text; the nearest known word.
 
 Names of files, classes, samples and rows come from other people. They may hold terminal escapes (which move the cursor,
 retitle the window or hide text), line breaks, or text that a spreadsheet takes for a formula.
 """
 
+import codecs
 import difflib
 import re
 import unicodedata
@@ -11,6 +12,24 @@ from collections.abc import Iterable
 
 TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # change the order of what follows
 NUMBERS = re.compile(r"[-+−]?[\d.,]+([\s…±%×]+[-+−]?[\d.,]+)*[\s%×]*")  # a number, or an interval of two
+
+
+class EncodingError(ValueError):
+    """Bytes that are no text in UTF-8, nor in UTF-16 with its mark; the message names the byte and its line."""
+
+
+def decoded(content: bytes) -> str:
+    """The text of UTF-8 with or without a byte order mark, or of UTF-16 with one, as ``>`` of Windows' shell writes it.
+
+    Raises:
+        EncodingError: it is neither.
+    """
+    utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return content.decode("utf-16" if utf16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line, byte = error.object[: error.start].count(b"\n") + 1, error.object[error.start]  # `object` has no mark
+        raise EncodingError(f"byte 0x{byte:02x} in line {line} is not UTF-8") from error
 
 
 def printable(text: object) -> str:

@@ -1,7 +1,8 @@
 """Reads people's text files: UTF-8 with or without a byte order mark, or UTF-16 with one."""
 
-import codecs
 from pathlib import Path
+
+from pipeline.plain_text import EncodingError, decoded
 
 OFFICE = "save the table as CSV, or the text as plain text"
 NO_TEXT = (  # first bytes, what they mean for people
@@ -38,13 +39,10 @@ def decode_text(content: bytes) -> str:
     """
     if what := next((meaning for start, meaning in NO_TEXT if content.startswith(start)), ""):
         raise TextError(f"is no plain text but {what}")
-    utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        text = content.decode("utf-16" if utf16 else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1  # `object` is without its mark
-        found = f"byte 0x{error.object[error.start]:02x} in line {line} is not UTF-8"
-        raise TextError(f"{found}; save the file as UTF-8 (editors call it that in 'Save as')") from error
+        text = decoded(content)
+    except EncodingError as error:
+        raise TextError(f"{error}; save the file as UTF-8 (editors call it that in 'Save as')") from error
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
         raise TextError(f"a zero byte in line {line}: UTF-16 without its mark, or no text; save the file as UTF-8")

@@ -9,7 +9,6 @@ medians of processor time (`cold`: of elapsed time) per record; a run pays `chec
 threads, so `of_reads` divides it by the warm reads of 20 epochs.
 """
 
-import argparse
 import hashlib
 import statistics
 import tempfile
@@ -21,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 from read import drop_from_page_cache
-from synthetic import write_store
+from synthetic import store_arguments, write_store
 
 from pipeline.cache.format.codecs import array_bytes
 from pipeline.cache.store import Store
@@ -70,12 +69,7 @@ def milliseconds(step: Callable[[], object], clock: Callable[[], float]) -> floa
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--records", type=int, default=16)
-    parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--folder", type=Path, help="where the store is written (default: the temporary folder)")
-    parser.add_argument("--json", type=Path, help="write the figures there")
-    args = parser.parse_args()
+    args = store_arguments(__doc__, records=16, repetitions=5).parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         store = write_store(Path(folder) / "store.zarr", args.records)
         record_bytes = sum(array_bytes(*spec) for spec in store.specs("train").values())

@@ -16,7 +16,6 @@ turns, in rotating order, and read the same random order of records within a rep
 over repetitions; `of raw` is the median of each repetition's own ratio, so a busy machine weighs on both alike.
 """
 
-import argparse
 import os
 import statistics
 import tempfile
@@ -28,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import zarr
-from synthetic import SHARD, write_store
+from synthetic import SHARD, store_arguments, write_store
 
 from pipeline.cache.format.codecs import array_bytes
 from pipeline.cache.format.shards import shard_path
@@ -123,12 +122,7 @@ def summary(seconds: dict[str, list[float]], records: int, record_bytes: int) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--records", type=int, default=64)
-    parser.add_argument("--repetitions", type=int, default=7)
-    parser.add_argument("--folder", type=Path, help="where the store is written (default: the temporary folder)")
-    parser.add_argument("--json", type=Path, help="write the figures there")
-    args = parser.parse_args()
+    args = store_arguments(__doc__, records=64, repetitions=7).parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as folder, ExitStack() as stack:
         store = write_store(Path(folder) / "store.zarr", args.records)
         readers = make_readers(store, store.records["train"], stack)

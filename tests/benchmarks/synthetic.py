@@ -1,5 +1,6 @@
 """A complete store of pseudo-random records of a teacher's size (default: Hiera-T at 512×512, fp16): for benchmarks."""
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,16 @@ CHANNELS = {"s4": 96, "s8": 192, "s16": 384, "s32": 768}
 LARGE = {"s4": 144, "s8": 288, "s16": 576, "s32": 1152}  # Hiera-L
 SHARD = 16
 TEACHERS = {"pocket": "configs/quickstart/cache.yaml", "tiny": "configs/cache/clinicdb-hiera-t-256.yaml"}
+
+
+def store_arguments(about: str | None, records: int, repetitions: int) -> argparse.ArgumentParser:
+    """Parser of a benchmark that writes a store and reads it."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--records", type=int, default=records)
+    parser.add_argument("--repetitions", type=int, default=repetitions)
+    parser.add_argument("--folder", type=Path, help="where the store is written (default: the temporary folder)")
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    return parser
 
 
 def write_store(
