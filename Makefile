@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export DO_NOT_TRACK := 1
 
-.PHONY: setup help quickstart test fast-tests check lint types docs pages notebooks e2e e2e-prefect e2e-pages browser outages gpu-check prefect clean
+.PHONY: setup help quickstart test fast-tests check lint types docs pages notebooks e2e e2e-prefect e2e-pages browser slow gpu-check prefect clean
 
 setup: $(READY)        ## a virtual environment with everything (the default)
 
@@ -68,8 +68,12 @@ browser: $(READY)      ## Prefect's pages, reports and exported students in a br
 	$(BIN)/python -m pytest -m "slow or not slow" tests/flows/test_pages.py tests/export/test_web.py \
 		tests/export/test_shortlist_in_browser.py tests/report/test_browser.py
 
-outages: $(READY)      ## every method compared; processes and servers killed under Prefect, Dask, DDP and at an S3 server
-	$(BIN)/python -m pytest -m slow tests/flows/test_outages.py tests/experiments tests/teachers tests/cache tests/training tests/export/test_export.py tests/e2e
+# Files that e2e and browser run.
+ELSEWHERE := tests/flows/test_end_to_end.py tests/flows/test_pages.py tests/maintenance/test_notebooks.py tests/report/test_browser.py \
+	tests/export/test_web.py tests/export/test_shortlist_in_browser.py
+
+slow: $(READY)         ## all other slow tests: every method and student, processes and servers killed, S3, DDP, Dask, fuzz; hours
+	$(BIN)/python -m pytest -m slow $(ELSEWHERE:%=--ignore=%) tests
 
 gpu-check: $(READY)    ## what only a GPU can show, on one: ten minutes, build/gpu-check/gpu-check.json and .md
 	PYTHONPATH=tests $(BIN)/python -m gpu_check --device cuda --out build/gpu-check

@@ -67,8 +67,8 @@ def ablate_student(
     open_store(checked.train)  # an unusable store fails here once, instead of in every point
     log_config(checked)
     # tuned rows are known only after their trials, which `sward compare` trains with them
-    points = running_order(planned_rows(checked)) if checked.tune is None else []
-    for first in (heads(checked), points):  # the head first, because methods read it
+    points = resolved(running_order(planned_rows(checked))) if checked.tune is None else []
+    for first in (resolved(heads(checked)), points):  # the head first, because methods read it
         wait({submit(point, checked.folder / "configs"): point for point in unfinished(first)})
     if failed := unfinished(points):
         names = ", ".join(point.name for point in failed)
@@ -103,6 +103,11 @@ def publish_comparison(folder: Path) -> None:
 def trainer() -> str:
     """Deployment of train-student of the same kind as this flow's deployment, local or container."""
     return f"train-student/{deployment.name or 'local'}"
+
+
+def resolved(points: list[TrainConfig]) -> list[TrainConfig]:
+    """Points without settings that another machine would take for something else, so all name the same folders."""
+    return [point.resolved for point in points]
 
 
 def unfinished(points: list[TrainConfig]) -> list[TrainConfig]:

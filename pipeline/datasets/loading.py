@@ -158,9 +158,12 @@ def _sequences(card: Card, folder: Path, pairs: Pairs) -> tuple[dict[str, str], 
     composed = {same_name(frame): sequence for frame, sequence in table.items()}
     ids = {*pairs.images, *pairs.masks, *pairs.unlabelled}
     table |= {i: composed[same_name(i)] for i in ids - set(table) if same_name(i) in composed}
+    exact = ids & set(table)
     index = NameIndex(pairs.images | {i: [path] for i, path in pairs.unlabelled.items()}, pairs.masks)
     for frame, sequence in [row for row in table.items() if row[0] not in ids]:
         found = index.ids(frame, "")
+        if exact.intersection(found) and not index.has_folder_of(frame):
+            continue  # a file of another folder and the same name
         if len(found) == 1 and table.setdefault(found[0], sequence) != sequence:
             text = f"{frame} is of sequence {sequence}, another line says {table[found[0]]}; keep one"
             problems.append(Problem("sequences", found[0], text))

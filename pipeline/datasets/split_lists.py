@@ -85,6 +85,11 @@ class NameIndex:
         text = visible(line).strip("\"'").replace("\\", "/")
         return self._by_path(text, subset) or self._by_pair(text, subset) or [visible(line)]
 
+    def has_folder_of(self, line: str) -> bool:
+        """Whether a path's last folder is a file's too; else only its name fits, which another folder may have."""
+        text = visible(line).strip("\"'").replace("\\", "/")
+        return "/".join(same_name(text).split("/")[-2:]) in self.by_end
+
     def _by_pair(self, text: str, subset: str) -> list[str]:
         """The id of a line that names an image and its mask."""
         words = re.split(r"[\s,;]+", text)

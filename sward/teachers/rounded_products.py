@@ -36,6 +36,11 @@ class RoundedProducts(TorchDispatchMode):
     def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Runs one operation of torch."""
         named = kwargs or {}
+        if torch.is_inference_mode_enabled() and op not in SLOW:  # linear and conv2d arrive undivided there
+            with self:
+                parts = op.decompose(*args, **named)
+            if parts is not NotImplemented:
+                return parts
         if op not in SLOW or not any(isinstance(x, Tensor) and x.dtype == torch.bfloat16 for x in args):
             return op(*args, **named)
         return tree_map(_rounded, op(*tree_map(_widened, args), **tree_map(_widened, named)))

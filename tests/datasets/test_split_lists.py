@@ -144,6 +144,7 @@ TABLES: dict[str, Any] = {
     "paths": "frame,sequence\n" + "".join(f"images\\{i}.png,{s}\n" for i, s in ROWS),
     "columns with capitals": "Frame,SEQUENCE\n" + "".join(f"{i},{s}\n" for i, s in ROWS),
     "a frame twice, alike": f"frame,sequence\n{IDS[0]}.png,s 1\n" + "".join(f"{i},{s}\n" for i, s in ROWS),
+    "a frame of another folder": "frame,sequence\ncam2/train-a.png,9\n" + "".join(f"{i},{s}\n" for i, s in ROWS),
     "frames of another set": "frame,sequence\nother,9\n" + "".join(f"{i},{s}\n" for i, s in ROWS),
 }
 

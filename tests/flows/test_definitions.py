@@ -5,17 +5,21 @@ import json
 import re
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import tiny
+import torch
 import yaml
 from prefect.client.schemas.objects import StateType
 from prefect.events.schemas.automations import AutomationCore
 from prefect.utilities.schema_tools.validation import validate
 
-from flows import extract, local_server, train
+from flows import ablate, extract, local_server, train
 from pipeline.cache.config import CacheConfig, DaskRunner, LocalRunner
 from pipeline.config import as_overrides, load_config
+from pipeline.training.config import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ("README.md", "docs/getting-started/prefect.md")
@@ -61,6 +65,20 @@ def test_the_ablation_waits_in_another_pool_than_the_runs_it_waits_for() -> None
     pools = {load(d).name: d["work_pool"]["name"] for d in DEPLOYMENTS}
     assert pools["ablate-student"] not in (pools["train-student"], pools["extract-teacher-features"])
     assert set(pools.values()) == set(local_server.POOLS)
+
+
+def test_an_ablations_points_name_the_same_folders_on_a_trainer_with_another_device(tmp_path, monkeypatch) -> None:
+    """`control` may have no GPU where the trainers do: what `auto` means is decided once, where the flow runs."""
+    config = tiny.tiny_train(tmp_path, tiny.tiny_cache(tmp_path), device="auto", channels_last="auto")
+    has_gpu, submitted = torch.cuda.is_available(), []
+    started = SimpleNamespace(id="run", state=None)
+    monkeypatch.setattr(ablate, "start_or_find", lambda point, path, attempt: submitted.append(path) or started)
+    (point,) = ablate.resolved([config])
+    ablate.submit(point, tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: not has_gpu)
+    (path,) = submitted
+    assert config.folder != point.folder
+    assert load_config(TrainConfig, path, {}).folder == point.folder
 
 
 def test_the_servers_automations_are_valid_and_wait_for_several_heartbeats() -> None:

@@ -1,6 +1,7 @@
 """Precision of a teacher: no TF32 in float32, bfloat16 on request on CPUs too, with the sensitive layers in float32."""
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -93,9 +94,10 @@ def test_without_bfloat16_instructions_products_are_rounded_float32_and_the_feat
     assert all(between[level] < changed[level] for level in changed)
 
 
-def test_rounded_products_are_the_products_of_rounded_factors_with_float32_sums():
+@pytest.mark.parametrize("without_gradients", [nullcontext, torch.no_grad, torch.inference_mode])
+def test_rounded_products_are_the_products_of_rounded_factors_with_float32_sums(without_gradients):
     x, w = (torch.randn(40, 300, generator=torch.Generator().manual_seed(k)).bfloat16() for k in (0, 1))
-    with RoundedProducts():
+    with without_gradients(), RoundedProducts():
         found = nn.functional.linear(x, w)
         untouched = nn.functional.linear(x.double(), w.double())
     assert found.dtype == torch.bfloat16

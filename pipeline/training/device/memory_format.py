@@ -19,7 +19,7 @@ def channels_last_is_faster(student: TrainableConfig, device: str) -> bool:
         student: what is trained.
         device: as the configuration names it; no error if this machine lacks it.
     """
-    on_cpu = not torch.cuda.is_available() if device == "auto" else device == "cpu"
+    on_cpu = not torch.cuda.is_available() if device == "auto" else device.split(":")[0] == "cpu"
     return on_cpu and not is_head(student) and not getattr(student, "encoder", "").startswith(NO_FASTER)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from pipeline.devices import resolve_device
+from pipeline.devices import limit_threads, resolve_device
 from pipeline.stopping import end_with_parent, stop_requests
 from pipeline.training.config import TrainConfig
 from pipeline.types import TrainProgress
@@ -84,6 +84,7 @@ def launch(train: Train, config: TrainConfig, progress: TrainProgress) -> None:
     """
     rendezvous = loopback_store()
     context = multiprocessing.get_context("spawn")
+    limit_threads()
     threads, own = max(1, torch.get_num_threads() // config.devices), os.getpid()
     pipes = [context.Pipe(duplex=False) for _ in range(config.devices)]
     workers = [
