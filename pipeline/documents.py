@@ -78,10 +78,11 @@ class Evaluation(Shape):
     per_image: list[PerImage] = Field(min_length=1)
 
 
-class Metrics(Shape):
+class ExternalEvaluation(Shape):
     """Contents of external-NAME.json."""
 
     metrics: dict[str, float | None] = Field(min_length=1)
+    per_image: list[PerImage] = []
 
 
 class StudentCard(Shape):

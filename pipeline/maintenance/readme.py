@@ -2,7 +2,8 @@
 
     python -m pipeline.maintenance.readme [FOLDER ...]   # copies these folders to results/, then rewrites the tables
 
-FOLDER is one that `sward compare` or `sward quality` wrote. A table stands between ``<!-- results:NAME -->`` and
+FOLDER is one that `sward compare` or `sward quality` wrote. Comparisons are computed from their runs again, where these
+were kept with their students' cards. A table stands between ``<!-- results:NAME -->`` and
 ``<!-- /results:NAME -->`` in README.md or below docs/. It is generated from the JSON in ``results/NAME`` and never
 edited by hand. ``<!-- results:NAME short -->`` gives the columns that are read first, without the caption.
 """
@@ -14,6 +15,7 @@ from typing import Any
 
 from pipeline.experiments.quality_page import quality_markdown
 from pipeline.files import read_json, write_atomic, write_json
+from pipeline.maintenance.saved_comparisons import has_cards, recomputed
 from pipeline.paths import data_root
 from pipeline.results.details_table import comparison_markdown
 from pipeline.results.results_table import NONE, cells, comparison_csv, header
@@ -31,9 +33,11 @@ KEPT = (CARD, "config.yaml", "evaluation.json", "metrics.jsonl", "run.json")  # 
 
 
 def main(folders: list[str]) -> None:
-    """Copy the given folders to results/, then update all tables."""
+    """Copy the given folders to results/, then compute comparisons there again, and update all tables."""
     for folder in folders:
         print(f"kept {save_results(Path(folder), RESULTS / Path(folder).name)}")
+    for saved in filter(has_cards, sorted(RESULTS.glob("*/comparison.json"))):
+        write_tables(saved, recomputed(saved))
     for page in pages():
         text = regenerate(page.read_text(), RESULTS)
         write_atomic(page, text)
@@ -66,15 +70,20 @@ def save_results(folder: Path, target: Path) -> Path:
             run["folder"] = f"runs/{source.name}"
             for name in kept_files(source):
                 copy_text(source / name, target / run["folder"] / name)
-    write_json(target / figures.name, found)
+    write_tables(target / figures.name, found)
     for name in ("config.yaml", "cache.yaml", "tuning.json"):
         if (folder / name).is_file():
             copy_text(folder / name, target / name)
-    for name, text in tables(found).items():
-        write_atomic(target / f"{figures.stem}.{name}", text)
     for plot in folder.glob("*.svg"):
         copy_text(plot, target / plot.name)
     return target
+
+
+def write_tables(figures: Path, found: dict[str, Any]) -> None:
+    """Writes the JSON file of a comparison or quality curve, and its tables beside it."""
+    write_json(figures, found)
+    for name, text in tables(found).items():
+        write_atomic(figures.with_suffix(f".{name}"), text)
 
 
 def kept_files(run: Path) -> list[str]:

@@ -18,7 +18,7 @@ from pipeline.report.metric_charts import confusion_chart, distribution_chart, r
 from pipeline.report.selection import ReportInput, Rows, status
 from pipeline.report.table_formats import Table
 from pipeline.report.tsne import space_charts
-from pipeline.results import captions, cost_account, results_table
+from pipeline.results import captions, cost_account, details_table, results_table
 from pipeline.results.recount import disagreements, per_class, recount_all
 from pipeline.results.results_table import NONE
 from sward.metrics.names import NAMES
@@ -116,8 +116,12 @@ def add_results(found: ReportContents, subject: ReportInput, store: Store | str)
     found.answer, found.conclusions = answer(c), results_table.conclusions(c)
     found.overview = [chart] if (chart := answer_chart(c)) else []
     caption, head, cells = captions.caption(c), results_table.header(c), results_table.cells(c)
+    found.tables.append(Table("results", "Table of results", caption, head, cells, results_table.DETAILS))
+    if details_table.has_details(c):
+        title, about = "Lesions, boundaries, calibration and external sets", details_table.details_caption(c)
+        head, cells = details_table.details_header(c), details_table.details_cells(c)
+        found.tables.append(Table("details", title, about, head, cells))
     found.tables += [
-        Table("results", "Table of results", caption, head, cells, results_table.DETAILS),
         Table("cost-account", "Cost account", about_cost, cost_account.HEADER, cost_account.account(rows, extraction)),
         Table("all-runs", "Table of runs", about_runs, run_header(c), run_cells(c)),
     ]

@@ -3,10 +3,11 @@
 Missed lesions, Dice by the lesion's size, boundaries, calibration, and mean Dice on external sets, over seeds.
 """
 
+from itertools import chain
 from typing import Any
 
 from pipeline.results.captions import caption
-from pipeline.results.results_table import NONE, cells, header, markdown, mean_sd
+from pipeline.results.results_table import NONE, cells, header, markdown, mean_sd, paired_cells, points
 
 SIZES = ("small", "medium", "large")
 
@@ -18,14 +19,13 @@ def external_names(comparison: dict[str, Any]) -> list[str]:
 
 def details_header(comparison: dict[str, Any]) -> list[str]:
     sizes = [f"{size} %" for size in SIZES]
-    others = [f"{name} mDice %" for name in external_names(comparison)]
-    return ["", "missed %", *sizes, "boundary F %", "HD95 px", "ECE %", *others]
+    others = [[f"{name} mDice %", *_difference_names(comparison, name)] for name in external_names(comparison)]
+    return ["", "missed %", *sizes, "boundary F %", "HD95 px", "ECE %", *chain.from_iterable(others)]
 
 
 def details_cells(comparison: dict[str, Any]) -> list[list[str]]:
     """One list of texts for each row that has any of the values, in the order of ``details_header``."""
-    names = external_names(comparison)
-    lines = [[row["label"], *_strata(row), *_metrics(row), *_external(row, names)] for row in comparison["rows"]]
+    lines = [[row["label"], *_strata(row), *_metrics(row), *_external(row, comparison)] for row in comparison["rows"]]
     return [line for line in lines if any(cell != NONE for cell in line[1:])]
 
 
@@ -36,7 +36,18 @@ def details_caption(comparison: dict[str, Any]) -> str:
     return (
         f"Missed: images with a lesion of which no pixel was found. Small, medium, large: mDice of a third of the "
         f"lesions each, by size{thirds}. HD95: a missed lesion, or one found where there is none, counts as the "
-        "image's diagonal. ECE: expected calibration error. External sets: mean over the students of all folds."
+        "image's diagonal. ECE: expected calibration error. External sets: mean over the students of all folds"
+        f"{_difference_text(comparison)}."
+    )
+
+
+def _difference_text(comparison: dict[str, Any]) -> str:
+    """How the differences on external sets were tested; empty where none was."""
+    if not any(row.get("external_difference") for row in comparison["rows"]):
+        return ""
+    return (
+        "; Δ: difference to the baseline's students in points, its 95 % interval clustered by the set's sequences and "
+        "by training run, its p-value after Holm's correction over the differences of both tables"
     )
 
 
@@ -66,9 +77,21 @@ def _metrics(row: dict[str, Any]) -> list[str]:
     return [mean_sd(boundary_f), NONE if hd95["mean"] is None else f"{hd95['mean']:.1f}", mean_sd(ece)]
 
 
-def _external(row: dict[str, Any], names: list[str]) -> list[str]:
-    found = row.get("external", {})
-    return [mean_sd(found[name]["dice"]) if "dice" in found.get(name, {}) else NONE for name in names]
+def _external(row: dict[str, Any], comparison: dict[str, Any]) -> list[str]:
+    found, texts = row.get("external", {}), []
+    for name in external_names(comparison):
+        texts.append(mean_sd(found[name]["dice"]) if "dice" in found.get(name, {}) else NONE)
+        if _difference_names(comparison, name):
+            difference = row.get("external_difference", {}).get(name)
+            texts += [points(difference["mean"]) if difference else NONE, *paired_cells(difference)[:2]]
+    return texts
+
+
+def _difference_names(comparison: dict[str, Any], name: str) -> list[str]:
+    """Columns of an external set's differences; none where no row has one."""
+    if any(name in row.get("external_difference", {}) for row in comparison["rows"]):
+        return [f"{name} Δ", f"{name} 95 % CI", f"{name} p (Holm)"]
+    return []
 
 
 def _percent(value: float | None) -> str:

@@ -6,18 +6,25 @@ seeds alone (Student's t) and over images alone (bootstrap of seed-averaged per-
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from pipeline.results.rows import Row, image_means
-from pipeline.results.runs import RunError, number
+from pipeline.results.runs import RunError, SavedRun, number
 from pipeline.results.statistics import Estimate, clustered, holm, ranking
 from sward import seeds
 
 RESAMPLES = 5000  # moves a percentile by about 0.01 of the interval's width
+Lines = list[dict[str, Any]]  # metrics of images, one entry each
+
+
+def own_images(run: SavedRun) -> Lines:
+    """The run's lines on the test images of its own store and fold."""
+    lines: Lines = run.evaluation["per_image"]
+    return lines
 
 
 def difference(row: Row, base: Row, metric: str) -> dict[str, Any]:
@@ -35,9 +42,9 @@ def difference(row: Row, base: Row, metric: str) -> dict[str, Any]:
     } | both_ways(row, base, metric)
 
 
-def both_ways(row: Row, base: Row, metric: str) -> dict[str, Any]:
+def both_ways(row: Row, base: Row, metric: str, lines: Callable[[SavedRun], Lines] = own_images) -> dict[str, Any]:
     """The interval over sequences and trainings; nothing where the split does not say what belongs together."""
-    found = paired_estimate(row, base, metric)
+    found = paired_estimate(row, base, metric, lines)
     if found is None:
         return {}
     return {"paired": {"interval": list(found.interval()), "p": found.p, **asdict(found)}}
@@ -50,27 +57,37 @@ def estimate_of(difference: dict[str, Any]) -> Estimate | None:
     return Estimate(*(difference["paired"][name] for name in ("mean", "se", "df", "se_runs")))
 
 
-def paired_estimate(row: Row, base: Row, metric: str) -> Estimate | None:
+def paired_estimate(row: Row, base: Row, metric: str, lines: Callable[[SavedRun], Lines]) -> Estimate | None:
     """Mean difference over seeds and images, clustered by sequence and by training run."""
     values, sequences, runs = [], [], []
     for a, b in zip(row.runs, base.runs, strict=True):
-        theirs = b.per_image(metric)
-        for line in a.evaluation["per_image"]:
+        theirs = {line["id"]: number(line[metric]) for line in lines(b)}
+        for line in lines(a):
             if "group" not in line:
                 return None
             values.append(number(line[metric]) - theirs[line["id"]])
             sequences.append(line["group"])
             runs.append(f"{a.config.seed}/{a.config.fold}")
-    return clustered(values, sequences, runs)
+    return clustered(values, sequences, runs) if values else None
+
+
+def tested(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows' differences that have a p-value."""
+    return [row["difference"] for row in rows if row["difference"] and "paired" in row["difference"]]
 
 
 def correct(rows: list[dict[str, Any]], margin: float) -> None:
     """Add to every tested difference its p-value after Holm's correction and what it amounts to, in place."""
-    tested = [row["difference"] for row in rows if row["difference"] and "paired" in row["difference"]]
-    for found, p in zip(tested, holm([found["paired"]["p"] for found in tested]), strict=True):
-        estimate = estimate_of(found)
-        assert estimate is not None
-        found |= {"holm": p, "verdict": verdict(estimate, p, margin)}
+    found = tested(rows)
+    for one, p in zip(found, holm([one["paired"]["p"] for one in found]), strict=True):
+        one |= {"holm": p, "verdict": verdict_of(one, p, margin)}
+
+
+def verdict_of(difference: dict[str, Any], p: float, margin: float) -> str:
+    """``verdict`` of a saved difference that has a paired interval."""
+    estimate = estimate_of(difference)
+    assert estimate is not None
+    return verdict(estimate, p, margin)
 
 
 def verdict(estimate: Estimate, p: float, margin: float) -> str:

@@ -156,11 +156,20 @@ def conclusion(row: dict[str, Any]) -> str:
         found = f"{points(d['mean'])} points of {NAMES[d['metric']]} (95 % CI {interval(d['paired']['interval'])}"
         words = {"better": "better than", "worse": "worse than", "equivalent": "equivalent to"}
         said = words.get(d["verdict"], "not distinguishable from")
-        return f"{row['label']} is {said} {row['baseline']}: {found}, p {d['holm']:.3f} after Holm's correction)"
+        own = f"{row['label']} is {said} {row['baseline']}: {found}, p {d['holm']:.3f} after Holm's correction)"
+        return "; ".join([own, *(on_external_set(*found) for found in row.get("external_difference", {}).items())])
     return (
         f"{row['label']} − {row['baseline']}: {points(d['mean'])} points of {NAMES[d['metric']]} "
         f"over {len(row['seeds'])} seeds "
         f"(95 % CI over seeds {interval(d['seeds'])}, over images {interval(d['images'])})"
+    )
+
+
+def on_external_set(name: str, difference: dict[str, Any]) -> str:
+    """Difference, interval, p-value and verdict on an external set."""
+    return (
+        f"on {name} {points(difference['mean'])} (95 % CI {interval(difference['paired']['interval'])}, "
+        f"p {difference['holm']:.3f} after correction over all sets: {difference['verdict']})"
     )
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from pipeline.cache.manifest.identity import dataset_name
-from pipeline.documents import Metrics, read_document
 from pipeline.results.differences import correct, difference, ranks
+from pipeline.results.external_sets import correct_external, external_differences, metrics_of_seeds, set_names
 from pipeline.results.rows import Row
 from pipeline.results.runs import RunError, SavedRun, describe_student, number, require_store
 from pipeline.training.evaluate import headline
@@ -36,6 +36,7 @@ def summarise(name: str, rows: Sequence[Row], margin: float = 0.02) -> dict[str,
     metric = headline(len(card["classes"]))
     lines = [summarise_row(row, rows, metric) for row in rows]
     correct(lines, margin)
+    correct_external(lines, margin)
     return {
         "name": name,
         "content_id": first.facts["content_id"],
@@ -93,6 +94,7 @@ def summarise_row(row: Row, rows: Sequence[Row], metric: str) -> dict[str, Any]:
         "metrics": {n: over_seeds([run.metrics[n] for run in row.by_seed]) for n in row.runs[0].metrics},
         "strata": strata(row.by_seed) if metric == "dice" else {},
         "external": external(row),
+        "external_difference": external_differences(row, base, metric) if base else {},
         "difference": difference(row, base, metric) if base else None,
         "parameters": parameters,
         "adapter_parameters": adapters,
@@ -118,18 +120,8 @@ def run_line(run: SavedRun) -> dict[str, Any]:
 
 def external(row: Row) -> dict[str, Any]:
     """Metrics on external test sets by the sets' names: over seeds, of each seed the mean over its folds' students."""
-    names = sorted(
-        {file.stem.removeprefix("external-") for run in row.runs for file in run.path.glob("external-*.json")}
-    )
-    found: dict[str, Any] = {}
-    for name in names:
-        values: dict[int, list[dict[str, float]]] = {}
-        for run in row.runs:
-            metrics = read_document(run.path / f"external-{name}.json", Metrics)["metrics"]
-            values.setdefault(run.config.seed, []).append(metrics)
-        means = [{m: float(np.mean([number(x[m]) for x in runs])) for m in runs[0]} for runs in values.values()]
-        found[name] = {m: over_seeds([mean[m] for mean in means]) for m in means[0]}
-    return found
+    seeds = {name: metrics_of_seeds(row, name) for name in set_names(row)}
+    return {name: {m: over_seeds([one[m] for one in found]) for m in found[0]} for name, found in seeds.items()}
 
 
 def defined(value: float | None) -> float | None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from pydantic import ValidationError
+from statsmodels.stats.multitest import multipletests
 from tiny import tiny_cache, tiny_train
 
 from pipeline.cache.extraction.extract import extract
@@ -28,7 +29,7 @@ from pipeline.training.setup import open_store
 def config(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     cache = tiny_cache(folder, split="folds", views={"count": 1, "seed": 0}, shard_records=3)
-    other = tiny_cache(folder, store=str(folder / "other.zarr"), views={"count": 1, "seed": 0})
+    other = tiny_cache(folder, split="folds", store=str(folder / "other.zarr"), views={"count": 1, "seed": 0})
     extract(cache)
     extract(other)
     train = tiny_train(folder, cache, steps=2, signal_every=0, task={"dice": 1}, head={"epochs": 1})
@@ -123,8 +124,21 @@ def test_every_run_was_tested_on_the_external_set(config, comparison):
     for row in comparison["rows"][:3]:
         for run in row["runs"]:
             found = json.loads((config.folder / run["folder"] / "external-other.json").read_text())
-            assert len(found["per_image"]) == 3
+            assert len(found["per_image"]) == 11
         assert row["external"]["other"]["dice"]["n"] == 2
+
+
+def test_differences_on_the_external_set_are_corrected_beside_those_on_the_own_images(config, comparison):
+    compared, p = comparison["rows"][1:3], []
+    for row in compared:
+        found = row["external_difference"]["other"]
+        mean, base = (one["external"]["other"]["dice"]["mean"] for one in (row, comparison["rows"][0]))
+        assert found["mean"] == pytest.approx(mean - base)
+        p.append(found["paired"]["p"])
+    own = [row["difference"]["paired"]["p"] for row in compared]
+    expected = multipletests([*own, *p], method="holm")[1][2:]
+    assert [row["external_difference"]["other"]["holm"] for row in compared] == pytest.approx(list(expected))
+    assert "; on other " in comparison["text"]
 
 
 def test_the_copied_masks_are_a_row_without_a_difference(comparison):
@@ -151,7 +165,7 @@ def test_the_power_of_the_saved_runs_is_told_and_more_seeds_find_less(config, ca
 
 
 def test_a_second_table_tells_missed_lesions_sizes_boundaries_calibration_and_the_external_set(config, comparison):
-    assert details_header(comparison)[-1] == "other mDice %"
+    assert details_header(comparison)[-4:] == ["other mDice %", "other Δ", "other 95 % CI", "other p (Holm)"]
     lines = {line[0]: line for line in details_cells(comparison)}
     assert set(lines) == {"student alone", "longer", "KD", "nearest mask, copied"}
     row = comparison["rows"][0]

@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 
 from pipeline.files import read_json
+from pipeline.maintenance.saved_comparisons import has_cards, recomputed
 
 RESULTS = Path(__file__).parents[2] / "results"
 SAVED = sorted([*RESULTS.glob("*/comparison.json"), *RESULTS.glob("*/quality.json")])
+WITH_CARDS = [file for file in SAVED if file.stem == "comparison" and has_cards(file)]
 
 
 def runs(file):
@@ -24,6 +26,11 @@ def test_all_runs_come_from_one_clean_commit_with_one_set_of_versions(file):
     assert not str(facts[0]["commit"]).endswith("-dirty")
     assert len({str(sorted(run["versions"].items())) for run in facts}) == 1
     assert len({run["threads"] for run in facts if "threads" in run}) <= 1
+
+
+@pytest.mark.parametrize("file", WITH_CARDS, ids=lambda file: file.parent.name)
+def test_a_saved_comparison_is_what_its_runs_give(file):
+    assert recomputed(file) == read_json(file)
 
 
 @pytest.mark.parametrize("file", SAVED, ids=lambda file: file.parent.name)
