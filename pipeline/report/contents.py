@@ -118,7 +118,7 @@ def add_results(found: ReportContents, subject: ReportInput, store: Store | str)
     caption, head, cells = captions.caption(c), results_table.header(c), results_table.cells(c)
     found.tables.append(Table("results", "Table of results", caption, head, cells, results_table.DETAILS))
     if details_table.has_details(c):
-        title, about = "Lesions, boundaries, calibration and external sets", details_table.details_caption(c)
+        title, about = "Lesions, boundaries, calibration, other sets", details_table.details_caption(c)
         head, cells = details_table.details_header(c), details_table.details_cells(c)
         found.tables.append(Table("details", title, about, head, cells))
     found.tables += [

@@ -36,18 +36,20 @@ def details_caption(comparison: dict[str, Any]) -> str:
     return (
         f"Missed: images with a lesion of which no pixel was found. Small, medium, large: mDice of a third of the "
         f"lesions each, by size{thirds}. HD95: a missed lesion, or one found where there is none, counts as the "
-        "image's diagonal. ECE: expected calibration error. External sets: mean over the students of all folds"
-        f"{_difference_text(comparison)}."
+        f"image's diagonal. ECE: expected calibration error.{_external_text(comparison)}"
     )
 
 
-def _difference_text(comparison: dict[str, Any]) -> str:
-    """How the differences on external sets were tested; empty where none was."""
-    if not any(row.get("external_difference") for row in comparison["rows"]):
+def _external_text(comparison: dict[str, Any]) -> str:
+    """What the columns of external sets are; empty where there is no such set."""
+    if not external_names(comparison):
         return ""
+    mean = " External sets: mean over the students of all folds"
+    if not any(row.get("external_difference") for row in comparison["rows"]):
+        return f"{mean}."
     return (
-        "; Δ: difference to the baseline's students in points, its 95 % interval clustered by the set's sequences and "
-        "by training run, its p-value after Holm's correction over the differences of both tables"
+        f"{mean}; Δ: difference to the baseline's students in points, its 95 % interval clustered by the set's sequences and "
+        "by training run, its p-value after Holm's correction over the differences of both tables."
     )
 
 

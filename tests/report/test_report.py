@@ -15,6 +15,7 @@ from pipeline.cache.extraction.extract import extract
 from pipeline.cli import main
 from pipeline.files import locked, read_json, write_json
 from pipeline.report.report import write_report
+from pipeline.results.details_table import details_cells, details_header
 from pipeline.results.results_table import cells, header
 from pipeline.results.runs import RunError
 from pipeline.training.loop import train
@@ -98,6 +99,12 @@ def test_the_tables_numbers_are_those_of_comparison_json(compared, text):
     for row, line in zip(compared.json["rows"], lines, strict=True):
         assert float(line[1].split(" ± ")[0]) == pytest.approx(100 * row["metrics"]["dice"]["mean"], abs=0.0051)
         assert int(line[head.index("parameters")].replace(",", "")) == row["parameters"]
+
+
+def test_the_second_table_is_what_the_mean_hides(compared, text):
+    head, *lines = Page(text).tables["details"]
+    assert head[1:] == details_header(compared.json)[1:]
+    assert lines == details_cells(compared.json)
 
 
 def test_the_page_is_accessible_in_structure(text):
