@@ -48,8 +48,8 @@ def _external_text(comparison: dict[str, Any]) -> str:
     if not any(row.get("external_difference") for row in comparison["rows"]):
         return f"{mean}."
     return (
-        f"{mean}; Δ: difference to the baseline's students in points, its 95 % interval clustered by the set's sequences and "
-        "by training run, its p-value after Holm's correction over the differences of both tables."
+        f"{mean}; Δ: difference to the baseline's students in points, its 95 % interval clustered by the set's "
+        "sequences and by training run, its p-value after Holm's correction over the differences of both tables."
     )
 
 
