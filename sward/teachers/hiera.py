@@ -30,7 +30,8 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "pocket": {"embed_dim": 32, "stages": (1, 2, 3, 1), "global_att_blocks": (4,)} | SMALL_MAP,
     "tiny": {"embed_dim": 96, "stages": (1, 2, 7, 2), "global_att_blocks": (5, 7, 9)} | SMALL_MAP,
     "small": {"embed_dim": 96, "stages": (1, 2, 11, 2), "global_att_blocks": (7, 10, 13)} | SMALL_MAP,
-    "base_plus": {"embed_dim": 112, "num_heads": 2},
+    # sam2's default map of positions, and not timm's
+    "base_plus": {"embed_dim": 112, "num_heads": 2, "window_pos_embed_bkg_spatial_size": (14, 14)},
     "large": {"embed_dim": 144, "num_heads": 2, "stages": (2, 6, 36, 4), "global_att_blocks": (23, 33, 43)}
     | SMALL_MAP
     | {"window_spec": (8, 4, 16, 8)},

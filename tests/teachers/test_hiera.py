@@ -129,7 +129,9 @@ def test_architectures_are_those_of_sam2s_own_files(architecture, version, on_me
     values = yaml.safe_load(file.read_text())["model"]["image_encoder"]["trunk"]
     with on_meta:
         ours, theirs = make_trunk(architecture), Hiera(**{k: v for k, v in values.items() if k != "_target_"})
-    assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in theirs.state_dict().items()}
+        timms = make_trunk(architecture, "timm")
+    shapes = [{k: v.shape for k, v in trunk.state_dict().items()} for trunk in (ours, theirs, timms)]
+    assert shapes[0] == shapes[1] == shapes[2]
     assert ours.global_att_blocks == tuple(theirs.global_att_blocks)
     assert [b.window_size for b in ours.blocks] == [b.window_size for b in theirs.blocks]
     count = sum(p.numel() for p in ours.parameters())
