@@ -43,7 +43,7 @@ def run_process() -> NoReturn:
         signal.signal(signal.SIGALRM, interrupt)
     try:
         status = main()
-    except Exception:
+    except (Exception, KeyboardInterrupt):  # main answers Ctrl-C itself once it has read its arguments
         if not asked:
             raise
         console.say(console.STOPPED, file=sys.stderr)

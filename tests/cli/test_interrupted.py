@@ -35,7 +35,7 @@ def place(tmp_path_factory):
     for name, config in {"cache": other, "train": training}.items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
     compared["train"] = training.model_dump(mode="json")
-    (folder / "compare.yaml").write_text(yaml.safe_dump(compared | {"seeds": [0]}))
+    (folder / "compare.yaml").write_text(yaml.safe_dump(compared | {"seeds": [0, 1]}))
     (folder / "run").symlink_to(run)
     return folder
 
@@ -97,6 +97,23 @@ process.run_process()
     child.send_signal(signal.SIGINT)
     assert child.communicate(timeout=30)[0] == "imported\n"
     assert child.returncode == 130
+
+
+def test_ctrl_c_before_the_arguments_are_read_ends_with_one_line_too(tmp_path):
+    program = """
+import importlib
+import os
+import signal
+
+from pipeline.cli import process
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+importlib.import_module("pipeline.cli.main").parser = lambda: os.kill(os.getpid(), signal.SIGINT)
+process.run_process()
+"""
+    child = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert child.returncode == 130, child.stderr
+    assert child.stderr.strip().startswith("stopped")
 
 
 @pytest.mark.parametrize(
