@@ -44,12 +44,15 @@ def facts(folder):
 
 
 def assert_same_losses(folder, other):
-    """Of every logged step, each term and its share of the gradient."""
+    """Of every logged step, each term and its share of the gradient.
+
+    A first step's rounding, 1e-7, grows to 2e-5 in six steps on a processor without AVX-512.
+    """
     for a, b in zip(lines(folder), lines(other), strict=True):
         assert a.keys() == b.keys()
         for name in a:
             if name.startswith(("loss", "lr", "term/", "share/")):
-                assert a[name] == pytest.approx(b[name], rel=1e-5, abs=1e-5), (a["step"], name)
+                assert a[name] == pytest.approx(b[name], rel=5e-5, abs=5e-5), (a["step"], name)
 
 
 def stop_after(step, config):
@@ -171,9 +174,10 @@ def test_two_processes_stop_together_when_asked_and_one_continues(cache, tmp_pat
     assert facts(config.folder)["status"] == "stopped"
     done = lines(config.folder)[-1]["step"]
     alone = config.model_copy(update={"devices": 1})
-    stop_after(done + 5 - done % 5, alone)
+    later = done + 10 - done % 5  # two steps and more, so that the one before it is seen
+    stop_after(later, alone)
     whole = alone.model_copy(update={"runs": str(tmp_path / "whole")})
-    stop_after(done + 5 - done % 5, whole)
+    stop_after(later, whole)
     assert_same_losses(alone.folder, whole.folder)
 
 
